@@ -1,0 +1,1 @@
+//! The node agent: target, mirror and block device.

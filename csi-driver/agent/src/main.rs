@@ -1,0 +1,2 @@
+//! `twinsite-agent`: wires the library together.
+fn main() {}

@@ -1,0 +1,2 @@
+//! iSCSI initiator and target sessions and a SCSI device server, without sockets or clocks.
+#![forbid(unsafe_code)]

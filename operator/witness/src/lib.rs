@@ -1,0 +1,1 @@
+//! Witness backends: where the register lives.

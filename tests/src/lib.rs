@@ -1,0 +1,1 @@
+//! Harness, demo, benchmarks and whole-system tests.

@@ -1,0 +1,26 @@
+# The list of chores. Each target that measures or proves something ends with one line of figures and
+# writes target/<name>/report.json.
+
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= never
+
+.PHONY: demo test lint setup
+
+# The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
+# Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
+demo: setup
+	$(CARGO) build --release --bin twinsite-agent --bin demo
+	target/release/demo
+
+# Everything that CI runs.
+test: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+lint:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Debian packages, by apt-get when root; otherwise one line says which are missing.
+setup:
+	@tests/setup.sh

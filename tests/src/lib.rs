@@ -1,1 +1,9 @@
-//! Harness, demo, benchmarks and whole-system tests.
+//! The harness: sites as process groups, the line between them, the workload that numbers its writes, and the timeline.
+//!
+//! Used by `make demo`, by the benchmarks and by the whole-system tests. Nothing of the product is re-made here: sites run
+//! the real `twinsite-agent`.
+
+pub mod link;
+pub mod process;
+pub mod timeline;
+pub mod workload;

@@ -1,0 +1,62 @@
+//! The treatment room: the application. It runs as a process of the active site and dies with it.
+//!
+//! Each machine has a thread: append the next record, fsync, tell the ledger, wait for the next patient. An error from the
+//! file system ends the room with exit code 5: an application that was told "failed" stops; it does not guess.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::{MACHINES, record};
+
+/// Exit code of a room whose file system returned an error.
+pub const EXIT_IO_ERROR: i32 = 5;
+
+/// Writes until killed, or until the file system fails.
+///
+/// # Errors
+/// The first error of a write, an fsync, or the way to the ledger.
+pub fn run(directory: &Path, ledger: &Path, pause: Duration) -> io::Result<()> {
+    thread::scope(|scope| {
+        let machines: Vec<_> = (0..MACHINES)
+            .map(|machine| scope.spawn(move || treat(directory, ledger, machine, pause)))
+            .collect();
+        machines
+            .into_iter()
+            .map(|machine| {
+                machine
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a machine's thread ended")))
+            })
+            .collect()
+    })
+}
+
+fn treat(directory: &Path, ledger: &Path, machine: u8, pause: Duration) -> io::Result<()> {
+    let mut ledger = UnixStream::connect(ledger)?;
+    let mut number = record::count(directory, machine)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(record::path(directory, machine))?;
+    loop {
+        let offset = number * record::SIZE as u64;
+        number += 1;
+        let outcome = file
+            .write_all_at(&record::emit(machine, number), offset)
+            .and_then(|()| file.sync_all());
+        if let Err(error) = outcome {
+            eprintln!("machine {machine}: record {number}: {error}");
+            std::process::exit(EXIT_IO_ERROR);
+        }
+        let mut message = [machine; super::ledger::MESSAGE];
+        message[1..].copy_from_slice(&number.to_le_bytes());
+        ledger.write_all(&message)?;
+        thread::sleep(pause);
+    }
+}

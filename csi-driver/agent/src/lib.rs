@@ -1,1 +1,3 @@
 //! The node agent: target, mirror and block device.
+
+pub mod reactor;

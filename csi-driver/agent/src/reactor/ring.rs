@@ -1,0 +1,543 @@
+//! The io_uring of one thread and the operations under way on it.
+//!
+//! Invariants: everything the kernel may read or write for an operation lives in its [`Op`] (on the heap, so growing the table
+//! moves none of it) from submission until its last completion; an `Op` is taken out of the table nowhere else. Partial reads,
+//! writes and sends are continued here, so that an actor sees whole results.
+#![allow(
+    unsafe_code,
+    reason = "submission entries carry raw pointers to buffers that the operation table owns"
+)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::FromRawFd;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
+
+use super::gather::Gather;
+use super::{ActorId, Clear, Descriptor, Durability, Event, OpId, Token};
+
+/// Completions nobody waits for (those of cancel requests).
+const UNOWNED: u64 = u64::MAX;
+/// Room for completions; beyond it the kernel keeps them and hands them over at the next entry.
+const COMPLETIONS: u32 = 4096;
+
+struct Op {
+    actor: ActorId,
+    token: Token,
+    serial: u64,
+    kind: Kind,
+}
+
+/// What is under way, with everything the kernel may touch.
+pub(super) enum Kind {
+    /// Wakes the thread; belongs to the reactor itself.
+    Bell {
+        bell: Descriptor,
+        counter: Box<[u8; 8]>,
+    },
+    Accept {
+        listener: Descriptor,
+        peer: Box<Peer>,
+    },
+    Connect {
+        socket: Descriptor,
+        peer: Box<Peer>,
+    },
+    Receive {
+        socket: Descriptor,
+        buffer: BytesMut,
+    },
+    Send {
+        socket: Descriptor,
+        header: Box<libc::msghdr>,
+        gather: Gather,
+    },
+    Read {
+        file: Descriptor,
+        offset: u64,
+        end: u64,
+        buffer: BytesMut,
+    },
+    Write {
+        file: Descriptor,
+        offset: u64,
+        gather: Gather,
+        durability: Durability,
+    },
+    Sync {
+        file: Descriptor,
+    },
+    Clear {
+        file: Descriptor,
+        offset: u64,
+        len: u64,
+        how: Clear,
+    },
+    Readable {
+        fd: Descriptor,
+    },
+}
+
+impl Kind {
+    pub(super) fn accept(listener: Descriptor) -> Self {
+        Self::Accept {
+            listener,
+            peer: Box::new(Peer::empty()),
+        }
+    }
+
+    pub(super) fn connect(socket: Descriptor, address: &SocketAddr) -> Self {
+        Self::Connect {
+            socket,
+            peer: Box::new(Peer::from_address(address)),
+        }
+    }
+
+    pub(super) fn send(socket: Descriptor, pieces: Vec<Bytes>) -> Self {
+        // SAFETY: a message header of zeroes is valid: no name, no vector, no control data.
+        let header = Box::new(unsafe { std::mem::zeroed::<libc::msghdr>() });
+        Self::Send {
+            socket,
+            header,
+            gather: Gather::new(pieces),
+        }
+    }
+
+    pub(super) fn read(file: Descriptor, offset: u64, len: usize) -> Self {
+        Self::Read {
+            file,
+            offset,
+            end: offset + len as u64,
+            buffer: BytesMut::with_capacity(len),
+        }
+    }
+}
+
+pub(super) struct Ring {
+    uring: IoUring,
+    ops: Slab<Op>,
+    next_serial: u64,
+    /// Entries that found the submission queue full.
+    backlog: VecDeque<squeue::Entry>,
+}
+
+impl Ring {
+    pub(super) fn new(entries: u32, bell: Descriptor) -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(COMPLETIONS.max(entries))
+            .build(entries)?;
+        let mut ring = Self {
+            uring,
+            ops: Slab::new(),
+            next_serial: 0,
+            backlog: VecDeque::new(),
+        };
+        ring.start(
+            ActorId(u32::MAX),
+            Token(0),
+            Kind::Bell {
+                bell,
+                counter: Box::new([0; 8]),
+            },
+        );
+        Ok(ring)
+    }
+
+    pub(super) fn start(&mut self, actor: ActorId, token: Token, kind: Kind) -> OpId {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let index = self.ops.insert(Op {
+            actor,
+            token,
+            serial,
+            kind,
+        });
+        self.submit_op(index);
+        OpId {
+            index: u32::try_from(index).expect("fewer than 2^32 operations fit in memory"),
+            serial,
+        }
+    }
+
+    /// Asks the kernel to give an operation up; it still completes, once.
+    pub(super) fn cancel(&mut self, id: OpId) {
+        if self
+            .ops
+            .get(id.index as usize)
+            .is_some_and(|op| op.serial == id.serial)
+        {
+            self.push(
+                opcode::AsyncCancel::new(u64::from(id.index))
+                    .build()
+                    .user_data(UNOWNED),
+            );
+        }
+    }
+
+    fn submit_op(&mut self, index: usize) {
+        let entry = entry(&mut self.ops[index].kind).user_data(index as u64);
+        self.push(entry);
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        if !self.backlog.is_empty() || !self.try_push(&entry) {
+            self.backlog.push_back(entry);
+            self.drain_backlog();
+        }
+    }
+
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: an entry is only built from an operation in `ops` (or is a cancel without pointers), which outlives it.
+        unsafe { self.uring.submission().push(entry).is_ok() }
+    }
+
+    fn drain_backlog(&mut self) {
+        while let Some(entry) = self.backlog.front().cloned() {
+            if !self.try_push(&entry) {
+                // Makes room; an error here (completion queue over-full) leaves the entries for the next turn.
+                if self.uring.submit().is_err() || !self.try_push(&entry) {
+                    return;
+                }
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Submits everything and sleeps until a completion is there or the time is over (`None`: without limit).
+    pub(super) fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        self.drain_backlog();
+        let result = match limit {
+            None => self.uring.submit_and_wait(1),
+            Some(Duration::ZERO) => self.uring.submit(),
+            Some(limit) => {
+                let time = types::Timespec::from(limit);
+                self.uring
+                    .submitter()
+                    .submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.uring.completion().is_empty()
+    }
+
+    /// The next finished operation.
+    pub(super) fn next(&mut self) -> Option<(ActorId, Token, Event)> {
+        loop {
+            let completion: cqueue::Entry = self.uring.completion().next()?;
+            if completion.user_data() == UNOWNED {
+                continue;
+            }
+            let index = usize::try_from(completion.user_data())
+                .expect("user data is an index of the table");
+            let result = completion.result();
+            if result == -libc::EINTR || self.ops[index].kind.goes_on(result) {
+                self.submit_op(index);
+                continue;
+            }
+            let op = self.ops.remove(index);
+            return Some((op.actor, op.token, op.kind.finish(result)));
+        }
+    }
+
+    /// Gives up everything and waits until the kernel has let go of every buffer.
+    /// What a hung device still holds at the end of `limit` is leaked: its memory may be written to at any later time.
+    pub(super) fn close(mut self, limit: Duration) {
+        for (index, _) in &self.ops {
+            self.backlog.push_back(
+                opcode::AsyncCancel::new(index as u64)
+                    .build()
+                    .user_data(UNOWNED),
+            );
+        }
+        let end = super::boottime() + limit;
+        loop {
+            while let Some(completion) = {
+                let next = self.uring.completion().next();
+                next
+            } {
+                if completion.user_data() != UNOWNED {
+                    let index = usize::try_from(completion.user_data())
+                        .expect("user data is an index of the table");
+                    self.ops.remove(index);
+                }
+            }
+            let now = super::boottime();
+            if self.ops.is_empty() || now >= end || self.wait(Some(end - now)).is_err() {
+                break;
+            }
+        }
+        if !self.ops.is_empty() {
+            tracing::error!(
+                operations = self.ops.len(),
+                "operations did not end: their buffers are leaked"
+            );
+            std::mem::forget(self);
+        }
+    }
+}
+
+/// Builds the submission entry of what is left of an operation.
+fn entry(kind: &mut Kind) -> squeue::Entry {
+    match kind {
+        Kind::Bell { bell, counter } => {
+            opcode::Read::new(types::Fd(bell.raw()), counter.as_mut_ptr(), 8).build()
+        }
+        Kind::Accept { listener, peer } => opcode::Accept::new(
+            types::Fd(listener.raw()),
+            (&raw mut peer.storage).cast(),
+            &raw mut peer.len,
+        )
+        .flags(libc::SOCK_CLOEXEC)
+        .build(),
+        Kind::Connect { socket, peer } => opcode::Connect::new(
+            types::Fd(socket.raw()),
+            (&raw const peer.storage).cast(),
+            peer.len,
+        )
+        .build(),
+        Kind::Receive { socket, buffer } => {
+            let room = buffer.spare_capacity_mut();
+            opcode::Recv::new(
+                types::Fd(socket.raw()),
+                room.as_mut_ptr().cast(),
+                length(room.len()),
+            )
+            .build()
+        }
+        Kind::Send {
+            socket,
+            header,
+            gather,
+        } => {
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+            let vector = gather.vector();
+            header.msg_iov = vector.as_mut_ptr();
+            header.msg_iovlen = vector.len();
+            opcode::SendMsg::new(types::Fd(socket.raw()), &raw const **header)
+                .flags(flags.cast_unsigned())
+                .build()
+        }
+        Kind::Read {
+            file,
+            offset,
+            end,
+            buffer,
+        } => {
+            let left = usize::try_from(*end - *offset).expect("a read fits in memory");
+            opcode::Read::new(
+                types::Fd(file.raw()),
+                buffer.spare_capacity_mut().as_mut_ptr().cast(),
+                length(left),
+            )
+            .offset(*offset)
+            .build()
+        }
+        Kind::Write {
+            file,
+            offset,
+            gather,
+            durability,
+        } => {
+            let flags = match durability {
+                Durability::Cached => 0,
+                Durability::Stable => libc::RWF_DSYNC,
+            };
+            let vector = gather.vector();
+            opcode::Writev::new(types::Fd(file.raw()), vector.as_ptr(), length(vector.len()))
+                .offset(*offset)
+                .rw_flags(flags)
+                .build()
+        }
+        Kind::Sync { file } => opcode::Fsync::new(types::Fd(file.raw()))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build(),
+        Kind::Clear {
+            file,
+            offset,
+            len,
+            how,
+        } => {
+            let mode = libc::FALLOC_FL_KEEP_SIZE
+                | match how {
+                    Clear::Punch => libc::FALLOC_FL_PUNCH_HOLE,
+                    Clear::Zero => libc::FALLOC_FL_ZERO_RANGE,
+                };
+            opcode::Fallocate::new(types::Fd(file.raw()), *len)
+                .offset(*offset)
+                .mode(mode)
+                .build()
+        }
+        Kind::Readable { fd } => {
+            opcode::PollAdd::new(types::Fd(fd.raw()), u32::from(libc::POLLIN.cast_unsigned()))
+                .build()
+        }
+    }
+}
+
+impl Kind {
+    /// Takes in a result; `true`: there is more to do, submit it again.
+    fn goes_on(&mut self, result: i32) -> bool {
+        if let Self::Bell { .. } = self {
+            return result >= 0;
+        }
+        let Ok(count) = usize::try_from(result) else {
+            return false;
+        };
+        match self {
+            Self::Read {
+                offset,
+                end,
+                buffer,
+                ..
+            } => {
+                // SAFETY: the kernel has filled `count` bytes of the spare capacity that was passed to it.
+                unsafe { buffer.advance_mut(count) };
+                *offset += count as u64;
+                count > 0 && *offset < *end
+            }
+            Self::Write { offset, gather, .. } => {
+                gather.advance(count);
+                *offset += count as u64;
+                count > 0 && !gather.is_done()
+            }
+            Self::Send { gather, .. } => {
+                gather.advance(count);
+                count > 0 && !gather.is_done()
+            }
+            Self::Receive { buffer, .. } => {
+                // SAFETY: the kernel has filled `count` bytes of the spare capacity that was passed to it.
+                unsafe { buffer.advance_mut(count) };
+                false
+            }
+            Self::Bell { .. }
+            | Self::Accept { .. }
+            | Self::Connect { .. }
+            | Self::Sync { .. }
+            | Self::Clear { .. }
+            | Self::Readable { .. } => false,
+        }
+    }
+
+    fn finish(self, result: i32) -> Event {
+        let outcome = if result < 0 {
+            Err(io::Error::from_raw_os_error(-result))
+        } else {
+            Ok(())
+        };
+        match self {
+            Self::Bell { .. } | Self::Sync { .. } | Self::Clear { .. } | Self::Readable { .. } => {
+                Event::Done(outcome)
+            }
+            Self::Accept { peer, .. } => Event::Accepted(outcome.map(|()| {
+                // SAFETY: a non-negative result of accept is a new descriptor that nobody else owns.
+                let socket = unsafe { std::os::fd::OwnedFd::from_raw_fd(result) };
+                (socket.into(), peer.address())
+            })),
+            Self::Connect { .. } => Event::Connected(outcome),
+            Self::Receive { buffer, .. } => Event::Received(
+                buffer,
+                outcome.map(|()| usize::try_from(result).unwrap_or(0)),
+            ),
+            Self::Send { gather, .. } => Event::Sent(outcome.and_then(|()| whole(&gather))),
+            Self::Read { buffer, .. } => Event::Read(outcome.map(|()| buffer.freeze())),
+            Self::Write { gather, .. } => Event::Written(outcome.and_then(|()| whole(&gather))),
+        }
+    }
+}
+
+/// An operation that made no progress without an error must not look like a success.
+fn whole(gather: &Gather) -> io::Result<()> {
+    if gather.is_done() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+/// The kernel takes 32-bit lengths; a longer operation is continued like any partial one.
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(1 << 30)
+}
+
+/// A socket address in the kernel's form.
+pub(super) struct Peer {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+impl Peer {
+    fn empty() -> Self {
+        // SAFETY: `sockaddr_storage` is plain old data, zeroes are valid (family AF_UNSPEC).
+        let storage = unsafe { std::mem::zeroed() };
+        Self {
+            storage,
+            len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
+        }
+    }
+
+    fn from_address(address: &SocketAddr) -> Self {
+        let mut peer = Self::empty();
+        match address {
+            SocketAddr::V4(v4) => {
+                // SAFETY: the storage is larger than and aligned for every socket address type.
+                let raw = unsafe { &mut *(&raw mut peer.storage).cast::<libc::sockaddr_in>() };
+                raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                raw.sin_port = v4.port().to_be();
+                raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                peer.len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            }
+            SocketAddr::V6(v6) => {
+                // SAFETY: as above.
+                let raw = unsafe { &mut *(&raw mut peer.storage).cast::<libc::sockaddr_in6>() };
+                raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                raw.sin6_port = v6.port().to_be();
+                raw.sin6_addr.s6_addr = v6.ip().octets();
+                raw.sin6_scope_id = v6.scope_id();
+                peer.len = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            }
+        }
+        peer
+    }
+
+    fn address(&self) -> SocketAddr {
+        if i32::from(self.storage.ss_family) == libc::AF_INET6 {
+            // SAFETY: the family says which type the storage holds.
+            let raw = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in6>() };
+            SocketAddr::new(
+                IpAddr::V6(Ipv6Addr::from(raw.sin6_addr.s6_addr)),
+                u16::from_be(raw.sin6_port),
+            )
+        } else {
+            // SAFETY: as above; any other family reads as zeroes of the same plain data.
+            let raw = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
+            SocketAddr::new(
+                IpAddr::V4(Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes())),
+                u16::from_be(raw.sin_port),
+            )
+        }
+    }
+}

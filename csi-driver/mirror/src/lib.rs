@@ -1,2 +1,10 @@
 //! The mirror engine: two legs, one device, no acknowledged write lost.
+//!
+//! A pure state machine: time, ids and answers come in as [`io::Input`], what is to be done goes out as [`io::Output`].
+//! Start at [`engine::Engine`] for the call order and at [`io`] for what the shell owes.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod engine;
+pub mod io;
+pub mod status;

@@ -1,3 +1,4 @@
 //! The node agent: target, mirror and block device.
 
+pub mod frontend;
 pub mod reactor;

@@ -1,0 +1,490 @@
+//! The front end against a volume in memory, with the machine's own mkfs, mount and dd. Needs root, FUSE and loop.
+//!
+//! Whatever touches the device runs in processes of its own: this one answers the requests, and must be killable.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::frontend::clear_leftovers;
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 64 * MIB;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why these tests cannot run here, if so.
+fn missing() -> Option<&'static str> {
+    // SAFETY: no arguments.
+    #[allow(unsafe_code, reason = "geteuid has no form in std")]
+    let root = unsafe { libc::geteuid() } == 0;
+    match () {
+        () if !root => Some("not root"),
+        () if Channel::open().is_err() => Some("no /dev/fuse"),
+        () if !Path::new(CONTROL).exists() => Some("no /dev/loop-control"),
+        () => None,
+    }
+}
+
+macro_rules! needs_devices {
+    () => {
+        if let Some(why) = missing() {
+            eprintln!("skipped: {why}");
+            return;
+        }
+    };
+}
+
+/// A volume in memory behind a front end, answering on a thread of its own.
+struct Shown {
+    path: PathBuf,
+    orders: mpsc::Sender<Order>,
+    done: Receiver<Memory>,
+    run: tempfile::TempDir,
+}
+
+enum Order {
+    Event(FrontendEvent),
+    FailEverything,
+    Resize(u64),
+    Remove(Removal),
+}
+
+#[derive(Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    counts: BTreeMap<&'static str, u32>,
+    failing: bool,
+}
+
+impl Memory {
+    fn answer(&mut self, op: GuestOp) -> Result<GuestReply, GuestErrno> {
+        *self.counts.entry(name_of(&op)).or_default() += 1;
+        if self.failing {
+            return Err(GuestErrno::Io);
+        }
+        let range = |offset: u64, len: u64| {
+            usize::try_from(offset).unwrap()..usize::try_from(offset + len).unwrap()
+        };
+        match op {
+            GuestOp::Read { offset, len } => {
+                let whole = Bytes::copy_from_slice(&self.bytes[range(offset, len.into())]);
+                // In two pieces, as it may come from the network.
+                let half = whole.len() / 2;
+                Ok(GuestReply::Data(vec![
+                    whole.slice(..half),
+                    whole.slice(half..),
+                ]))
+            }
+            GuestOp::Write { offset, data, .. } => {
+                self.bytes[range(offset, data.len() as u64)].copy_from_slice(&data);
+                Ok(GuestReply::Wrote(u32::try_from(data.len()).unwrap()))
+            }
+            GuestOp::Flush => Ok(GuestReply::Done),
+            GuestOp::Discard { offset, len } | GuestOp::Zero { offset, len } => {
+                self.bytes[range(offset, len)].fill(0);
+                Ok(GuestReply::Done)
+            }
+        }
+    }
+}
+
+fn name_of(op: &GuestOp) -> &'static str {
+    match op {
+        GuestOp::Read { .. } => "read",
+        GuestOp::Write { .. } => "write",
+        GuestOp::Flush => "flush",
+        GuestOp::Discard { .. } => "discard",
+        GuestOp::Zero { .. } => "zero",
+    }
+}
+
+fn show(name: &str) -> Shown {
+    show_in(name, tempfile::tempdir().unwrap())
+}
+
+fn show_in(name: &str, run: tempfile::TempDir) -> Shown {
+    let (orders, inbox) = mpsc::channel();
+    let (shown, path) = mpsc::channel();
+    let (finished, done) = mpsc::channel();
+    let (events, spec) = (
+        orders.clone(),
+        DeviceSpec {
+            name: name.to_owned(),
+            size: SIZE,
+            discard_granularity: 65536,
+        },
+    );
+    let front = FuseLoop::show(
+        &spec,
+        run.path(),
+        Arc::new(move |event| drop(events.send(Order::Event(event)))),
+    )
+    .unwrap();
+    thread::spawn(move || serve(front, &inbox, &shown, &finished));
+    let path = path.recv_timeout(PATIENCE).expect("the device is shown");
+    Shown {
+        path,
+        orders,
+        done,
+        run,
+    }
+}
+
+fn serve(
+    mut front: FuseLoop,
+    inbox: &Receiver<Order>,
+    shown: &mpsc::Sender<PathBuf>,
+    finished: &mpsc::Sender<Memory>,
+) {
+    let mut memory = Memory {
+        bytes: vec![0; usize::try_from(4 * SIZE).unwrap()],
+        ..Memory::default()
+    };
+    for order in inbox {
+        match order {
+            Order::Event(FrontendEvent::Request(GuestRequest { id, op })) => {
+                front.complete(id, memory.answer(op))
+            }
+            Order::Event(FrontendEvent::Shown { path }) => shown.send(path).unwrap(),
+            Order::Event(FrontendEvent::Resized { size }) => {
+                shown.send(PathBuf::from(size.to_string())).unwrap_or(())
+            }
+            Order::Event(FrontendEvent::Gone) => break,
+            Order::Event(event) => panic!("unexpected: {event:?}"),
+            Order::FailEverything => memory.failing = true,
+            Order::Resize(size) => front.resize(size),
+            Order::Remove(how) => front.remove(how),
+        }
+    }
+    let _ = finished.send(memory);
+}
+
+impl Shown {
+    fn remove(self, how: Removal) -> (Memory, tempfile::TempDir) {
+        self.orders.send(Order::Remove(how)).unwrap();
+        let memory = self.done.recv_timeout(PATIENCE).expect("the device goes");
+        (memory, self.run)
+    }
+}
+
+/// Runs a program to its end; `Err` with what it printed if it fails.
+fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(text)
+    }
+}
+
+fn sh(line: &str) -> Result<String, String> {
+    run("sh", &["-ec", line])
+}
+
+/// Whether the loop device is not bound any more, soon.
+fn unbound(device: &Path) -> bool {
+    let backing = Path::new("/sys/block")
+        .join(device.file_name().unwrap())
+        .join("loop/backing_file");
+    soon(|| !backing.exists())
+}
+
+fn soon(mut so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+#[test]
+fn a_file_system_lives_on_the_device_and_the_device_goes_when_told() {
+    needs_devices!();
+    let shown = show("fs");
+    let device = shown.path.display().to_string();
+    let at = shown.run.path().join("at");
+    let dio = Path::new("/sys/block")
+        .join(shown.path.file_name().unwrap())
+        .join("loop/dio");
+    assert_eq!(
+        std::fs::read_to_string(dio).unwrap().trim(),
+        "1",
+        "the loop device works without a page cache"
+    );
+    sh(&format!(
+        "mkfs.ext4 -q {device}; mkdir {at}; mount {device} {at}; \
+         dd if=/dev/urandom of={at}/a bs=1M count=8 oflag=direct conv=fsync status=none; \
+         dd if=/dev/urandom of={at}/b bs=4k count=200 conv=fsync status=none; \
+         cat {at}/a {at}/b | sha256sum > {run}/sum1; umount {at}; \
+         mount {device} {at}; cat {at}/a {at}/b | sha256sum > {run}/sum2; umount {at}; rmdir {at}; \
+         cmp {run}/sum1 {run}/sum2; e2fsck -fn {device}",
+        at = at.display(),
+        run = shown.run.path().display()
+    ))
+    .unwrap();
+    let path = shown.path.clone();
+    let (memory, run) = shown.remove(Removal::Orderly);
+    assert!(memory.counts["write"] > 10, "{:?}", memory.counts);
+    assert!(memory.counts["flush"] > 0, "{:?}", memory.counts);
+    assert!(memory.counts["read"] > 0, "{:?}", memory.counts);
+    assert!(unbound(&path));
+    assert!(!run.path().join("fs").exists(), "the mount point is gone");
+}
+
+#[test]
+fn large_and_unaligned_lengths_arrive_whole() {
+    needs_devices!();
+    let shown = show("large");
+    let (device, run) = (
+        shown.path.display().to_string(),
+        shown.run.path().display().to_string(),
+    );
+    sh(&format!(
+        "dd if=/dev/urandom of={run}/data bs=12288 count=1000 status=none; \
+         dd if={run}/data of={device} bs=3M oflag=direct conv=fsync status=none; \
+         dd if={device} of={run}/back bs=12288 count=1000 iflag=direct status=none; cmp {run}/data {run}/back"
+    ))
+    .unwrap();
+    let (memory, _run) = shown.remove(Removal::Orderly);
+    assert!(memory.bytes[..12288 * 1000].iter().any(|byte| *byte != 0));
+    assert!(memory.bytes[12288 * 1000..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn discard_and_zero_arrive_as_such() {
+    needs_devices!();
+    let shown = show("discard");
+    let device = shown.path.display().to_string();
+    sh(&format!(
+        "dd if=/dev/urandom of={device} bs=1M count=4 oflag=direct status=none; \
+         blkdiscard -o 1048576 -l 1048576 {device}; blkdiscard -z -o 2097152 -l 1048576 {device}"
+    ))
+    .unwrap();
+    let (memory, _run) = shown.remove(Removal::Orderly);
+    assert_eq!(memory.counts["discard"], 1);
+    assert_eq!(memory.counts["zero"], 1);
+    let filled = |at: usize| {
+        memory.bytes[at << 20..(at + 1) << 20]
+            .iter()
+            .any(|byte| *byte != 0)
+    };
+    assert_eq!([0, 1, 2, 3].map(filled), [true, false, false, true]);
+}
+
+#[test]
+fn an_error_reaches_the_application() {
+    needs_devices!();
+    let shown = show("eio");
+    let device = shown.path.display().to_string();
+    sh(&format!(
+        "dd if=/dev/zero of={device} bs=4k count=1 oflag=direct conv=fsync status=none"
+    ))
+    .unwrap();
+    shown.orders.send(Order::FailEverything).unwrap();
+    let failed = sh(&format!(
+        "dd if=/dev/zero of={device} bs=4k count=1 oflag=direct status=none"
+    ))
+    .unwrap_err();
+    assert!(failed.contains("Input/output error"), "{failed}");
+    shown.remove(Removal::Orderly);
+}
+
+#[test]
+fn an_abort_gives_eio_at_once_under_a_mounted_file_system() {
+    needs_devices!();
+    let shown = show("abort");
+    let (device, at) = (
+        shown.path.display().to_string(),
+        shown.run.path().join("at"),
+    );
+    let at = at.display().to_string();
+    sh(&format!("mkfs.ext4 -q {device}; mkdir {at}; mount {device} {at}; echo hello > {at}/file; sync -f {at}")).unwrap();
+    let begun = Instant::now();
+    let path = shown.path.clone();
+    let (_memory, run) = shown.remove(Removal::Abort);
+    let failed = sh(&format!(
+        "dd if=/dev/zero of={at}/more bs=4k count=1 conv=fsync status=none"
+    ));
+    assert!(failed.is_err(), "a write after the abort must fail");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    sh(&format!("umount {at}; rmdir {at}")).unwrap();
+    assert!(unbound(&path), "the loop device goes with its last user");
+    drop(run);
+}
+
+#[test]
+fn a_device_grows_under_use() {
+    needs_devices!();
+    let shown = show("grow");
+    let device = shown.path.display().to_string();
+    assert_eq!(
+        run("blockdev", &["--getsize64", &device]).unwrap().trim(),
+        SIZE.to_string()
+    );
+    shown.orders.send(Order::Resize(2 * SIZE)).unwrap();
+    assert!(soon(|| run("blockdev", &["--getsize64", &device])
+        .unwrap()
+        .trim()
+        == (2 * SIZE).to_string()));
+    shown.remove(Removal::Orderly);
+}
+
+#[test]
+fn a_name_that_leaves_its_folder_is_refused() {
+    let run = tempfile::tempdir().unwrap();
+    for name in ["", "..", ".hidden", "a/b", "a b", "a\0b"] {
+        let spec = DeviceSpec {
+            name: name.to_owned(),
+            size: SIZE,
+            discard_granularity: 0,
+        };
+        let shown = FuseLoop::show(&spec, run.path(), Arc::new(|_| {}));
+        assert!(
+            matches!(shown, Err(FrontendError::BadName { .. })),
+            "{name:?}"
+        );
+    }
+}
+
+const KILL_DIR: &str = "TWINSITE_TEST_KILL_DIR";
+
+/// Not a test: the process that the kill tests kill. It serves until it dies.
+#[test]
+#[ignore = "run by the kill tests"]
+fn serve_until_killed() {
+    let Some(folder) = std::env::var_os(KILL_DIR) else {
+        return;
+    };
+    let (orders, inbox) = mpsc::channel();
+    let spec = DeviceSpec {
+        name: "victim".into(),
+        size: SIZE,
+        discard_granularity: 0,
+    };
+    let events = orders.clone();
+    let begun = Path::new(&folder).join("begun");
+    std::fs::write(&begun, "").unwrap();
+    let front = FuseLoop::show(
+        &spec,
+        Path::new(&folder),
+        Arc::new(move |event| drop(events.send(Order::Event(event)))),
+    )
+    .unwrap();
+    let (shown, path) = mpsc::channel();
+    let (finished, _done) = mpsc::channel();
+    thread::spawn(move || {
+        let path: PathBuf = path.recv().unwrap();
+        let new = Path::new(&folder).join("shown.new");
+        std::fs::write(&new, path.display().to_string()).unwrap();
+        std::fs::rename(new, Path::new(&folder).join("shown")).unwrap();
+    });
+    serve(front, &inbox, &shown, &finished);
+}
+
+fn victim(folder: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "frontend::fuse_loop::tests::serve_until_killed",
+            "--ignored",
+        ])
+        .env(KILL_DIR, folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Ends within the patience of these tests, however it was killed.
+fn ends(child: &mut std::process::Child) -> bool {
+    soon(|| child.try_wait().unwrap().is_some())
+}
+
+#[test]
+fn a_killed_agent_ends_at_once_and_its_leftovers_are_cleared() {
+    needs_devices!();
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = victim(folder.path());
+    assert!(soon(|| folder.path().join("shown").exists()));
+    let device = std::fs::read_to_string(folder.path().join("shown")).unwrap();
+    let at = folder.path().join("at").display().to_string();
+    sh(&format!("mkfs.ext4 -q {device}; mkdir {at}; mount {device} {at}; echo hello > {at}/file; sync -f {at}")).unwrap();
+    // A writer is in the middle of its work when the agent dies.
+    let mut writer = Command::new("sh")
+        .args(["-c", &format!("while dd if=/dev/zero of={at}/more bs=4k count=64 conv=fsync status=none; do :; done")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(100));
+    child.kill().unwrap();
+    assert!(ends(&mut child), "the killed process is gone");
+    assert!(ends(&mut writer), "its writer got an error");
+    sh(&format!("umount {at}; rmdir {at}")).unwrap();
+    let cleared = clear_leftovers(folder.path()).unwrap();
+    assert_eq!(cleared.loops, [PathBuf::from(&device)]);
+    assert_eq!(cleared.mounts, [folder.path().join("victim")]);
+    assert!(unbound(Path::new(&device)));
+    assert_eq!(
+        clear_leftovers(folder.path()).unwrap(),
+        crate::frontend::Cleared::default()
+    );
+    // The same place can be used again.
+    let again = show_in("victim", folder);
+    again.remove(Removal::Orderly);
+}
+
+#[test]
+fn an_agent_killed_at_any_moment_of_the_set_up_ends() {
+    needs_devices!();
+    let folder = tempfile::tempdir().unwrap();
+    for microseconds in (0..8000).step_by(400) {
+        let _ = std::fs::remove_file(folder.path().join("begun"));
+        let mut child = victim(folder.path());
+        let begun = folder.path().join("begun");
+        let end = Instant::now() + PATIENCE;
+        while !begun.exists() {
+            assert!(Instant::now() < end);
+            std::hint::spin_loop();
+        }
+        thread::sleep(Duration::from_micros(microseconds));
+        child.kill().unwrap();
+        assert!(ends(&mut child), "killed after {microseconds} us");
+        clear_leftovers(folder.path()).unwrap();
+    }
+    assert_eq!(
+        clear_leftovers(folder.path()).unwrap(),
+        crate::frontend::Cleared::default()
+    );
+}
+
+#[test]
+fn a_mount_taken_away_behind_our_back_is_noticed() {
+    needs_devices!();
+    let shown = show("taken");
+    let path = shown.path.clone();
+    sh(&format!(
+        "losetup -d {}; umount {}",
+        path.display(),
+        shown.run.path().join("taken").display()
+    ))
+    .unwrap();
+    shown
+        .done
+        .recv_timeout(PATIENCE)
+        .expect("the front end says that it is gone");
+}

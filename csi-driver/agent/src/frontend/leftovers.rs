@@ -1,0 +1,160 @@
+//! Finds and clears what an earlier run of the agent left behind when it was killed: FUSE mounts without a server
+//! and loop devices over them.
+//!
+//! Only mounts of our type below the folder given are touched, and only loop devices whose backing file lies on one
+//! of them. A file system that is still mounted on such a loop device keeps it (every access gives EIO); the loop
+//! device then goes with the last user.
+#![allow(unsafe_code, reason = "umount2 has no safe form in std")]
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::FrontendError;
+use super::fuse::device::FS_TYPE;
+use super::loop_device::LoopDevice;
+
+/// What was found and taken away.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    pub mounts: Vec<PathBuf>,
+    pub loops: Vec<PathBuf>,
+}
+
+/// Clears the leftovers of earlier runs that used `run_dir`. To be called before the first device is shown, by the
+/// only agent that uses this folder.
+pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
+    let mut cleared = Cleared::default();
+    for (device, backing) in bound_loops()? {
+        if backing.starts_with(run_dir) {
+            match device.detach() {
+                Ok(()) => cleared.loops.push(device.path()),
+                Err(error) => {
+                    tracing::warn!(device = %device.path().display(), %error, "cannot detach a stale device")
+                }
+            }
+        }
+    }
+    for at in mounts_below(run_dir)? {
+        match unmount(&at) {
+            Ok(()) => {
+                // Not empty only if it is not the folder we made.
+                let _ = fs::remove_dir(&at);
+                cleared.mounts.push(at);
+            }
+            Err(error) => {
+                tracing::warn!(at = %at.display(), %error, "cannot unmount a stale device file")
+            }
+        }
+    }
+    Ok(cleared)
+}
+
+/// Takes a mount out of the tree at once; what still uses it ends on its own.
+pub(super) fn unmount(at: &Path) -> io::Result<()> {
+    let name = CString::new(at.as_os_str().as_bytes())?;
+    // SAFETY: a string that outlives the call. With MNT_DETACH it does not talk to the server of the mount.
+    let failed =
+        unsafe { libc::umount2(name.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) != 0 };
+    if failed {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn bound_loops() -> Result<Vec<(LoopDevice, PathBuf)>, FrontendError> {
+    let blocks = Path::new("/sys/block");
+    let read = |source| FrontendError::Read {
+        path: blocks.to_owned(),
+        source,
+    };
+    let mut bound = Vec::new();
+    for entry in fs::read_dir(blocks).map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        let Some(number) = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("loop")?.parse().ok())
+        else {
+            continue;
+        };
+        // Absent unless it is bound.
+        if let Ok(backing) = fs::read(blocks.join(&name).join("loop/backing_file")) {
+            bound.push((LoopDevice { number }, backing_path(&backing)));
+        }
+    }
+    Ok(bound)
+}
+
+fn backing_path(line: &[u8]) -> PathBuf {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b" (deleted)").unwrap_or(line);
+    PathBuf::from(std::ffi::OsString::from_vec(line.to_vec()))
+}
+
+fn mounts_below(run_dir: &Path) -> Result<Vec<PathBuf>, FrontendError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let list = fs::read_to_string(path).map_err(|source| FrontendError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    // The newest mount over one point is last in the list and has to go first.
+    Ok(list
+        .lines()
+        .rev()
+        .filter_map(our_mount)
+        .filter(|at| at.starts_with(run_dir))
+        .collect())
+}
+
+/// The mount point of a mountinfo line, if the mount is one of ours.
+fn our_mount(line: &str) -> Option<PathBuf> {
+    let (before, after) = line.split_once(" - ")?;
+    if after.split(' ').next()? != FS_TYPE {
+        return None;
+    }
+    Some(PathBuf::from(unescape(before.split(' ').nth(4)?)))
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits.
+fn unescape(text: &str) -> std::ffi::OsString {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let octal = bytes.get(at + 1..at + 4).filter(|_| bytes[at] == b'\\');
+        let value =
+            octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(value.unwrap_or(bytes[at]));
+        at += if value.is_some() { 4 } else { 1 };
+    }
+    std::ffi::OsString::from_vec(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_mounts_are_told_from_others() {
+        let ours = "31 28 0:40 / /run/tw\\040in/v1 rw,nosuid shared:3 - fuse.twinsite twinsite:v1 rw,user_id=0";
+        assert_eq!(our_mount(ours), Some(PathBuf::from("/run/tw in/v1")));
+        assert_eq!(
+            our_mount("31 28 0:40 / /run/x rw - fuse.sshfs host:/ rw"),
+            None
+        );
+        assert_eq!(our_mount("31 28 0:40 / /run/x rw"), None);
+        assert_eq!(our_mount(""), None);
+    }
+
+    #[test]
+    fn a_backing_file_is_known_after_its_mount_is_gone() {
+        assert_eq!(backing_path(b"/run/v1/dev\n"), PathBuf::from("/run/v1/dev"));
+        assert_eq!(
+            backing_path(b"/run/v1/dev (deleted)\n"),
+            PathBuf::from("/run/v1/dev")
+        );
+    }
+}

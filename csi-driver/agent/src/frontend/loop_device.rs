@@ -97,11 +97,7 @@ impl LoopDevice {
             // SAFETY: room for one stat. It refreshes the size that the kernel remembers for the file.
             check(unsafe { libc::fstat(file, stat.as_mut_ptr()) }, OPEN_FILE)?;
             let device = open(&node, libc::O_RDWR, OPEN_LOOP)?;
-            // SAFETY: no argument.
-            check(
-                unsafe { libc::ioctl(device, LOOP_SET_CAPACITY as _, 0) },
-                CAPACITY,
-            )?;
+            ioctl(device, LOOP_SET_CAPACITY, CAPACITY)?;
             Ok(0)
         })
         .map(drop)
@@ -112,11 +108,7 @@ impl LoopDevice {
         let node = c_path(&self.path());
         outcome(DOWN_LIMIT, move || {
             let device = open(&node, libc::O_RDWR, OPEN_LOOP)?;
-            // SAFETY: no argument.
-            match check(
-                unsafe { libc::ioctl(device, LOOP_CLR_FD as _, 0) },
-                CONFIGURE,
-            ) {
+            match ioctl(device, LOOP_CLR_FD, CONFIGURE) {
                 // Not bound any more.
                 Err(ChoreError {
                     errno: libc::ENXIO, ..
@@ -180,18 +172,11 @@ fn attach_in_child(file: &CStr) -> ChoreResult {
         errno: libc::EBUSY,
     };
     for _ in 0..ATTEMPTS {
-        // SAFETY: no argument.
-        let number = check(
-            unsafe { libc::ioctl(control, LOOP_CTL_GET_FREE as _, 0) },
-            FREE_NUMBER,
-        )?
-        .unsigned_abs();
+        let number = ioctl(control, LOOP_CTL_GET_FREE, FREE_NUMBER)?.unsigned_abs();
         let device = open_loop(number)?;
         // SAFETY: a whole loop_config that outlives the call.
-        match check(
-            unsafe { libc::ioctl(device, LOOP_CONFIGURE as _, &raw const config) },
-            CONFIGURE,
-        ) {
+        let configured = unsafe { libc::ioctl(device, LOOP_CONFIGURE as _, &raw const config) };
+        match check(configured, CONFIGURE) {
             Ok(_) => return Ok(number),
             Err(error) if error.errno == libc::EBUSY => last = error,
             Err(error) => return Err(error),
@@ -213,10 +198,8 @@ fn open_loop(number: u32) -> Result<RawFd, ChoreError> {
         }) => {
             let device = libc::makedev(LOOP_MAJOR, number);
             // SAFETY: a string that outlives the call.
-            check(
-                unsafe { libc::mknod(node.as_ptr(), libc::S_IFBLK | 0o600, device) },
-                OPEN_LOOP,
-            )?;
+            let made = unsafe { libc::mknod(node.as_ptr(), libc::S_IFBLK | 0o600, device) };
+            check(made, OPEN_LOOP)?;
             open(node, libc::O_RDWR, OPEN_LOOP)
         }
         other => other,
@@ -239,19 +222,21 @@ fn loop_node(number: u32, room: &mut [u8; 24]) -> &CStr {
 
 fn open(path: &CStr, flags: i32, step: u32) -> Result<RawFd, ChoreError> {
     // SAFETY: a string that outlives the call.
-    check(
-        unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) },
-        step,
-    )
+    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+    check(fd, step)
+}
+
+/// A request without an argument.
+fn ioctl(fd: RawFd, request: libc::c_ulong, step: u32) -> Result<i32, ChoreError> {
+    // SAFETY: none of the requests used here takes a pointer.
+    check(unsafe { libc::ioctl(fd, request as _, 0) }, step)
 }
 
 fn check(result: i32, step: u32) -> Result<i32, ChoreError> {
     if result < 0 {
         // SAFETY: the address of this thread's errno.
-        Err(ChoreError {
-            step,
-            errno: unsafe { *libc::__errno_location() },
-        })
+        let errno = unsafe { *libc::__errno_location() };
+        Err(ChoreError { step, errno })
     } else {
         Ok(result)
     }

@@ -167,9 +167,8 @@ impl Stop {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: as above.
-        Ok(Self {
-            event: unsafe { OwnedFd::from_raw_fd(fd) },
-        })
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { event })
     }
 
     pub fn set(&self) {

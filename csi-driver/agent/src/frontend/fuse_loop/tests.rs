@@ -221,7 +221,7 @@ fn a_file_system_lives_on_the_device_and_the_device_goes_when_told() {
         .join(shown.path.file_name().unwrap())
         .join("loop/dio");
     assert_eq!(
-        std::fs::read_to_string(dio).unwrap().trim(),
+        fs::read_to_string(dio).unwrap().trim(),
         "1",
         "the loop device works without a page cache"
     );
@@ -377,7 +377,7 @@ fn serve_until_killed() {
     };
     let events = orders.clone();
     let begun = Path::new(&folder).join("begun");
-    std::fs::write(&begun, "").unwrap();
+    fs::write(&begun, "").unwrap();
     let front = FuseLoop::show(
         &spec,
         Path::new(&folder),
@@ -389,8 +389,8 @@ fn serve_until_killed() {
     thread::spawn(move || {
         let path: PathBuf = path.recv().unwrap();
         let new = Path::new(&folder).join("shown.new");
-        std::fs::write(&new, path.display().to_string()).unwrap();
-        std::fs::rename(new, Path::new(&folder).join("shown")).unwrap();
+        fs::write(&new, path.display().to_string()).unwrap();
+        fs::rename(new, Path::new(&folder).join("shown")).unwrap();
     });
     serve(front, &inbox, &shown, &finished);
 }
@@ -420,7 +420,7 @@ fn a_killed_agent_ends_at_once_and_its_leftovers_are_cleared() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = victim(folder.path());
     assert!(soon(|| folder.path().join("shown").exists()));
-    let device = std::fs::read_to_string(folder.path().join("shown")).unwrap();
+    let device = fs::read_to_string(folder.path().join("shown")).unwrap();
     let at = folder.path().join("at").display().to_string();
     sh(&format!("mkfs.ext4 -q {device}; mkdir {at}; mount {device} {at}; echo hello > {at}/file; sync -f {at}")).unwrap();
     // A writer is in the middle of its work when the agent dies.
@@ -453,7 +453,7 @@ fn an_agent_killed_at_any_moment_of_the_set_up_ends() {
     needs_devices!();
     let folder = tempfile::tempdir().unwrap();
     for microseconds in (0..8000).step_by(400) {
-        let _ = std::fs::remove_file(folder.path().join("begun"));
+        let _ = fs::remove_file(folder.path().join("begun"));
         let mut child = victim(folder.path());
         let begun = folder.path().join("begun");
         let end = Instant::now() + PATIENCE;

@@ -1,0 +1,559 @@
+//! `Attachment`: open this mirror on this node, or do one thing with its legs. Internal.
+//!
+//! Everything that touches a leg is done by an agent on such an order, by iSCSI, never by the
+//! operator. The uid of the object is the unit of order (protocol 2.7): once another Attachment has
+//! attached, this one never attaches again. A removed Attachment is an order to detach.
+//!
+//! An agent does everything from this object and the SitePair it names; it needs nothing else.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ActiveSite, ChapRef, GroupId, LegIndex, OnNoQuorum, Quantity, Span, VolumeId, VolumeMode,
+};
+
+/// Order to an agent: open a mirror, or do one thing with its legs.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "twinsite.io",
+    version = "v1alpha1",
+    kind = "Attachment",
+    plural = "attachments",
+    shortname = "tatt",
+    category = "twinsite",
+    doc = "A mirror that an agent holds open, or one order about its legs. Internal: made by the CSI controller and the operator.",
+    status = "AttachmentStatus",
+    derive = "PartialEq",
+    selectable = ".spec.node",
+    selectable = ".spec.volume",
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
+    printcolumn(name = "Engine", type_ = "string", json_path = ".status.engine"),
+    printcolumn(name = "Device", type_ = "string", json_path = ".status.device.path"),
+    printcolumn(
+        name = "Resync",
+        type_ = "integer",
+        json_path = ".status.resyncPercent"
+    ),
+    printcolumn(
+        name = "Volume",
+        type_ = "string",
+        json_path = ".spec.reference",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.volume == oldSelf.volume && self.mode == oldSelf.mode && self.node == oldSelf.node && self.site == oldSelf.site").message("volume, mode, node and site are immutable: another attachment is another object"),
+    validation = Rule::new("(self.mode == 'Birth') == has(self.birth)").message("birth stands exactly with mode Birth").field_path(".birth"),
+    validation = Rule::new("(self.mode == 'Reseed') == has(self.reseed)").message("reseed stands exactly with mode Reseed").field_path(".reseed"),
+    validation = Rule::new("!has(self.move) || self.mode == 'Writer' || self.mode == 'Caretaker'").message("only a Writer or Caretaker can move a volume").field_path(".move"),
+)]
+pub struct AttachmentSpec {
+    /// The volume.
+    pub volume: VolumeId,
+    /// What people call it: `namespace/name` of the MirroredVolume. For logs, metrics and messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    pub reference: Option<String>,
+    /// The group whose register decides about it. Left out: its own; a volume in a group names the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
+    /// All volumes of the group, this one included; empty: it is in no group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub group_volumes: Vec<VolumeId>,
+    /// The SitePair: its witness, pair secret and limits hold.
+    #[schemars(length(min = 1, max = 253))]
+    pub site_pair: String,
+    /// The node whose agent does it.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// The site of that node.
+    #[schemars(length(min = 1, max = 63))]
+    pub site: String,
+    /// What to do.
+    pub mode: AttachmentMode,
+    /// The copies and how to reach them.
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["leg".into()]))]
+    pub legs: Vec<AttachmentLeg>,
+    /// Bytes of data. Larger than what the legs record is an order to expand.
+    pub size: Quantity,
+    /// Logical block size of the device: 4096 or 512.
+    #[serde(default = "block_4096")]
+    #[schemars(extend("enum" = [512, 4096]))]
+    pub block_size: u32,
+    /// How the volume is shown; recorded on the legs at the first attach.
+    #[serde(default)]
+    pub volume_mode: VolumeMode,
+    /// The file system it will have; recorded on the legs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15))]
+    pub fs_type: Option<String>,
+    /// What happens to I/O while the membership is unknown.
+    #[serde(default)]
+    pub on_no_quorum: OnNoQuorum,
+    /// Order of a move to this site, honoured only while the register's `active.seq` equals `expectSeq`.
+    #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]
+    pub move_: Option<MoveOrder>,
+    /// How the device is shown. Auto: ublk where the kernel has it, else FUSE and loop.
+    #[serde(default)]
+    pub front_end: FrontEnd,
+    /// Legs that must leave the membership and not come back by themselves; the last member never leaves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1))]
+    pub drop_legs: Vec<LegIndex>,
+    /// Bytes per second of copying; left out: the SitePair's limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_resync_bytes_per_second: Option<Quantity>,
+    /// How long a command to a leg may take before the leg is lost. 2s to 30s, default 3s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_timeout: Option<Span>,
+    /// How long a writer may answer reads without having heard from both legs. Default 3s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Span>,
+    /// Details of mode Birth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<BirthOrder>,
+    /// Details of mode Reseed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reseed: Option<ReseedOrder>,
+}
+
+/// What an agent does with a volume.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum AttachmentMode {
+    /// Hold the mirror open and show its device.
+    Writer,
+    /// Hold the mirror open without a device: resync, or clear a dead holder.
+    Caretaker,
+    /// Initialise both legs of a new volume. One-shot.
+    Birth,
+    /// Read the superblocks of the legs and report them; preempts nobody, writes nothing. One-shot.
+    Inspect,
+    /// Erase the legs of a volume whose register is a tombstone. One-shot.
+    Wipe,
+    /// Write a new register identity to the legs after the witness was lost. One-shot.
+    Reseed,
+}
+
+impl AttachmentMode {
+    /// Whether it ends by itself.
+    pub const fn is_one_shot(self) -> bool {
+        !matches!(self, Self::Writer | Self::Caretaker)
+    }
+}
+
+/// One copy and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AttachmentLeg {
+    /// Which copy: the index of its site.
+    pub leg: LegIndex,
+    /// The site it stands at.
+    #[schemars(length(min = 1, max = 63))]
+    pub site: String,
+    /// Addresses `host:port`, best first.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 260)))]
+    pub portals: Vec<String>,
+    /// iSCSI name of the target. Left out: our own target's name for this leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 4, max = 223))]
+    pub iqn: Option<String>,
+    /// Logical unit number there.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 16383))]
+    pub lun: u16,
+    /// NAA name that the LUN must have. Left out: our own target's name for this leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 20, max = 36),
+        regex(pattern = r"^naa\.[0-9a-f]{16}([0-9a-f]{16})?$")
+    )]
+    pub naa: Option<String>,
+    /// Credentials of the login. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<ChapRef>,
+    /// A LUN of an array of another make: the stricter rules for foreign arrays hold.
+    #[serde(default)]
+    pub array: bool,
+    /// The array's write cache survives a power cut.
+    #[serde(default)]
+    pub cache_protected: bool,
+    /// NAA name of a LUN that may be initialised although it is not empty or not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 20, max = 36),
+        regex(pattern = r"^naa\.[0-9a-f]{16}([0-9a-f]{16})?$")
+    )]
+    pub initialize: Option<String>,
+}
+
+/// Order of a move to the agent's site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MoveOrder {
+    /// Planned: the old site has detached. Failover: it is down.
+    pub mode: MoveMode,
+    /// The register's `active.seq` that the order is about: another one makes it void.
+    pub expect_seq: u64,
+}
+
+/// How a volume moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MoveMode {
+    Planned,
+    Failover,
+}
+
+/// How a device is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FrontEnd {
+    #[default]
+    Auto,
+    Ublk,
+    FuseLoop,
+    /// Not at all: the mirror runs for tests and benchmarks.
+    None,
+}
+
+/// Details of a birth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BirthOrder {
+    /// The site where the volume will be active first.
+    #[schemars(length(min = 1, max = 63))]
+    pub active_site: String,
+    /// Create the register if there is none. False: somebody else has.
+    #[serde(default = "yes")]
+    pub create_register: bool,
+}
+
+/// Details of a reseed, as a person accepted them after a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReseedOrder {
+    /// The new register_id: 32 hex digits.
+    #[schemars(length(min = 32, max = 32))]
+    pub register_id: String,
+    /// Legs that get it.
+    #[schemars(length(min = 1, max = 2))]
+    pub legs: Vec<LegIndex>,
+}
+
+/// What the agent says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentStatus {
+    /// Generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How far it is.
+    #[serde(default)]
+    pub state: AttachmentState,
+    /// State of the engine, such as `Synced`, `Solo(A)`, `Frozen`, `LeaseWait`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// One word for a refusal, failure or wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in a sentence that says what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Order number of this Attachment in the register: once another has a higher one, it never attaches again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<u64>,
+    /// Key of the attach that serves, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The block device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// The register as the agent last read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub register: Option<RegisterView>,
+    /// The copies as this agent sees them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<AttachmentLegStatus>,
+    /// Bytes in which the copies may differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_bytes: Option<u64>,
+    /// How much of a resync is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync_percent: Option<u8>,
+    /// Bytes copied by the resync so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync_copied_bytes: Option<u64>,
+    /// Speed of the resync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync_bytes_per_second: Option<u64>,
+    /// When the resync will be done at this speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+    /// Whether the volume has its file system, as recorded on the legs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FormatState>,
+    /// Size of the volume in bytes, as recorded on the legs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// When this attach came to each step, for the account of a move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// What mode Inspect found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<InspectReport>,
+    /// When this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Time>,
+    /// Ready, Attached, InSync, Degraded, WitnessReachable, LegLost, MembershipUnknown, SplitBrain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How far an attachment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AttachmentState {
+    /// Not begun: something it needs is missing.
+    #[default]
+    Pending,
+    /// On the way to the device.
+    Attaching,
+    /// The mirror is open.
+    Attached,
+    /// The mirror is open, I/O waits.
+    Suspended,
+    /// On the way out.
+    Detaching,
+    /// Detached cleanly.
+    Detached,
+    /// Not attached; see reason. Tried again where waiting can help.
+    Refused,
+    /// Another writer took over: it never attaches again.
+    Superseded,
+    /// A one-shot order is done.
+    Done,
+    /// It cannot be done; see reason.
+    Failed,
+}
+
+/// A block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Such as `/dev/ublkb3` or `/dev/loop7`.
+    pub path: String,
+    /// Major number.
+    #[serde(default)]
+    pub major: u32,
+    /// Minor number.
+    #[serde(default)]
+    pub minor: u32,
+    /// Bytes that it shows.
+    pub size: u64,
+    /// How it is shown.
+    pub front_end: FrontEnd,
+}
+
+/// The register as an agent last read it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisterView {
+    /// Identity of the register, in hex.
+    pub register_id: String,
+    /// Creating, Live or Tombstone.
+    pub state: String,
+    /// Ordered number of the membership.
+    pub epoch: u64,
+    /// Random id that goes with the epoch, in hex.
+    pub generation: String,
+    /// Legs that have every acknowledged write.
+    pub members: Vec<LegIndex>,
+    /// Where the volume is in use; the name is left out if no leg of this order stands there.
+    pub active_site: ActiveSite,
+    /// Index of that site.
+    pub active_index: LegIndex,
+    /// Key of the attach that holds it, in hex; left out: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// Legs of a lost branch that wait for a human.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<LegIndex>,
+    /// Legs that must not rejoin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_rejoin: Vec<LegIndex>,
+    /// When it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<Time>,
+}
+
+/// One copy as an agent sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentLegStatus {
+    /// Which copy.
+    pub leg: LegIndex,
+    /// Its site.
+    pub site: String,
+    /// Member, Resyncing, Outdated, Unreachable or New.
+    pub state: LegMembership,
+    /// The portal in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal: Option<String>,
+    /// Why it is not a member, or what is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Bytes in which it may differ from the other copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_bytes: Option<u64>,
+}
+
+/// What a copy is good for.
+pub type LegMembership = crate::VolumeLegState;
+
+/// Whether a volume has its file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FormatState {
+    None,
+    Started,
+    Done,
+}
+
+/// When an attach came to each step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// The order was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<Time>,
+    /// The fences held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_at: Option<Time>,
+    /// The register took the attach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_at: Option<Time>,
+    /// The device was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_at: Option<Time>,
+    /// The first write was acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_write_at: Option<Time>,
+}
+
+/// What mode Inspect found: the ground of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectReport {
+    /// Each leg that was asked.
+    pub legs: Vec<InspectedLeg>,
+    /// Token of a force that is based on this report: epoch and txid of the register.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// One leg as its superblock tells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedLeg {
+    /// Which copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leg: Option<LegIndex>,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Its class against the register, such as Usable, Stale, Ahead, Bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Role in its superblock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Epoch of its superblock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Generation of its superblock, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Sequence number of its superblock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sb_seq: Option<u64>,
+    /// Beat of its last writer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beat: Option<u64>,
+    /// Bytes that its map says may differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_bytes: Option<u64>,
+    /// Node of the last writer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Why it cannot be used, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl AttachmentSpec {
+    /// Whose register decides about the volume.
+    pub fn group_id(&self) -> GroupId {
+        self.group.unwrap_or(GroupId::Volume(self.volume))
+    }
+
+    /// What people call the volume.
+    pub fn display_name(&self) -> String {
+        self.reference
+            .clone()
+            .unwrap_or_else(|| self.volume.to_string())
+    }
+
+    pub fn leg(&self, index: LegIndex) -> Option<&AttachmentLeg> {
+        self.legs.iter().find(|leg| leg.leg == index)
+    }
+
+    /// Index of the agent's own site: that of the leg that stands there, or the one that the only
+    /// leg, at the other site, does not have.
+    pub fn own_index(&self) -> Option<LegIndex> {
+        let own = self.legs.iter().find(|leg| leg.site == self.site);
+        match (own, self.legs.as_slice()) {
+            (Some(own), _) => Some(own.leg),
+            (None, [only]) => Some(only.leg.other()),
+            (None, _) => None,
+        }
+    }
+
+    /// The target's iSCSI name of a leg.
+    pub fn target_name(&self, leg: &AttachmentLeg) -> String {
+        leg.iqn
+            .clone()
+            .unwrap_or_else(|| self.volume.leg_iqn(leg.leg))
+    }
+
+    /// The NAA name that the LUN of a leg must have, as text.
+    pub fn naa_text(&self, leg: &AttachmentLeg) -> String {
+        leg.naa
+            .clone()
+            .unwrap_or_else(|| self.volume.leg_naa_text(leg.leg))
+    }
+}
+
+const fn block_4096() -> u32 {
+    4096
+}
+
+const fn yes() -> bool {
+    true
+}

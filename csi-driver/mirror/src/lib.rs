@@ -6,5 +6,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod ids;
 pub mod io;
+pub mod layout;
 pub mod status;

@@ -1,4 +1,5 @@
 //! The node agent: target, mirror and block device.
 
+pub mod backend;
 pub mod frontend;
 pub mod reactor;

@@ -10,3 +10,11 @@ pub mod ids;
 pub mod io;
 pub mod layout;
 pub mod status;
+
+mod dirty;
+mod flush;
+mod lease;
+mod locks;
+mod regions;
+mod resync;
+mod slab;

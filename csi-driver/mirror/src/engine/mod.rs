@@ -10,6 +10,10 @@
 //!
 //! Not here: attach (`attach/`), the serving states (`serve/`).
 
+mod port;
+mod seed;
+mod served;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -1,0 +1,60 @@
+//! What both phases of the engine write to: the queue of outputs and the names of what is under way.
+
+use std::collections::VecDeque;
+
+use crate::io::{CmdId, Lane, Leg, LegOp, Output, Register, RegisterId};
+use crate::status::Event;
+
+/// Attach names its commands from a counter with this bit; the serving phase from a slab, always below it.
+pub(crate) const ATTACH_COMMAND: u64 = 1 << 63;
+
+/// Outputs not yet polled, and counters for names.
+#[derive(Debug, Default)]
+pub(crate) struct Port {
+    out: VecDeque<Output>,
+    commands: u64,
+    registers: u64,
+}
+
+impl Port {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.push(Output::Event(event));
+    }
+
+    /// A command of the attach phase, under a new name.
+    pub(crate) fn attach_command(&mut self, leg: Leg, op: LegOp, lane: Lane) -> CmdId {
+        self.commands += 1;
+        let cmd = CmdId(ATTACH_COMMAND | self.commands);
+        self.push(Output::Leg { leg, cmd, op, lane });
+        cmd
+    }
+
+    pub(crate) fn read_register(&mut self) -> RegisterId {
+        let id = self.next_register();
+        self.push(Output::ReadRegister { id });
+        id
+    }
+
+    pub(crate) fn cas_register(&mut self, expected: Register, new: Register) -> RegisterId {
+        let id = self.next_register();
+        self.push(Output::CasRegister {
+            id,
+            expected: Box::new(expected),
+            new: Box::new(new),
+        });
+        id
+    }
+
+    fn next_register(&mut self) -> RegisterId {
+        self.registers += 1;
+        RegisterId(self.registers)
+    }
+}

@@ -4,6 +4,7 @@
 //! Start at [`engine::Engine`] for the call order and at [`io`] for what the shell owes.
 #![forbid(unsafe_code)]
 
+pub mod activation;
 pub mod config;
 pub mod engine;
 pub mod ids;

@@ -99,4 +99,4 @@ impl BlockError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

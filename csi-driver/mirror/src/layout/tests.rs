@@ -4,7 +4,7 @@ use twinsite_register::*;
 use super::*;
 use crate::io::Format;
 
-fn superblock(sb_seq: u64) -> Superblock {
+pub(crate) fn superblock(sb_seq: u64) -> Superblock {
     let mut fs_type = [0; 15];
     fs_type[..3].copy_from_slice(b"xfs");
     Superblock {

@@ -100,7 +100,7 @@ impl FromStr for Quantity {
             fraction.parse().map_err(|_| malformed())?
         };
         let scaled = (u128::from(whole) * scale + fraction) * u128::from(*unit);
-        if scaled % scale != 0 {
+        if !scaled.is_multiple_of(scale) {
             return Err(QuantityError::Fraction(text.to_owned()));
         }
         let bytes = u64::try_from(scaled / scale).map_err(|_| too_large())?;

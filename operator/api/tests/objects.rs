@@ -1,5 +1,6 @@
 //! The kinds as manifests: what the design shows is read, typing errors are not, and the rules that
 //! the API server will apply hold offline too.
+#![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
 use kube::CustomResourceExt;
 use serde_json::{Value, json};

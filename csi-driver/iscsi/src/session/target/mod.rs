@@ -139,6 +139,13 @@ impl TargetSession {
         todo!()
     }
 
+    /// Drops the tasks for this LUN whose write data is not yet whole, without an answer: `UnitOutput::AbortGathering`
+    /// (the LUN was reset from another nexus).
+    pub fn abort_gathering(&mut self, lun: Lun) {
+        let _ = lun;
+        todo!()
+    }
+
     pub fn respond_task_management(&mut self, request: u64, response: TaskResponse) {
         let _ = (request, response);
         todo!()

@@ -36,6 +36,7 @@ pub struct Stream {
     send_token: Token,
     buffer: BytesMut,
     chunk: usize,
+    largest: usize,
     receiving: Option<OpId>,
     queue: Vec<Bytes>,
     queued_bytes: usize,
@@ -53,6 +54,7 @@ impl Stream {
             send_token,
             buffer: BytesMut::new(),
             chunk: FIRST_BUFFER,
+            largest: LARGEST_BUFFER,
             receiving: None,
             queue: Vec::new(),
             queued_bytes: 0,
@@ -60,6 +62,12 @@ impl Stream {
             paused: false,
             closing: false,
         }
+    }
+
+    /// Receive buffers never grow: for a peer that has not said who it is.
+    pub fn with_small_buffer(mut self) -> Self {
+        self.largest = FIRST_BUFFER;
+        self
     }
 
     pub fn socket(&self) -> &Descriptor {
@@ -129,7 +137,7 @@ impl Stream {
                     Ok(0) => StreamEvent::Closed(None),
                     Ok(_) => {
                         if buffer.len() == buffer.capacity() {
-                            self.chunk = (self.chunk * 2).min(LARGEST_BUFFER);
+                            self.chunk = (self.chunk * 2).min(self.largest);
                         }
                         let received = buffer.split().freeze();
                         self.buffer = buffer;
@@ -149,10 +157,15 @@ impl Stream {
         }
     }
 
+    /// Whether nothing is under way: the stream could be given away.
+    pub fn is_idle(&self) -> bool {
+        self.receiving.is_none() && self.sending.is_none()
+    }
+
     /// Gives the socket and what is still to be sent to another owner (a stream on another thread), or itself back while an
     /// operation is under way. Not after a settle, which starts a receive.
     pub fn into_parts(self) -> Result<(Descriptor, Vec<Bytes>), Self> {
-        if self.receiving.is_some() || self.sending.is_some() {
+        if !self.is_idle() {
             return Err(self);
         }
         Ok((self.socket, self.queue))

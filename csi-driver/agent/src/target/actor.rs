@@ -1,0 +1,721 @@
+//! One target: its sessions and its logical units, on one thread.
+//!
+//! A command goes from a session to its unit, from there to the store, and its answer all the way back, within the calls of one
+//! turn; what all of a turn's answers amount to is sent in `settle`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use slab::Slab;
+use twinsite_iscsi::scsi::{
+    Lun, NexusId, TaskFunction, TaskKey, TaskResponse, TransportId, UnitOutput,
+};
+use twinsite_iscsi::session::{
+    CloseReason, LoginInfo, LoginRefusal, TargetCommand, TargetEvent, TargetSession,
+};
+
+use super::absent;
+use super::admission::Admissions;
+use super::counters::{SessionStats, TargetStats};
+use super::gate::Place;
+use super::server::Tsih;
+use super::units::{Prepared, Units};
+use crate::reactor::{Actor, Alarm, Context, Descriptor, Event, Inlet, Stream, StreamEvent, Token};
+
+/// No more commands of a session are taken while so much waits to be sent to it.
+const SESSION_BACKLOG: usize = 8 << 20;
+/// Nor of any session while reads for so much are under way.
+const READS_UNDER_WAY: usize = 128 << 20;
+/// How long a session that was told to end may take to read that.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A session whose login is ready, from a gate.
+pub(super) struct Arrival {
+    pub(super) session: TargetSession,
+    pub(super) info: LoginInfo,
+    pub(super) socket: Descriptor,
+    /// Answers of the login that the gate has not sent.
+    pub(super) unsent: Vec<bytes::Bytes>,
+    pub(super) peer: SocketAddr,
+    pub(super) tsih: Tsih,
+}
+
+/// What a target is told.
+pub(super) enum TargetMail {
+    Session(Box<Arrival>),
+    SetSize {
+        lun: u16,
+        size: u64,
+        reply: SyncSender<bool>,
+    },
+    Stats(SyncSender<TargetStats>),
+    ForeignAge {
+        lun: u16,
+        own_key: u64,
+        reply: SyncSender<Option<Option<Duration>>>,
+    },
+    /// End now.
+    Remove(SyncSender<()>),
+    /// Ask the initiators to go, end after this time.
+    Drain {
+        grace: Duration,
+        done: SyncSender<()>,
+    },
+    #[cfg(feature = "test-hooks")]
+    SetFaults {
+        lun: u16,
+        faults: crate::backend::faults::Faults,
+        reply: SyncSender<bool>,
+    },
+}
+
+/// What an operation of a target was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Receive(Place),
+    Send(Place),
+    Deadline(Place),
+    Linger(Place),
+    Store(usize),
+    EndOfGrace,
+}
+
+impl Purpose {
+    fn token(self) -> Token {
+        match self {
+            Self::Receive(place) => place.token(1),
+            Self::Send(place) => place.token(2),
+            Self::Deadline(place) => place.token(3),
+            Self::Linger(place) => place.token(4),
+            Self::Store(key) => Token(5 << 56 | key as u64),
+            Self::EndOfGrace => Token(6 << 56),
+        }
+    }
+
+    fn of(token: Token) -> Self {
+        let place = Place::of(token);
+        match token.0 >> 56 {
+            1 => Self::Receive(place),
+            2 => Self::Send(place),
+            3 => Self::Deadline(place),
+            4 => Self::Linger(place),
+            5 => Self::Store((token.0 & 0xFFFF_FFFF) as usize),
+            _ => Self::EndOfGrace,
+        }
+    }
+}
+
+/// A logged-in session and its connection.
+struct Connection {
+    place: Place,
+    nexus: NexusId,
+    stream: Stream,
+    session: TargetSession,
+    info: LoginInfo,
+    peer: SocketAddr,
+    alarm: Alarm,
+    dirty: bool,
+    /// The session has ended; what is queued is still sent.
+    ended: bool,
+    _tsih: Tsih,
+}
+
+impl Connection {
+    /// Whether its next command can be taken.
+    fn has_room(&self) -> bool {
+        self.stream.backlog() + self.session.transmit_backlog() < SESSION_BACKLOG
+    }
+}
+
+/// A task management function that concerns several units: answered when all have.
+struct Gathering {
+    left: usize,
+    response: TaskResponse,
+    cold_reset: bool,
+}
+
+pub(super) struct TargetActor {
+    iqn: String,
+    inlet: Inlet<TargetMail>,
+    units: Units,
+    connections: Slab<Connection>,
+    nexuses: BTreeMap<NexusId, usize>,
+    next_serial: u32,
+    next_nexus: u64,
+    session_limit: usize,
+    admissions: Admissions<Box<Arrival>>,
+    gatherings: BTreeMap<(NexusId, u64), Gathering>,
+    dirty: Vec<Place>,
+    /// Sessions whose next command waits for room.
+    stalled: Vec<Place>,
+    /// Who waits for the end.
+    leaving: Vec<SyncSender<()>>,
+    stats: TargetStats,
+}
+
+impl TargetActor {
+    pub(super) fn new(
+        _cx: &mut Context<'_>,
+        iqn: String,
+        units: Vec<Prepared>,
+        inlet: Inlet<TargetMail>,
+        session_limit: usize,
+    ) -> Self {
+        let stats = TargetStats {
+            iqn: iqn.clone(),
+            ..TargetStats::default()
+        };
+        Self {
+            iqn,
+            inlet,
+            units: Units::new(units),
+            connections: Slab::new(),
+            nexuses: BTreeMap::new(),
+            next_serial: 0,
+            next_nexus: 1,
+            session_limit,
+            admissions: Admissions::default(),
+            gatherings: BTreeMap::new(),
+            dirty: Vec::new(),
+            stalled: Vec::new(),
+            leaving: Vec::new(),
+            stats,
+        }
+    }
+
+    fn connection(&mut self, place: Place) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(place.index as usize)
+            .filter(|found| found.place == place)
+    }
+
+    /// A login has come: everything of the same initiator port ends, then it waits for the store.
+    fn arrive(&mut self, cx: &mut Context<'_>, arrival: Box<Arrival>) {
+        let same_port = |info: &LoginInfo| {
+            info.initiator == arrival.info.initiator
+                && info.isid == arrival.info.isid
+                && info.portal_group == arrival.info.portal_group
+        };
+        // An older login of this port that still waits is given up: dropping it closes its connection.
+        drop(self.admissions.extract(|waiting| same_port(&waiting.info)));
+        let old: Vec<Place> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| !connection.ended && same_port(&connection.info))
+            .map(|(_, connection)| connection.place)
+            .collect();
+        for place in old {
+            self.stats.reinstated += 1;
+            self.end_session(cx, place);
+        }
+        if !self.leaving.is_empty() {
+            return self.refuse(cx, arrival, LoginRefusal::TargetRemoved);
+        }
+        if self.nexuses.len() + self.admissions.len() >= self.session_limit {
+            return self.refuse(cx, arrival, LoginRefusal::TooManySessions);
+        }
+        let operations: Vec<usize> = self.units.under_way().collect();
+        self.admissions.wait(arrival, operations);
+        self.admit(cx);
+    }
+
+    fn admit(&mut self, cx: &mut Context<'_>) {
+        while let Some(mut arrival) = self.admissions.next() {
+            tracing::info!(target_name = %self.iqn, initiator = %arrival.info.initiator, peer = %arrival.peer, "session begins");
+            self.stats.logins += 1;
+            let nexus = NexusId(self.next_nexus);
+            self.next_nexus += 1;
+            let transport_id = TransportId {
+                name: arrival.info.initiator.clone(),
+                isid: Some(arrival.info.isid),
+            };
+            for unit in self.units.all() {
+                unit.nexus_added(cx.now(), nexus, transport_id.clone());
+            }
+            arrival.session.accept_login(cx.now());
+            let place = self.insert(*arrival, nexus);
+            self.nexuses.insert(nexus, place.index as usize);
+            self.run(cx, place);
+        }
+        for number in self.units.numbers() {
+            self.drain_unit(cx, number);
+        }
+    }
+
+    fn insert(&mut self, arrival: Arrival, nexus: NexusId) -> Place {
+        let Arrival {
+            session,
+            info,
+            socket,
+            unsent,
+            peer,
+            tsih,
+        } = arrival;
+        let entry = self.connections.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("sessions are few");
+        let place = Place {
+            index,
+            serial: self.next_serial,
+        };
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let receive = Purpose::Receive(place).token();
+        let mut stream = Stream::new(socket, receive, Purpose::Send(place).token());
+        stream.queue(unsent);
+        entry.insert(Connection {
+            place,
+            nexus,
+            stream,
+            session,
+            info,
+            peer,
+            alarm: Alarm::default(),
+            dirty: false,
+            ended: false,
+            _tsih: tsih,
+        });
+        self.mark(place.index as usize);
+        place
+    }
+
+    /// Sends the refusal from here; the connection then closes.
+    fn refuse(&mut self, cx: &mut Context<'_>, mut arrival: Box<Arrival>, why: LoginRefusal) {
+        arrival.session.refuse_login(cx.now(), why);
+        let nexus = NexusId(self.next_nexus);
+        self.next_nexus += 1;
+        let place = self.insert(*arrival, nexus);
+        self.run(cx, place);
+    }
+
+    fn mark(&mut self, index: usize) {
+        if let Some(connection) = self.connections.get_mut(index)
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push(connection.place);
+        }
+    }
+
+    fn socket_event(&mut self, cx: &mut Context<'_>, place: Place, event: Event) {
+        let now = cx.now();
+        let Some(connection) = self.connection(place) else {
+            return;
+        };
+        match connection.stream.handle(event) {
+            StreamEvent::Received(bytes) => {
+                // The session reports its end as an event, too; what it answers is still sent.
+                if let Err(error) = connection.session.handle_bytes(now, bytes) {
+                    tracing::info!(initiator = %connection.info.initiator, %error, "session broke");
+                }
+            }
+            StreamEvent::Sent => {}
+            StreamEvent::Closed(error) => {
+                if !connection.ended {
+                    tracing::info!(initiator = %connection.info.initiator, ?error, "connection lost");
+                    self.stats.lost += 1;
+                }
+                return self.drop_connection(cx, place);
+            }
+        }
+        self.run(cx, place);
+    }
+
+    /// Takes the events of a session as long as there is room for what they bring.
+    fn run(&mut self, cx: &mut Context<'_>, place: Place) {
+        self.mark(place.index as usize);
+        loop {
+            let reading = self.units.reading();
+            let Some(connection) = self.connection(place) else {
+                return;
+            };
+            if connection.ended {
+                return;
+            }
+            if !connection.has_room() || reading > READS_UNDER_WAY {
+                self.stalled.push(place);
+                return;
+            }
+            match connection.session.poll_event() {
+                None => return,
+                Some(TargetEvent::Command(command)) => self.command(cx, place, command),
+                Some(TargetEvent::TaskManagement {
+                    request,
+                    lun,
+                    function,
+                }) => {
+                    self.task_management(cx, place, request, lun, function);
+                }
+                Some(TargetEvent::Closed(reason)) => self.closed(cx, place, &reason),
+                Some(TargetEvent::LoginReady(_)) => {
+                    unreachable!("the login was answered before the session came here")
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, cx: &mut Context<'_>, place: Place, command: TargetCommand) {
+        let number = self.units.find(command.lun);
+        let luns = if number.is_none() {
+            self.units.luns()
+        } else {
+            Vec::new()
+        };
+        let Some(connection) = self.connection(place) else {
+            return;
+        };
+        let nexus = connection.nexus;
+        let Some(number) = number else {
+            let outcome = absent::answer(&command.cdb, command.expected, &luns);
+            connection.session.respond(command.task, outcome);
+            return;
+        };
+        self.units.count(number, &command);
+        let TargetCommand {
+            task,
+            cdb,
+            data_out,
+            expected,
+            attr,
+            ..
+        } = command;
+        let task = TaskKey { nexus, tag: task };
+        if let Some(unit) = self.units.unit(number) {
+            unit.handle_command(cx.now(), task, attr, cdb, data_out, expected);
+        }
+        self.drain_unit(cx, number);
+    }
+
+    fn task_management(
+        &mut self,
+        cx: &mut Context<'_>,
+        place: Place,
+        request: u64,
+        lun: Lun,
+        function: TaskFunction,
+    ) {
+        self.stats.task_management += 1;
+        let whole_target = matches!(
+            function,
+            TaskFunction::TargetWarmReset
+                | TaskFunction::TargetColdReset
+                | TaskFunction::ItNexusReset
+        );
+        let numbers = if whole_target {
+            self.units.numbers()
+        } else {
+            self.units.find(lun).into_iter().collect()
+        };
+        let Some(connection) = self.connection(place) else {
+            return;
+        };
+        let nexus = connection.nexus;
+        if numbers.is_empty() {
+            return connection
+                .session
+                .respond_task_management(request, TaskResponse::LunNotFound);
+        }
+        let gathering = Gathering {
+            left: numbers.len(),
+            response: TaskResponse::Complete,
+            cold_reset: function == TaskFunction::TargetColdReset,
+        };
+        self.gatherings.insert((nexus, request), gathering);
+        for number in numbers {
+            if let Some(unit) = self.units.unit(number) {
+                unit.handle_task_management(cx.now(), nexus, request, function);
+            }
+            self.drain_unit(cx, number);
+        }
+    }
+
+    fn drain_unit(&mut self, cx: &mut Context<'_>, number: u16) {
+        let token = |key| Purpose::Store(key).token();
+        while let Some(wish) = self.units.poll(cx, number, token) {
+            match wish {
+                UnitOutput::Complete { task, outcome } => {
+                    if let Some(connection) = self.of_nexus(task.nexus) {
+                        connection.session.respond(task.tag, outcome);
+                    }
+                }
+                UnitOutput::AbortData { task } => {
+                    if let Some(connection) = self.of_nexus(task.nexus) {
+                        connection.session.discard(task.tag);
+                    }
+                }
+                UnitOutput::AbortGathering { nexus } => {
+                    if let Some(connection) = self.of_nexus(nexus) {
+                        connection.session.abort_gathering(Lun::from_number(number));
+                    }
+                }
+                UnitOutput::TaskManagementDone {
+                    nexus,
+                    tag,
+                    response,
+                } => {
+                    self.task_management_done(cx, nexus, tag, response);
+                }
+                UnitOutput::Store { .. } => unreachable!("store operations are begun by the units"),
+            }
+        }
+    }
+
+    /// The connection of a nexus, which will have something to send.
+    fn of_nexus(&mut self, nexus: NexusId) -> Option<&mut Connection> {
+        let index = *self.nexuses.get(&nexus)?;
+        self.mark(index);
+        self.connections.get_mut(index)
+    }
+
+    fn task_management_done(
+        &mut self,
+        cx: &mut Context<'_>,
+        nexus: NexusId,
+        request: u64,
+        response: TaskResponse,
+    ) {
+        let Some(gathering) = self.gatherings.get_mut(&(nexus, request)) else {
+            return;
+        };
+        gathering.left -= 1;
+        if response != TaskResponse::Complete {
+            gathering.response = response;
+        }
+        if gathering.left > 0 {
+            return;
+        }
+        let Gathering {
+            response,
+            cold_reset,
+            ..
+        } = *gathering;
+        self.gatherings.remove(&(nexus, request));
+        if let Some(connection) = self.of_nexus(nexus) {
+            connection
+                .session
+                .respond_task_management(request, response);
+        }
+        if cold_reset {
+            self.end_all(cx);
+        }
+    }
+
+    /// A session came to its end by itself.
+    fn closed(&mut self, cx: &mut Context<'_>, place: Place, reason: &CloseReason) {
+        let Some(connection) = self.connection(place) else {
+            return;
+        };
+        tracing::info!(initiator = %connection.info.initiator, ?reason, "session ends");
+        connection.ended = true;
+        connection.stream.pause(true);
+        connection.stream.close_when_sent();
+        let nexus = connection.nexus;
+        if matches!(reason, CloseReason::PingTimeout | CloseReason::Error(_)) {
+            self.stats.lost += 1;
+        }
+        cx.alarm(cx.now() + LINGER, Purpose::Linger(place).token());
+        self.forget_nexus(cx, nexus);
+    }
+
+    fn end_session(&mut self, cx: &mut Context<'_>, place: Place) {
+        if let Some(connection) = self.connection(place) {
+            connection.session.close();
+        }
+        // Not `run`: a session is ended here whatever waits to be sent to it.
+        loop {
+            let Some(connection) = self.connection(place) else {
+                return;
+            };
+            if connection.ended {
+                return self.mark(place.index as usize);
+            }
+            match connection.session.poll_event() {
+                Some(TargetEvent::Closed(reason)) => self.closed(cx, place, &reason),
+                Some(_) => {}
+                None => self.closed(cx, place, &CloseReason::Local),
+            }
+        }
+    }
+
+    fn end_all(&mut self, cx: &mut Context<'_>) {
+        let places: Vec<Place> = self
+            .connections
+            .iter()
+            .map(|(_, connection)| connection.place)
+            .collect();
+        for place in places {
+            self.end_session(cx, place);
+        }
+    }
+
+    fn drop_connection(&mut self, cx: &mut Context<'_>, place: Place) {
+        if self.connection(place).is_some() {
+            let connection = self.connections.remove(place.index as usize);
+            connection.stream.socket().shutdown();
+            self.forget_nexus(cx, connection.nexus);
+        }
+    }
+
+    /// The tasks of a nexus end without an answer. Its store operations may still be under way: see `admission`.
+    fn forget_nexus(&mut self, cx: &mut Context<'_>, nexus: NexusId) {
+        if self.nexuses.remove(&nexus).is_none() {
+            return;
+        }
+        self.gatherings.retain(|(of, _), _| *of != nexus);
+        for unit in self.units.all() {
+            unit.nexus_removed(cx.now(), nexus);
+        }
+        for number in self.units.numbers() {
+            self.drain_unit(cx, number);
+        }
+    }
+
+    fn store_event(&mut self, cx: &mut Context<'_>, key: usize, token: Token, event: Event) {
+        let Some(number) = self.units.handle(cx, key, token, event) else {
+            return;
+        };
+        self.drain_unit(cx, number);
+        if !self.admissions.is_empty() {
+            self.admissions.ended(key);
+            self.admit(cx);
+        }
+    }
+
+    fn receive_mail(&mut self, cx: &mut Context<'_>, mail: TargetMail) {
+        // A caller that has given up waiting for an answer is no concern of the target's.
+        match mail {
+            TargetMail::Session(arrival) => self.arrive(cx, arrival),
+            TargetMail::SetSize { lun, size, reply } => {
+                let _ = reply.send(self.units.set_size(lun, size));
+                self.drain_unit(cx, lun);
+            }
+            TargetMail::Stats(reply) => {
+                let _ = reply.send(self.stats());
+            }
+            TargetMail::ForeignAge {
+                lun,
+                own_key,
+                reply,
+            } => {
+                let now = cx.now();
+                let age = self
+                    .units
+                    .unit(lun)
+                    .map(|unit| unit.foreign_command_age(now, own_key));
+                let _ = reply.send(age);
+            }
+            TargetMail::Remove(done) => {
+                self.leaving.push(done);
+                self.end_all(cx);
+            }
+            TargetMail::Drain { grace, done } => {
+                self.leaving.push(done);
+                for (_, connection) in &mut self.connections {
+                    connection.session.request_logout(grace);
+                }
+                let indices: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+                for index in indices {
+                    self.mark(index);
+                }
+                cx.alarm(cx.now() + grace, Purpose::EndOfGrace.token());
+            }
+            #[cfg(feature = "test-hooks")]
+            TargetMail::SetFaults { lun, faults, reply } => {
+                let _ = reply.send(self.units.set_faults(cx, lun, faults));
+            }
+        }
+    }
+
+    fn stats(&self) -> TargetStats {
+        let live = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| !connection.ended);
+        let sessions = live.map(|(_, connection)| SessionStats {
+            initiator: connection.info.initiator.clone(),
+            isid: connection.info.isid,
+            peer: connection.peer,
+            open_tasks: connection.session.open_tasks(),
+        });
+        TargetStats {
+            sessions: sessions.collect(),
+            luns: self.units.stats(),
+            ..self.stats.clone()
+        }
+    }
+
+    /// Sends what a session has to say, takes more of its commands if that made room, sets its next deadline.
+    fn settle_connection(&mut self, cx: &mut Context<'_>, place: Place) {
+        let reads_full = self.units.reading() > READS_UNDER_WAY;
+        let Some(connection) = self.connection(place) else {
+            return;
+        };
+        connection.dirty = false;
+        while connection.stream.backlog() < SESSION_BACKLOG
+            && let Some(transmit) = connection.session.poll_transmit()
+        {
+            connection.stream.queue(transmit.pieces);
+        }
+        if !connection.ended {
+            connection
+                .stream
+                .pause(!connection.has_room() || reads_full);
+        }
+        connection.stream.settle(cx);
+        let sent = connection.ended && connection.stream.backlog() == 0;
+        connection.alarm.set(
+            cx,
+            Purpose::Deadline(place).token(),
+            connection.session.deadline(),
+        );
+        if sent && connection.session.transmit_backlog() == 0 {
+            self.drop_connection(cx, place);
+        }
+    }
+}
+
+impl Actor for TargetActor {
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) {
+        match Purpose::of(token) {
+            Purpose::Store(key) => self.store_event(cx, key, token, event),
+            Purpose::Receive(place) | Purpose::Send(place) => self.socket_event(cx, place, event),
+            Purpose::Deadline(place) => {
+                let now = cx.now();
+                if let Some(connection) = self.connection(place) {
+                    connection.alarm.fired();
+                    connection.session.handle_timeout(now);
+                    self.run(cx, place);
+                }
+            }
+            Purpose::Linger(place) => self.drop_connection(cx, place),
+            Purpose::EndOfGrace => self.end_all(cx),
+        }
+    }
+
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        while let Some(mail) = self.inlet.take() {
+            self.receive_mail(cx, mail);
+        }
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        for place in std::mem::take(&mut self.stalled) {
+            self.run(cx, place);
+        }
+        for place in std::mem::take(&mut self.dirty) {
+            self.settle_connection(cx, place);
+        }
+        if !self.leaving.is_empty() && self.connections.is_empty() && self.units.is_idle() {
+            for done in self.leaving.drain(..) {
+                let _ = done.send(());
+            }
+            cx.finish();
+        }
+    }
+
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        let (done, _) = std::sync::mpsc::sync_channel(1);
+        self.leaving.push(done);
+        self.end_all(cx);
+    }
+}

@@ -1,0 +1,305 @@
+//! The logical units of one target with their stores.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use slab::Slab;
+use twinsite_iscsi::scsi::{
+    Expected, LogicalUnit, Lun, OpId, PrState, StoreOp, UnitConfig, UnitOutput,
+};
+use twinsite_iscsi::session::TargetCommand;
+
+use super::counters::LunStats;
+use super::server::ServerError;
+use super::{Export, ExportLun};
+use crate::backend::{Access, Store, StoreResult};
+use crate::reactor::{Context, Event, Token, boottime};
+
+/// Largest transfer of one command.
+pub(super) const MAX_TRANSFER: u32 = 4 << 20;
+/// Commands a unit holds over all its sessions.
+const TASK_LIMIT: usize = 4096;
+
+/// A unit that is ready to move to its thread.
+pub(super) struct Prepared {
+    number: u16,
+    unit: LogicalUnit,
+    store: Store,
+    stats: LunStats,
+}
+
+/// Opens what an export needs; everything that can fail fails here.
+pub(super) fn prepare(export: Export, group: u16) -> Result<Vec<Prepared>, ServerError> {
+    let luns: Vec<Lun> = export
+        .luns
+        .iter()
+        .map(|lun| Lun::from_number(lun.number))
+        .collect();
+    let mut prepared: Vec<Prepared> = Vec::new();
+    for lun in export.luns {
+        if prepared.iter().any(|other| other.number == lun.number) {
+            return Err(ServerError::LunTwice(export.iqn, lun.number));
+        }
+        prepared.push(prepare_unit(&export.iqn, group, lun, luns.clone())?);
+    }
+    Ok(prepared)
+}
+
+fn prepare_unit(
+    iqn: &str,
+    group: u16,
+    lun: ExportLun,
+    luns: Vec<Lun>,
+) -> Result<Prepared, ServerError> {
+    let saved = lun
+        .backing
+        .saved_reservations()
+        .map_err(|error| ServerError::Store(iqn.into(), error))?;
+    let pr =
+        PrState::restore(&saved).map_err(|error| ServerError::Reservations(iqn.into(), error))?;
+    let (size, boot_id) = (lun.backing.size(), lun.backing.boot_id());
+    let unit = LogicalUnit::new(UnitConfig {
+        size,
+        block_size: lun.block_size,
+        naa: lun.naa,
+        serial: lun.serial,
+        vendor: "TWINSITE".into(),
+        product: "LEG".into(),
+        revision: "1".into(),
+        target_name: iqn.into(),
+        portal_group: group,
+        relative_port: 1,
+        luns,
+        read_only: lun.backing.access() == Access::ReadOnly,
+        removable: lun.removable,
+        write_cache: lun.write_cache,
+        thin: true,
+        discard_zeroes: true,
+        boot_id,
+        started: boottime(),
+        max_transfer: MAX_TRANSFER,
+        task_limit: TASK_LIMIT,
+        pr,
+    });
+    let store = Store::new(lun.backing).map_err(|error| ServerError::Serve(iqn.into(), error))?;
+    let stats = LunStats {
+        number: lun.number,
+        size,
+        boot_id,
+        ..LunStats::default()
+    };
+    Ok(Prepared {
+        number: lun.number,
+        unit,
+        store,
+        stats,
+    })
+}
+
+/// A store operation under way.
+struct Operation {
+    lun: u16,
+    op: OpId,
+    started: Duration,
+    /// Bytes that its result will hold.
+    reads: usize,
+}
+
+/// What a unit wants of its sessions.
+pub(super) type UnitWish = UnitOutput;
+
+/// All units of a target and the store operations under way.
+pub(super) struct Units {
+    units: BTreeMap<u16, Served>,
+    operations: Slab<Operation>,
+    /// Bytes that reads under way will bring.
+    reading: usize,
+}
+
+struct Served {
+    unit: LogicalUnit,
+    store: Store,
+    stats: LunStats,
+}
+
+impl Units {
+    pub(super) fn new(prepared: Vec<Prepared>) -> Self {
+        let serve = |Prepared {
+                         number,
+                         unit,
+                         store,
+                         stats,
+                     }| { (number, Served { unit, store, stats }) };
+        Self {
+            units: prepared.into_iter().map(serve).collect(),
+            operations: Slab::new(),
+            reading: 0,
+        }
+    }
+
+    pub(super) fn luns(&self) -> Vec<Lun> {
+        self.units
+            .keys()
+            .map(|number| Lun::from_number(*number))
+            .collect()
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u16> {
+        self.units.keys().copied().collect()
+    }
+
+    /// The number of a LUN that is there.
+    pub(super) fn find(&self, lun: Lun) -> Option<u16> {
+        lun.number()
+            .filter(|number| self.units.contains_key(number))
+    }
+
+    pub(super) fn unit(&mut self, number: u16) -> Option<&mut LogicalUnit> {
+        self.units.get_mut(&number).map(|served| &mut served.unit)
+    }
+
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut LogicalUnit> {
+        self.units.values_mut().map(|served| &mut served.unit)
+    }
+
+    pub(super) fn count(&mut self, number: u16, command: &TargetCommand) {
+        let Some(served) = self.units.get_mut(&number) else {
+            return;
+        };
+        let stats = &mut served.stats;
+        stats.commands += 1;
+        match command.expected {
+            Expected::None => {}
+            Expected::In(length) => {
+                stats.reads += 1;
+                stats.read_bytes += u64::from(length);
+            }
+            Expected::Out(length) => {
+                stats.writes += 1;
+                stats.written_bytes += u64::from(length);
+            }
+        }
+    }
+
+    /// The next thing that a unit wants of a session; store operations are begun on the way.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        number: u16,
+        token: impl Fn(usize) -> Token,
+    ) -> Option<UnitWish> {
+        let served = self.units.get_mut(&number)?;
+        loop {
+            let (op, request) = match served.unit.poll()? {
+                UnitOutput::Store { op, request } => (op, request),
+                wish => return Some(wish),
+            };
+            let reads = match &request {
+                StoreOp::Read { len, .. } => usize::try_from(*len).unwrap_or(usize::MAX),
+                StoreOp::Flush => {
+                    served.stats.flushes += 1;
+                    0
+                }
+                StoreOp::Discard { .. } => {
+                    served.stats.discards += 1;
+                    0
+                }
+                _ => 0,
+            };
+            let started = cx.now();
+            let key = self.operations.insert(Operation {
+                lun: number,
+                op,
+                started,
+                reads,
+            });
+            self.reading += reads;
+            if let Some(result) = served.store.submit(cx, token(key), request) {
+                self.reading -= reads;
+                self.operations.remove(key);
+                served.finish(cx.now(), op, started, result);
+            }
+        }
+    }
+
+    /// An event of a store operation. `Some(number)`: it has ended and this unit is to be polled.
+    pub(super) fn handle(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: usize,
+        token: Token,
+        event: Event,
+    ) -> Option<u16> {
+        let lun = self.operations.get(key)?.lun;
+        let served = self.units.get_mut(&lun)?;
+        let result = served.store.handle(cx, token, event)?;
+        let operation = self.operations.remove(key);
+        self.reading -= operation.reads;
+        served.finish(cx.now(), operation.op, operation.started, result);
+        Some(lun)
+    }
+
+    /// Numbers of the operations under way.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = usize> {
+        self.operations.iter().map(|(key, _)| key)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    pub(super) fn reading(&self) -> usize {
+        self.reading
+    }
+
+    pub(super) fn set_size(&mut self, number: u16, size: u64) -> bool {
+        let Some(served) = self.units.get_mut(&number) else {
+            return false;
+        };
+        served.store.set_size(size);
+        served.unit.set_size(size);
+        served.stats.size = size;
+        true
+    }
+
+    pub(super) fn stats(&self) -> Vec<LunStats> {
+        let under_way = |number: u16| {
+            self.operations
+                .iter()
+                .filter(|(_, operation)| operation.lun == number)
+                .count()
+        };
+        self.units
+            .iter()
+            .map(|(number, served)| LunStats {
+                under_way: under_way(*number),
+                ..served.stats.clone()
+            })
+            .collect()
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(super) fn set_faults(
+        &mut self,
+        cx: &mut Context<'_>,
+        number: u16,
+        faults: crate::backend::faults::Faults,
+    ) -> bool {
+        let Some(served) = self.units.get_mut(&number) else {
+            return false;
+        };
+        served.store.faults().set(cx, faults);
+        true
+    }
+}
+
+impl Served {
+    fn finish(&mut self, now: Duration, op: OpId, started: Duration, result: StoreResult) {
+        self.stats.store_operations += 1;
+        self.stats.store_time += now.saturating_sub(started);
+        if result.is_err() {
+            self.stats.store_errors += 1;
+        }
+        self.unit.handle_store(now, op, result);
+    }
+}

@@ -1,5 +1,6 @@
 //! The node agent: target, mirror and block device.
 
+pub mod backend;
 pub mod frontend;
 pub mod reactor;
 pub mod target;

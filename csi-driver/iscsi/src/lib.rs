@@ -2,5 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod chap;
+mod digest;
 pub mod scsi;
+mod serial;
 pub mod session;
+pub mod text;
+pub mod wire;

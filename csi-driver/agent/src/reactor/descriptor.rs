@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,6 @@ impl Descriptor {
 
     /// The local address of a socket (the portal a connection came in by).
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        use std::os::fd::AsFd;
         let stream = std::net::TcpStream::from(self.0.as_fd().try_clone_to_owned()?);
         stream.local_addr()
     }
@@ -66,6 +65,12 @@ impl Descriptor {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -58,6 +58,15 @@ pub struct OpId {
     serial: u64,
 }
 
+/// How [`Context::open`] opens a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// An empty file for writing, made if it is not there.
+    Truncate,
+    /// A directory, to be synced.
+    Directory,
+}
+
 /// Whether a write must be on stable storage before it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -86,10 +95,11 @@ pub enum Event {
     Received(BytesMut, io::Result<usize>),
     /// All pieces were taken by the socket.
     Sent(io::Result<()>),
-    /// All bytes asked for, or fewer at the end of the file.
+    /// All bytes asked for; the end of the file before that is an error (`UnexpectedEof`).
     Read(io::Result<Bytes>),
     Written(io::Result<()>),
-    /// [`Context::sync`], [`Context::clear`], [`Context::readable`].
+    Opened(io::Result<Descriptor>),
+    /// [`Context::sync`], [`Context::sync_names`], [`Context::clear`], [`Context::rename`], [`Context::readable`].
     Done(io::Result<()>),
     /// An alarm of [`Context::alarm`] is due.
     Alarm,

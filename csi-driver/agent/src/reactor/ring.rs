@@ -9,9 +9,10 @@
 )]
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,12 +26,23 @@ use super::{ActorId, Clear, Descriptor, Durability, Event, OpId, Token};
 const UNOWNED: u64 = u64::MAX;
 /// Room for completions; beyond it the kernel keeps them and hands them over at the next entry.
 const COMPLETIONS: u32 = 4096;
+/// Only the agent's user reads what the agent writes.
+const NEW_FILE_MODE: libc::mode_t = 0o600;
 
 struct Op {
     actor: ActorId,
     token: Token,
     serial: u64,
     kind: Kind,
+}
+
+/// What a sync makes stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SyncScope {
+    /// File data and what is needed to find it.
+    Data,
+    /// Also names: what a directory needs.
+    Everything,
 }
 
 /// What is under way, with everything the kernel may touch.
@@ -71,6 +83,7 @@ pub(super) enum Kind {
     },
     Sync {
         file: Descriptor,
+        scope: SyncScope,
     },
     Clear {
         file: Descriptor,
@@ -80,6 +93,14 @@ pub(super) enum Kind {
     },
     Readable {
         fd: Descriptor,
+    },
+    Open {
+        path: CString,
+        flags: i32,
+    },
+    Rename {
+        from: CString,
+        to: CString,
     },
 }
 
@@ -372,9 +393,15 @@ fn entry(kind: &mut Kind) -> squeue::Entry {
                 .rw_flags(flags)
                 .build()
         }
-        Kind::Sync { file } => opcode::Fsync::new(types::Fd(file.raw()))
-            .flags(types::FsyncFlags::DATASYNC)
-            .build(),
+        Kind::Sync { file, scope } => {
+            let flags = match scope {
+                SyncScope::Data => types::FsyncFlags::DATASYNC,
+                SyncScope::Everything => types::FsyncFlags::empty(),
+            };
+            opcode::Fsync::new(types::Fd(file.raw()))
+                .flags(flags)
+                .build()
+        }
         Kind::Clear {
             file,
             offset,
@@ -391,6 +418,17 @@ fn entry(kind: &mut Kind) -> squeue::Entry {
                 .mode(mode)
                 .build()
         }
+        Kind::Open { path, flags } => opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+            .flags(*flags | libc::O_CLOEXEC)
+            .mode(NEW_FILE_MODE)
+            .build(),
+        Kind::Rename { from, to } => opcode::RenameAt::new(
+            types::Fd(libc::AT_FDCWD),
+            from.as_ptr(),
+            types::Fd(libc::AT_FDCWD),
+            to.as_ptr(),
+        )
+        .build(),
         Kind::Readable { fd } => {
             opcode::PollAdd::new(types::Fd(fd.raw()), u32::from(libc::POLLIN.cast_unsigned()))
                 .build()
@@ -438,7 +476,9 @@ impl Kind {
             | Self::Connect { .. }
             | Self::Sync { .. }
             | Self::Clear { .. }
-            | Self::Readable { .. } => false,
+            | Self::Readable { .. }
+            | Self::Open { .. }
+            | Self::Rename { .. } => false,
         }
     }
 
@@ -449,12 +489,18 @@ impl Kind {
             Ok(())
         };
         match self {
-            Self::Bell { .. } | Self::Sync { .. } | Self::Clear { .. } | Self::Readable { .. } => {
-                Event::Done(outcome)
-            }
+            Self::Bell { .. }
+            | Self::Sync { .. }
+            | Self::Clear { .. }
+            | Self::Readable { .. }
+            | Self::Rename { .. } => Event::Done(outcome),
+            Self::Open { .. } => Event::Opened(outcome.map(|()| {
+                // SAFETY: a non-negative result of open is a new descriptor that nobody else owns.
+                unsafe { OwnedFd::from_raw_fd(result) }.into()
+            })),
             Self::Accept { peer, .. } => Event::Accepted(outcome.map(|()| {
                 // SAFETY: a non-negative result of accept is a new descriptor that nobody else owns.
-                let socket = unsafe { std::os::fd::OwnedFd::from_raw_fd(result) };
+                let socket = unsafe { OwnedFd::from_raw_fd(result) };
                 (socket.into(), peer.address())
             })),
             Self::Connect { .. } => Event::Connected(outcome),
@@ -463,7 +509,18 @@ impl Kind {
                 outcome.map(|()| usize::try_from(result).unwrap_or(0)),
             ),
             Self::Send { gather, .. } => Event::Sent(outcome.and_then(|()| whole(&gather))),
-            Self::Read { buffer, .. } => Event::Read(outcome.map(|()| buffer.freeze())),
+            Self::Read {
+                buffer,
+                offset,
+                end,
+                ..
+            } => Event::Read(outcome.and_then(|()| {
+                if offset == end {
+                    Ok(buffer.freeze())
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                }
+            })),
             Self::Write { gather, .. } => Event::Written(outcome.and_then(|()| whole(&gather))),
         }
     }

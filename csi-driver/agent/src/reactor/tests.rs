@@ -189,7 +189,8 @@ fn file_operations_do_what_their_names_say() {
             |file, cx| cx.read(file, 2, 6, Token(0)),
             |file, cx| cx.clear(file, 0, 4096, Clear::Punch, Token(0)),
             |file, cx| cx.read(file, 8, 4, Token(0)),
-            |file, cx| cx.read(file, 8192, 100, Token(0)),
+            |file, cx| cx.read(file, 8192, 3, Token(0)),
+            |file, cx| cx.read(file, 8192, 4, Token(0)),
         ];
         Box::new(Script {
             file,
@@ -204,10 +205,11 @@ fn file_operations_do_what_their_names_say() {
     assert!(matches!(next(), Event::Read(Ok(bytes)) if bytes == b"234567"[..]));
     assert!(matches!(next(), Event::Done(Ok(()))));
     assert!(matches!(next(), Event::Read(Ok(bytes)) if bytes == [0; 4][..]));
-    assert!(
-        matches!(next(), Event::Read(Ok(bytes)) if bytes == b"end"[..]),
-        "a read past the end is short"
-    );
+    assert!(matches!(next(), Event::Read(Ok(bytes)) if bytes == b"end"[..]));
+    let Event::Read(Err(error)) = next() else {
+        panic!("a read past the end fails")
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     thread.stop();
     thread.join();
 }

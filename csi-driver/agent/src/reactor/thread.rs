@@ -1,6 +1,7 @@
 //! A reactor thread: its handle for the outside, its loop, and the [`Context`] its actors work through.
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -12,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::gather::Gather;
 use super::inbox::{self, Inbox, Inlet, Letter, Mailbox};
-use super::ring::{Kind, Ring};
+use super::ring::{Kind, Ring, SyncScope};
 use super::timers::Timers;
-use super::{Actor, ActorId, Clear, Descriptor, Durability, Event, OpId, Token, boottime};
+use super::{Actor, ActorId, Clear, Descriptor, Durability, Event, OpId, Open, Token, boottime};
 
 /// How long buffers of operations that do not end are waited for when a thread stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -226,9 +227,22 @@ impl Context<'_> {
         )
     }
 
-    /// Makes stable all writes that have completed before: [`Event::Done`].
+    /// Makes stable the data of all writes that have completed before: [`Event::Done`].
     pub fn sync(&mut self, file: &Descriptor, token: Token) -> OpId {
-        self.begin(token, Kind::Sync { file: file.clone() })
+        let kind = Kind::Sync {
+            file: file.clone(),
+            scope: SyncScope::Data,
+        };
+        self.begin(token, kind)
+    }
+
+    /// As [`Self::sync`], and for a directory the names in it.
+    pub fn sync_names(&mut self, directory: &Descriptor, token: Token) -> OpId {
+        let kind = Kind::Sync {
+            file: directory.clone(),
+            scope: SyncScope::Everything,
+        };
+        self.begin(token, kind)
     }
 
     /// Makes a range read as zeroes: [`Event::Done`].
@@ -249,6 +263,20 @@ impl Context<'_> {
                 how,
             },
         )
+    }
+
+    /// [`Event::Opened`].
+    pub fn open(&mut self, path: CString, how: Open, token: Token) -> OpId {
+        let flags = match how {
+            Open::Truncate => libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+            Open::Directory => libc::O_RDONLY | libc::O_DIRECTORY,
+        };
+        self.begin(token, Kind::Open { path, flags })
+    }
+
+    /// Gives a file another name, replacing what had it: [`Event::Done`]. Durable once the directory is synced.
+    pub fn rename(&mut self, from: CString, to: CString, token: Token) -> OpId {
+        self.begin(token, Kind::Rename { from, to })
     }
 
     /// [`Event::Done`] once the descriptor has something to read.

@@ -1,0 +1,160 @@
+//! An opened and locked file or block device with what is known about it; goes to the thread that will serve it.
+#![allow(unsafe_code, reason = "the size of a block device is read by ioctl")]
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{BackendError, boot_id};
+use crate::reactor::Descriptor;
+
+const BLKGETSIZE64: libc::Ioctl = 0x8008_1272u32 as libc::Ioctl;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
+/// A store that is ready to be served.
+#[derive(Debug)]
+pub struct Backing {
+    pub(super) data: Descriptor,
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+    /// Where reservations are kept; `None`: they do not outlive this process.
+    pub(super) reservations: Option<PathBuf>,
+    pub(super) boot_id: u64,
+    pub(super) access: Access,
+    #[cfg(feature = "test-hooks")]
+    pub(super) volatile: bool,
+}
+
+impl Backing {
+    /// Opens any file or block device. A regular file is made, or grown, when `size` is given and it is smaller.
+    /// Reservations of a file are kept beside it as `<file>.pr`.
+    pub fn open(path: &Path, size: Option<u64>, access: Access) -> Result<Self, BackendError> {
+        let device = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::ReadWrite);
+        if device {
+            // An exclusive claim: refused while the device is mounted or claimed by another driver.
+            options.custom_flags(libc::O_EXCL);
+        } else if size.is_some() && access == Access::ReadWrite {
+            options.create(true).mode(0o600);
+        }
+        let file = options.open(path).map_err(BackendError::io("open", path))?;
+        lock(&file, path)?;
+        let found = size_of_store(&file, path)?;
+        if let Some(wanted) = size
+            && !device
+            && found < wanted
+            && access == Access::ReadWrite
+        {
+            file.set_len(wanted)
+                .map_err(BackendError::io("grow", path))?;
+        }
+        let usable = size_of_store(&file, path)?;
+        if let Some(wanted) = size
+            && usable < wanted
+        {
+            return Err(BackendError::Size {
+                path: path.into(),
+                found: usable,
+                wanted,
+            });
+        }
+        let reservations = (!device).then(|| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".pr");
+            name.into()
+        });
+        let identity = path.canonicalize().unwrap_or_else(|_| path.into());
+        Ok(Self {
+            data: file.into(),
+            path: path.into(),
+            size: size.unwrap_or(usable),
+            reservations,
+            boot_id: boot_id(&kernel_boot_id()?, &identity.to_string_lossy()),
+            access,
+            #[cfg(feature = "test-hooks")]
+            volatile: false,
+        })
+    }
+
+    /// Keeps reservations in this file (for a block device, which has no place of its own).
+    pub fn with_reservations(mut self, path: PathBuf) -> Self {
+        self.reservations = Some(path);
+        self
+    }
+
+    /// A device whose cache is lost when this process ends.
+    #[cfg(feature = "test-hooks")]
+    pub fn with_volatile_cache(mut self) -> Result<Self, BackendError> {
+        self.volatile = true;
+        self.boot_id = boot_id(&super::pool::random_id()?, "volatile");
+        Ok(self)
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn boot_id(&self) -> u64 {
+        self.boot_id
+    }
+
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was last saved as reservation state; empty if nothing ever was.
+    pub fn saved_reservations(&self) -> Result<Vec<u8>, BackendError> {
+        let Some(path) = &self.reservations else {
+            return Ok(Vec::new());
+        };
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(BackendError::io("read", path)(error)),
+        }
+    }
+}
+
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), BackendError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(BackendError::Locked(path.into())),
+        Err(TryLockError::Error(source)) => Err(BackendError::io("lock", path)(source)),
+    }
+}
+
+pub(super) fn kernel_boot_id() -> Result<String, BackendError> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(path).map_err(BackendError::io("read", path))
+}
+
+fn size_of_store(file: &File, path: &Path) -> Result<u64, BackendError> {
+    let meta = file.metadata().map_err(BackendError::io("inspect", path))?;
+    if meta.is_file() {
+        return Ok(meta.len());
+    }
+    if !meta.file_type().is_block_device() {
+        return Err(BackendError::Kind(path.into()));
+    }
+    let mut size = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64 to the address passed, which is live.
+    let rc = unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut size) };
+    if rc == 0 {
+        Ok(size)
+    } else {
+        Err(BackendError::io("size", path)(
+            std::io::Error::last_os_error(),
+        ))
+    }
+}

@@ -1,0 +1,345 @@
+//! Store operations of one logical unit on the reactor: one call in, one result out, whatever it takes in between.
+//!
+//! The owner chooses a token for each operation and hands every event with such a token to [`Store::handle`], until that gives
+//! the result. Plain reads and writes are one ring operation; clearing with FUA, clearing on a file system that can not, and
+//! saving reservations are several.
+#![allow(unsafe_code, reason = "holes are found by lseek")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
+
+use super::backing::{Access, Backing};
+#[cfg(feature = "test-hooks")]
+use super::faults::{Admission, FaultLayer};
+use super::reservations::Reservations;
+use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token};
+
+/// Bytes of one write of zeroes where the file system can not clear a range by itself.
+const ZERO_PIECE: usize = 256 << 10;
+const ZERO_PIECES: usize = 16;
+/// Extents of one answer to `StoreOp::Map`; an initiator asks again for the rest.
+const EXTENTS: usize = 64;
+
+static ZEROES: [u8; ZERO_PIECE] = [0; ZERO_PIECE];
+
+pub type StoreResult = Result<StoreReply, StoreError>;
+
+/// A clear that takes more than one operation.
+#[derive(Debug)]
+struct Clearing {
+    offset: u64,
+    end: u64,
+    fua: bool,
+    step: ClearStep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClearStep {
+    Kernel,
+    Zeroes,
+    Sync,
+}
+
+/// The store of one logical unit; belongs to the actor that owns the unit.
+#[derive(Debug)]
+pub struct Store {
+    data: Descriptor,
+    path: PathBuf,
+    access: Access,
+    size: u64,
+    clearing: BTreeMap<Token, Clearing>,
+    reservations: Option<Reservations>,
+    /// The file system said that it can not clear ranges.
+    clears_by_writing: bool,
+    #[cfg(feature = "test-hooks")]
+    faults: FaultLayer,
+}
+
+impl Store {
+    pub fn new(backing: Backing) -> io::Result<Self> {
+        let reservations = backing
+            .reservations
+            .as_deref()
+            .map(Reservations::new)
+            .transpose()?;
+        #[cfg(feature = "test-hooks")]
+        let faults = {
+            let mut faults = FaultLayer::default();
+            if backing.volatile {
+                faults.make_volatile(&backing.data)?;
+            }
+            faults
+        };
+        Ok(Self {
+            data: backing.data,
+            path: backing.path,
+            access: backing.access,
+            size: backing.size,
+            clearing: BTreeMap::new(),
+            reservations,
+            clears_by_writing: false,
+            #[cfg(feature = "test-hooks")]
+            faults,
+        })
+    }
+
+    /// The file was grown.
+    pub fn set_size(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub fn faults(&mut self) -> &mut FaultLayer {
+        &mut self.faults
+    }
+
+    /// Begins an operation. Some answer at once; all others give their result by [`Self::handle`].
+    pub fn submit(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Token,
+        op: StoreOp,
+    ) -> Option<StoreResult> {
+        #[cfg(feature = "test-hooks")]
+        {
+            let admission = self.faults.admit(cx, token, op);
+            self.admitted(cx, token, admission)
+        }
+        #[cfg(not(feature = "test-hooks"))]
+        self.begin(cx, token, op)
+    }
+
+    /// Takes in an event of an operation; gives its result if that was the last of its events.
+    pub fn handle(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Token,
+        event: Event,
+    ) -> Option<StoreResult> {
+        #[cfg(feature = "test-hooks")]
+        {
+            if let Event::Alarm = event {
+                let admission = self.faults.release(token);
+                return self.admitted(cx, token, admission);
+            }
+            let result = self.advance(cx, token, event)?;
+            Some(self.faults.finish(token, result))
+        }
+        #[cfg(not(feature = "test-hooks"))]
+        self.advance(cx, token, event)
+    }
+
+    #[cfg(feature = "test-hooks")]
+    fn admitted(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Token,
+        admission: Admission,
+    ) -> Option<StoreResult> {
+        match admission {
+            Admission::Go(op) => self.begin(cx, token, op),
+            Admission::Answer(result) => Some(result),
+            Admission::Held => None,
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, token: Token, op: StoreOp) -> Option<StoreResult> {
+        match op {
+            StoreOp::Read { offset, len } => {
+                let Ok(len) = usize::try_from(len) else {
+                    return Some(Err(StoreError::Hardware));
+                };
+                cx.read(&self.data, offset, len, token);
+            }
+            _ if self.access == Access::ReadOnly
+                && !matches!(
+                    op,
+                    StoreOp::Map { .. } | StoreOp::SavePr(_) | StoreOp::Flush
+                ) =>
+            {
+                return Some(Err(StoreError::ReadOnly));
+            }
+            StoreOp::Write { offset, data, fua } => {
+                let durability = if fua {
+                    Durability::Stable
+                } else {
+                    Durability::Cached
+                };
+                cx.write(&self.data, offset, data, durability, token);
+            }
+            StoreOp::Flush => {
+                cx.sync(&self.data, token);
+            }
+            StoreOp::Discard { offset, len } => {
+                self.clear(cx, token, offset, len, false, Clear::Punch)
+            }
+            StoreOp::WriteZeros { offset, len, fua } => {
+                self.clear(cx, token, offset, len, fua, Clear::Zero)
+            }
+            StoreOp::Map { offset, len } => return Some(self.map(offset, len)),
+            StoreOp::SavePr(state) => match &mut self.reservations {
+                // Without a place to keep them, reservations last as long as this process, as without APTPL.
+                None => return Some(Ok(StoreReply::Done)),
+                Some(reservations) => {
+                    if !reservations.save(cx, token, state) {
+                        return Some(Err(StoreError::Hardware));
+                    }
+                }
+            },
+        }
+        None
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Option<StoreResult> {
+        if let Some(reservations) = &mut self.reservations
+            && reservations.is_current(token)
+        {
+            let result = reservations.handle(cx, event)?;
+            return Some(
+                result
+                    .map(|()| StoreReply::Done)
+                    .map_err(|error| self.failed(&error)),
+            );
+        }
+        if !self.clearing.is_empty() && self.clearing.contains_key(&token) {
+            return self.go_on_clearing(cx, token, event);
+        }
+        Some(match event {
+            Event::Read(Ok(bytes)) => Ok(StoreReply::Data(vec![bytes])),
+            Event::Written(Ok(())) | Event::Done(Ok(())) => Ok(StoreReply::Done),
+            Event::Read(Err(error)) | Event::Written(Err(error)) | Event::Done(Err(error)) => {
+                Err(self.failed(&error))
+            }
+            other => unreachable!("no store operation ends in {other:?}"),
+        })
+    }
+
+    fn clear(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Token,
+        offset: u64,
+        len: u64,
+        fua: bool,
+        how: Clear,
+    ) {
+        let mut clearing = Clearing {
+            offset,
+            end: offset + len,
+            fua,
+            step: ClearStep::Kernel,
+        };
+        if self.clears_by_writing {
+            self.write_zeroes(cx, token, &mut clearing);
+        } else {
+            cx.clear(&self.data, offset, len, how, token);
+        }
+        self.clearing.insert(token, clearing);
+    }
+
+    fn go_on_clearing(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Token,
+        event: Event,
+    ) -> Option<StoreResult> {
+        let mut clearing = self.clearing.remove(&token)?;
+        let (Event::Done(result) | Event::Written(result)) = event else {
+            unreachable!("no clear ends in {event:?}");
+        };
+        match (clearing.step, result) {
+            (ClearStep::Kernel, Err(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                self.clears_by_writing = true;
+                self.write_zeroes(cx, token, &mut clearing);
+            }
+            (_, Err(error)) => return Some(Err(self.failed(&error))),
+            (ClearStep::Zeroes, Ok(())) if clearing.offset < clearing.end => {
+                self.write_zeroes(cx, token, &mut clearing);
+            }
+            (ClearStep::Kernel | ClearStep::Zeroes, Ok(())) if clearing.fua => {
+                clearing.step = ClearStep::Sync;
+                cx.sync(&self.data, token);
+            }
+            (_, Ok(())) => return Some(Ok(StoreReply::Done)),
+        }
+        self.clearing.insert(token, clearing);
+        None
+    }
+
+    fn write_zeroes(&mut self, cx: &mut Context<'_>, token: Token, clearing: &mut Clearing) {
+        clearing.step = ClearStep::Zeroes;
+        let mut pieces = Vec::new();
+        let begin = clearing.offset;
+        while pieces.len() < ZERO_PIECES && clearing.offset < clearing.end {
+            let left = usize::try_from(clearing.end - clearing.offset).unwrap_or(ZERO_PIECE);
+            let len = left.min(ZERO_PIECE);
+            pieces.push(Bytes::from_static(&ZEROES[..len]));
+            clearing.offset += len as u64;
+        }
+        cx.write(&self.data, begin, pieces, Durability::Cached, token);
+    }
+
+    /// Finds holes by `lseek`. It reads metadata only, which may block for a moment; GET LBA STATUS is rare.
+    fn map(&self, offset: u64, len: u64) -> StoreResult {
+        let end = (offset + len).min(self.size);
+        let mut extents = Vec::new();
+        let mut at = offset;
+        while at < end && extents.len() < EXTENTS {
+            let data = self.seek(at, libc::SEEK_DATA)?.unwrap_or(end).min(end);
+            if data > at {
+                extents.push(Extent {
+                    offset: at,
+                    len: data - at,
+                    mapped: false,
+                });
+            }
+            if data >= end {
+                break;
+            }
+            let hole = self.seek(data, libc::SEEK_HOLE)?.unwrap_or(end).min(end);
+            extents.push(Extent {
+                offset: data,
+                len: hole - data,
+                mapped: true,
+            });
+            at = hole;
+        }
+        Ok(StoreReply::Extents(extents))
+    }
+
+    /// The next place of this kind, `None` if there is none up to the end of the file.
+    fn seek(&self, from: u64, whence: i32) -> Result<Option<u64>, StoreError> {
+        let from = i64::try_from(from).map_err(|_| StoreError::Hardware)?;
+        // SAFETY: no pointers; the file position that it moves is used by nobody.
+        let at = unsafe { libc::lseek(self.data.raw(), from, whence) };
+        if let Ok(at) = u64::try_from(at) {
+            return Ok(Some(at));
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::ENXIO) => Ok(None),
+            // A block device has no map.
+            Some(libc::EINVAL) => Err(StoreError::Unsupported),
+            _ => Err(StoreError::Medium),
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> StoreError {
+        tracing::warn!(path = %self.path.display(), %error, "store operation failed");
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            // The file is shorter than what is served: what was there is gone.
+            return StoreError::Medium;
+        }
+        match error.raw_os_error() {
+            Some(libc::EIO | libc::EUCLEAN | libc::ENODATA | libc::EILSEQ) => StoreError::Medium,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => StoreError::NoSpace,
+            Some(libc::EROFS | libc::EPERM | libc::EBADF) => StoreError::ReadOnly,
+            Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN | libc::ENOENT) => StoreError::Gone,
+            Some(libc::EOPNOTSUPP) => StoreError::Unsupported,
+            _ => StoreError::Hardware,
+        }
+    }
+}

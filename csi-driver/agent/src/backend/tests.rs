@@ -1,0 +1,410 @@
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
+
+use super::{Access, BackendError, Backing, Pool, Store, boot_id};
+use crate::reactor::{Actor, Context, Event, Inlet, Mailbox, Thread, ThreadConfig, Token};
+
+const MIB: u64 = 1 << 20;
+
+fn pool() -> (tempfile::TempDir, Pool) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pool = Pool::init(folder.path()).expect("a new pool");
+    (folder, pool)
+}
+
+#[test]
+fn a_directory_without_a_marker_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    assert!(matches!(
+        Pool::open(folder.path()),
+        Err(BackendError::NoMarker(_))
+    ));
+    assert!(matches!(
+        Pool::open(&folder.path().join("absent")),
+        Err(BackendError::NoMarker(_))
+    ));
+    std::fs::write(folder.path().join("twinsite-pool"), "something else\n").expect("written");
+    assert!(matches!(
+        Pool::open(folder.path()),
+        Err(BackendError::BadMarker(_))
+    ));
+}
+
+#[test]
+fn a_pool_is_made_once_and_keeps_its_id() {
+    let (folder, pool) = pool();
+    assert!(matches!(
+        Pool::init(folder.path()),
+        Err(BackendError::PoolExists(_))
+    ));
+    assert_eq!(Pool::open(folder.path()).expect("opens").id(), pool.id());
+}
+
+#[test]
+fn an_unmounted_pool_makes_no_legs() {
+    let (folder, pool) = pool();
+    std::fs::remove_file(folder.path().join("twinsite-pool")).expect("removed");
+    assert!(matches!(
+        pool.create_leg("a", MIB),
+        Err(BackendError::NoMarker(_))
+    ));
+    assert!(matches!(
+        pool.open_leg("a", MIB),
+        Err(BackendError::NoMarker(_))
+    ));
+    assert!(matches!(pool.legs(), Err(BackendError::NoMarker(_))));
+}
+
+#[test]
+fn a_leg_is_made_once_with_its_size_and_opened_with_no_other() {
+    let (folder, pool) = pool();
+    pool.create_leg("ts-1", 64 * MIB).expect("made");
+    assert!(matches!(
+        pool.create_leg("ts-1", 64 * MIB),
+        Err(BackendError::LegExists(_))
+    ));
+    assert_eq!(
+        pool.legs().expect("listed"),
+        [("ts-1".to_owned(), 64 * MIB)]
+    );
+    assert!(matches!(
+        pool.open_leg("ts-1", 32 * MIB),
+        Err(BackendError::Size { found, wanted, .. }) if (found, wanted) == (64 * MIB, 32 * MIB)
+    ));
+    assert!(matches!(
+        pool.open_leg("ts-2", MIB),
+        Err(BackendError::NoLeg(_))
+    ));
+    for name in ["", "../x", ".hidden", "a/b", "ä"] {
+        assert!(
+            matches!(pool.open_leg(name, MIB), Err(BackendError::Name(_))),
+            "{name:?}"
+        );
+    }
+    let files: Vec<_> = std::fs::read_dir(folder.path().join("legs"))
+        .expect("listed")
+        .collect();
+    assert_eq!(files.len(), 1, "nothing else is left behind");
+}
+
+#[test]
+fn a_leg_has_one_owner_at_a_time() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    let first = pool.open_leg("a", MIB).expect("opens");
+    assert!(matches!(
+        pool.open_leg("a", MIB),
+        Err(BackendError::Locked(_))
+    ));
+    assert!(matches!(pool.delete_leg("a"), Err(BackendError::Locked(_))));
+    drop(first);
+    pool.open_leg("a", MIB).expect("free again");
+    pool.delete_leg("a").expect("removed");
+    pool.delete_leg("a").expect("removing twice is no error");
+    assert_eq!(pool.legs().expect("listed"), []);
+}
+
+#[test]
+fn a_leg_only_grows() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    pool.grow_leg("a", 2 * MIB).expect("grown");
+    assert!(matches!(
+        pool.grow_leg("a", MIB),
+        Err(BackendError::Size { .. })
+    ));
+    assert_eq!(pool.open_leg("a", 2 * MIB).expect("opens").size(), 2 * MIB);
+}
+
+#[test]
+fn the_boot_id_is_that_of_kernel_and_store_and_never_zero() {
+    let (folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    let first = pool.open_leg("a", MIB).expect("opens").boot_id();
+    let again = Pool::open(folder.path())
+        .expect("opens")
+        .open_leg("a", MIB)
+        .expect("opens")
+        .boot_id();
+    assert_eq!(
+        first, again,
+        "a restarted agent has lost nothing that the kernel has"
+    );
+    assert_ne!(boot_id("kernel 1", "pool"), boot_id("kernel 2", "pool"));
+    assert_ne!(boot_id("kernel 1", "pool"), boot_id("kernel 1", "other"));
+    // Pinned: the value must not change from one build of the agent to the next.
+    assert_eq!(boot_id("a\n", "b"), 0xe5d2_9919_0426_66b2);
+}
+
+/// Runs store operations that arrive by mail.
+struct Runner {
+    store: Store,
+    inlet: Inlet<StoreOp>,
+    next: u64,
+    report: mpsc::Sender<Result<StoreReply, StoreError>>,
+}
+
+impl Actor for Runner {
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) {
+        if let Some(result) = self.store.handle(cx, token, event) {
+            self.report.send(result).expect("the test waits");
+        }
+    }
+
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        while let Some(op) = self.inlet.take() {
+            self.next += 1;
+            if let Some(result) = self.store.submit(cx, Token(self.next), op) {
+                self.report.send(result).expect("the test waits");
+            }
+        }
+    }
+}
+
+struct Bench {
+    thread: Thread,
+    mailbox: Mailbox<StoreOp>,
+    reported: mpsc::Receiver<Result<StoreReply, StoreError>>,
+}
+
+impl Bench {
+    fn new(backing: Backing) -> Self {
+        let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring is there");
+        let id = thread.reserve();
+        let (mailbox, inlet) = thread.mailbox(id, 16);
+        let (report, reported) = mpsc::channel();
+        let store = Store::new(backing).expect("a store");
+        thread.start(id, move |_| {
+            Box::new(Runner {
+                store,
+                inlet,
+                next: 0,
+                report,
+            })
+        });
+        Self {
+            thread,
+            mailbox,
+            reported,
+        }
+    }
+
+    fn run(&self, op: StoreOp) -> Result<StoreReply, StoreError> {
+        self.mailbox
+            .post(op)
+            .unwrap_or_else(|_| panic!("the runner takes mail"));
+        self.reported
+            .recv_timeout(Duration::from_secs(10))
+            .expect("a result")
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Vec<u8> {
+        match self.run(StoreOp::Read { offset, len }) {
+            Ok(StoreReply::Data(pieces)) => pieces.concat(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.thread.stop();
+        self.thread.join();
+    }
+}
+
+fn write(offset: u64, byte: u8, len: usize, fua: bool) -> StoreOp {
+    StoreOp::Write {
+        offset,
+        data: vec![Bytes::from(vec![byte; len])],
+        fua,
+    }
+}
+
+#[test]
+fn a_store_keeps_what_is_written_and_clears_what_is_cleared() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", 8 * MIB).expect("made");
+    let bench = Bench::new(pool.open_leg("a", 8 * MIB).expect("opens"));
+    assert_eq!(bench.run(write(4096, 7, 8192, false)), Ok(StoreReply::Done));
+    assert_eq!(bench.run(write(MIB, 9, 4096, true)), Ok(StoreReply::Done));
+    assert_eq!(bench.run(StoreOp::Flush), Ok(StoreReply::Done));
+    assert_eq!(
+        bench.read(0, 16384),
+        [vec![0; 4096], vec![7; 8192], vec![0; 4096]].concat()
+    );
+    assert_eq!(
+        bench.run(StoreOp::Discard {
+            offset: 4096,
+            len: 4096
+        }),
+        Ok(StoreReply::Done)
+    );
+    assert_eq!(
+        bench.read(4096, 8192),
+        [vec![0; 4096], vec![7; 4096]].concat()
+    );
+    // Longer than one write of zeroes, for file systems that need it.
+    assert_eq!(
+        bench.run(write(MIB, 5, 6 << 20, false)),
+        Ok(StoreReply::Done)
+    );
+    assert_eq!(
+        bench.run(StoreOp::WriteZeros {
+            offset: MIB + 512,
+            len: (6 << 20) - 1024,
+            fua: true
+        }),
+        Ok(StoreReply::Done)
+    );
+    assert_eq!(bench.read(MIB, 512), vec![5; 512]);
+    assert_eq!(bench.read(7 * MIB - 512, 512), vec![5; 512]);
+    assert!(
+        bench
+            .read(MIB + 512, (6 << 20) - 1024)
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+}
+
+#[test]
+fn the_map_shows_what_was_written() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", 8 * MIB).expect("made");
+    let bench = Bench::new(pool.open_leg("a", 8 * MIB).expect("opens"));
+    assert_eq!(bench.run(write(MIB, 7, 4096, false)), Ok(StoreReply::Done));
+    let extent = |offset, len, mapped| Extent {
+        offset,
+        len,
+        mapped,
+    };
+    assert_eq!(
+        bench.run(StoreOp::Map {
+            offset: 0,
+            len: 8 * MIB
+        }),
+        Ok(StoreReply::Extents(vec![
+            extent(0, MIB, false),
+            extent(MIB, 4096, true),
+            extent(MIB + 4096, 7 * MIB - 4096, false),
+        ]))
+    );
+}
+
+#[test]
+fn reservations_are_replaced_whole_and_found_again() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    let backing = pool.open_leg("a", MIB).expect("opens");
+    assert_eq!(backing.saved_reservations().expect("read"), b"");
+    let bench = Bench::new(backing);
+    for state in [&b"a long first state"[..], b"second"] {
+        assert_eq!(
+            bench.run(StoreOp::SavePr(Bytes::from_static(state))),
+            Ok(StoreReply::Done)
+        );
+    }
+    drop(bench);
+    let backing = pool.open_leg("a", MIB).expect("opens");
+    assert_eq!(backing.saved_reservations().expect("read"), b"second");
+}
+
+#[test]
+fn a_file_cut_short_under_a_store_is_a_medium_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("disk");
+    let bench = Bench::new(Backing::open(&path, Some(MIB), Access::ReadWrite).expect("made"));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("opens")
+        .set_len(4096)
+        .expect("cut");
+    assert_eq!(
+        bench.run(StoreOp::Read {
+            offset: 0,
+            len: 8192
+        }),
+        Err(StoreError::Medium)
+    );
+}
+
+#[test]
+fn a_read_only_store_refuses_to_change() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("disk");
+    std::fs::write(&path, vec![3; 8192]).expect("written");
+    let bench = Bench::new(Backing::open(&path, None, Access::ReadOnly).expect("opens"));
+    assert_eq!(bench.read(4096, 4096), vec![3; 4096]);
+    assert_eq!(
+        bench.run(write(0, 1, 512, false)),
+        Err(StoreError::ReadOnly)
+    );
+    assert_eq!(
+        bench.run(StoreOp::Discard {
+            offset: 0,
+            len: 512
+        }),
+        Err(StoreError::ReadOnly)
+    );
+}
+
+#[test]
+fn a_plain_file_is_made_with_the_size_asked_for_and_never_cut() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("disk");
+    drop(Backing::open(&path, Some(MIB), Access::ReadWrite).expect("made"));
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("opens");
+    file.write_all_at(b"x", 2 * MIB).expect("written");
+    let backing = Backing::open(&path, Some(MIB), Access::ReadWrite).expect("opens");
+    assert_eq!(backing.size(), MIB);
+    assert_eq!(length(&path), 2 * MIB + 1);
+    assert!(matches!(
+        Backing::open(folder.path(), None, Access::ReadOnly),
+        Err(BackendError::Kind(_))
+    ));
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).expect("inspected").len()
+}
+
+#[cfg(feature = "test-hooks")]
+mod hooks {
+    use super::*;
+
+    #[test]
+    fn a_volatile_cache_is_read_through_and_lost_without_a_flush() {
+        let (_folder, pool) = pool();
+        pool.create_leg("a", MIB).expect("made");
+        let open = || {
+            let backing = pool.open_leg("a", MIB).expect("opens");
+            backing.with_volatile_cache().expect("random bytes")
+        };
+        let backing = open();
+        let first_boot = backing.boot_id();
+        let bench = Bench::new(backing);
+        assert_eq!(bench.run(write(0, 1, 4096, false)), Ok(StoreReply::Done));
+        assert_eq!(bench.run(StoreOp::Flush), Ok(StoreReply::Done));
+        assert_eq!(bench.run(write(4096, 2, 4096, true)), Ok(StoreReply::Done));
+        assert_eq!(bench.run(write(8192, 3, 4096, false)), Ok(StoreReply::Done));
+        let all = [vec![1; 4096], vec![2; 4096], vec![3; 4096]].concat();
+        assert_eq!(bench.read(0, 12288), all);
+        drop(bench);
+        let backing = open();
+        assert_ne!(backing.boot_id(), first_boot);
+        let bench = Bench::new(backing);
+        assert_eq!(
+            bench.read(0, 12288),
+            [vec![1; 4096], vec![2; 4096], vec![0; 4096]].concat()
+        );
+    }
+}

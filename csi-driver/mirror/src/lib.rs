@@ -7,15 +7,19 @@
 pub mod activation;
 pub mod config;
 pub mod engine;
+pub mod fence;
 pub mod ids;
 pub mod io;
 pub mod layout;
 pub mod status;
 
 mod dirty;
+#[cfg(test)]
+mod fake_leg;
 mod flush;
 mod lease;
 mod locks;
 mod regions;
 mod resync;
+mod script;
 mod slab;

@@ -15,7 +15,6 @@ mod view;
 pub use view::{BeatView, Fit, Grant, LegView, LiveView, RegView, RegisterIdView, SbView};
 
 use crate::ids::{Leg, Members, Site};
-use crate::layout::Role;
 pub use crate::status::Refusal;
 
 /// Was a move of the volume to this site ordered?

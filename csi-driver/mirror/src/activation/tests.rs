@@ -7,6 +7,7 @@ use twinsite_register::{BeatObject, MAX_PARENTS, Parent};
 
 use super::*;
 use crate::ids::{Epoch, Gen};
+use crate::layout::Role;
 
 const EPOCH: u64 = 4;
 const SEQ: u64 = 2;

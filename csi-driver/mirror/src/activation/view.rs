@@ -7,6 +7,10 @@ use crate::layout::{Beat, Role, Superblock};
 
 /// The register. Below is asked before anything else (R43).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one value per decision; a model wants it Copy and without allocation"
+)]
 pub enum RegView {
     /// It did not answer.
     Unreadable,

@@ -87,20 +87,20 @@ impl VolumeId {
         self.0
     }
 
-    /// The NAA name (locally assigned, type 3) that our own target gives the LUN of a leg.
-    pub fn leg_naa(&self, leg: LegIndex) -> [u8; 8] {
+    /// The NAA name (type 6) that our own target gives the LUN of a leg.
+    pub fn leg_naa(&self, leg: LegIndex) -> [u8; 16] {
         let hash = Sha256::new()
             .chain_update(b"twinsite.io/naa")
             .chain_update(self.0)
             .chain_update([u8::from(leg == LegIndex::B)])
             .finalize();
-        let mut naa = [0; 8];
-        naa.copy_from_slice(&hash[..8]);
-        naa[0] = 0x30 | (naa[0] & 0x0f);
+        let mut naa = [0; 16];
+        naa.copy_from_slice(&hash[..16]);
+        naa[0] = 0x60 | (naa[0] & 0x0f);
         naa
     }
 
-    /// [`Self::leg_naa`] as manifests write it: `naa.3...`.
+    /// [`Self::leg_naa`] as manifests write it: `naa.6...`.
     pub fn leg_naa_text(&self, leg: LegIndex) -> String {
         format!("naa.{}", hex(&self.leg_naa(leg)))
     }
@@ -123,6 +123,28 @@ impl GroupId {
             Self::Volume(volume) => volume.0,
             Self::Group(bytes) => *bytes,
         }
+    }
+}
+
+/// The 16 bytes by which the register knows an Attachment's uid: a UUID as it is, any other text by
+/// its hash.
+pub fn attachment_uid(uid: &str) -> [u8; 16] {
+    let plain = uid.replace('-', "");
+    if let Some(bytes) = unhex(&plain) {
+        return bytes;
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(uid.as_bytes())[..16]);
+    bytes
+}
+
+/// An NAA name as manifests write it, `naa.` and 16 or 32 hex digits, as 16 bytes, zero padded.
+pub fn parse_naa(text: &str) -> Option<[u8; 16]> {
+    let digits = text.strip_prefix("naa.")?;
+    match digits.len() {
+        32 => unhex(digits),
+        16 => unhex(&format!("{digits}0000000000000000")),
+        _ => None,
     }
 }
 
@@ -266,12 +288,50 @@ mod tests {
     fn the_id_of_a_volume_never_changes() {
         let id = VolumeId::of("ctrc", "rv", "records");
         assert_eq!(id.to_string(), "ts-abab1402d96601b5a97768ff3951d0e5");
-        assert_eq!(id.leg_naa_text(LegIndex::A), "naa.356fd52aafa50775");
-        assert_eq!(id.leg_naa_text(LegIndex::B), "naa.3a64241c004ac5d8");
+        assert_eq!(
+            id.leg_naa_text(LegIndex::A),
+            "naa.656fd52aafa50775524c8e491c5f08e7"
+        );
+        assert_eq!(
+            id.leg_naa_text(LegIndex::B),
+            "naa.6a64241c004ac5d8c6b295246082216c"
+        );
         assert_eq!(
             GroupId::of_group("ctrc", "rv", "records").to_string(),
             "tg-a9c49f5f45a0f2ca3b5339bc49f524ed"
         );
+    }
+
+    #[test]
+    fn a_uuid_is_taken_as_it_is_and_other_uids_by_their_hash() {
+        let uuid = "00010203-0405-0607-0809-0a0b0c0d0e0f";
+        assert_eq!(
+            attachment_uid(uuid),
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+        );
+        assert_ne!(attachment_uid("first"), attachment_uid("second"));
+    }
+
+    #[test]
+    fn an_naa_name_has_8_or_16_bytes() {
+        assert_eq!(
+            parse_naa("naa.6006000000000001"),
+            Some([0x60, 6, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+        );
+        let id = VolumeId::of("ctrc", "rv", "records");
+        assert_eq!(
+            parse_naa(&id.leg_naa_text(LegIndex::A)),
+            Some(id.leg_naa(LegIndex::A))
+        );
+        for bad in [
+            "",
+            "naa.",
+            "naa.600",
+            "6006000000000001",
+            "naa.600600000000000G",
+        ] {
+            assert_eq!(parse_naa(bad), None, "{bad}");
+        }
     }
 
     #[test]

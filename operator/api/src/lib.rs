@@ -49,7 +49,7 @@ pub use failover::{
     Failover, FailoverMode, FailoverSpec, FailoverState, FailoverStatus, FailoverVolume,
     ForceToken, VolumeSelection,
 };
-pub use id::{GroupId, IdError, LegIndex, VolumeId};
+pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, parse_naa};
 pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};
 pub use mirror_group::{MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
 pub use mirrored_volume::{

@@ -40,6 +40,14 @@ pub enum ClaimError {
         first: String,
         second: String,
     },
+    #[error(
+        "site {name} cannot be {wanted}: the witness says that {wanted} is {taken}; the objects of this node give the legs the wrong way round"
+    )]
+    OtherIndex {
+        name: String,
+        wanted: Site,
+        taken: String,
+    },
     #[error("{0:?} cannot be the name of a site: only lower-case letters, digits and '-'")]
     BadName(String),
     #[error("others keep writing the claims: try again")]
@@ -59,15 +67,22 @@ impl Sites {
         self.claims.iter().find(|claim| claim.index == index)
     }
 
-    /// Adds a claim if the name has none; says whether anything changed.
+    /// Adds a claim if the name has none; says whether anything changed. `wanted`: the index that the
+    /// claimant's objects already use; without one the next free index is given.
     pub(crate) fn claim(
         &mut self,
         name: &str,
         claimant: &str,
+        wanted: Option<Site>,
     ) -> Result<(Claim, bool), ClaimError> {
         if !crate::store::is_segment(name) {
             return Err(ClaimError::BadName(name.to_owned()));
         }
+        let other_index = |wanted: Site, taken: String| ClaimError::OtherIndex {
+            name: name.to_owned(),
+            wanted,
+            taken,
+        };
         if let Some(claim) = self.named(name) {
             if claim.claimant != claimant {
                 return Err(ClaimError::ClaimedByAnother {
@@ -75,10 +90,18 @@ impl Sites {
                     claimant: claim.claimant.clone(),
                 });
             }
-            return Ok((claim.clone(), false));
+            return match wanted {
+                Some(wanted) if wanted != claim.index => {
+                    let taken = self
+                        .at(wanted)
+                        .map_or_else(|| "free".to_owned(), |claim| claim.name.clone());
+                    Err(other_index(wanted, taken))
+                }
+                Some(_) | None => Ok((claim.clone(), false)),
+            };
         }
-        let index = match self.claims.as_slice() {
-            [] => Site::A,
+        let free = match self.claims.as_slice() {
+            [] => wanted.unwrap_or(Site::A),
             [only] => only.index.other(),
             [first, second, ..] => {
                 return Err(ClaimError::ThirdSite {
@@ -88,8 +111,14 @@ impl Sites {
                 });
             }
         };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != free) {
+            let taken = self
+                .at(wanted)
+                .map_or_else(String::new, |claim| claim.name.clone());
+            return Err(other_index(wanted, taken));
+        }
         let claim = Claim {
-            index,
+            index: free,
             name: name.to_owned(),
             claimant: claimant.to_owned(),
         };
@@ -105,29 +134,48 @@ mod tests {
     #[test]
     fn the_first_claim_of_a_name_gives_it_its_index_for_ever() {
         let mut sites = Sites::default();
-        let (first, _) = sites.claim("research", "r").unwrap();
-        let (second, _) = sites.claim("medical", "m").unwrap();
+        let (first, _) = sites.claim("research", "r", None).unwrap();
+        let (second, _) = sites.claim("medical", "m", None).unwrap();
         assert_eq!((first.index, second.index), (Site::A, Site::B));
-        assert_eq!(sites.claim("medical", "m").unwrap(), (second, false));
+        assert_eq!(sites.claim("medical", "m", None).unwrap(), (second, false));
         assert_eq!(sites.at(Site::A).unwrap().name, "research");
     }
 
     #[test]
     fn a_second_claimant_and_a_third_site_are_refused() {
         let mut sites = Sites::default();
-        sites.claim("medical", "m").unwrap();
+        sites.claim("medical", "m", None).unwrap();
         assert!(matches!(
-            sites.claim("medical", "x"),
+            sites.claim("medical", "x", None),
             Err(ClaimError::ClaimedByAnother { .. })
         ));
-        sites.claim("research", "r").unwrap();
+        sites.claim("research", "r", None).unwrap();
         assert!(matches!(
-            sites.claim("third", "t"),
+            sites.claim("third", "t", None),
             Err(ClaimError::ThirdSite { .. })
         ));
         assert!(matches!(
-            sites.claim("../etc", "t"),
+            sites.claim("../etc", "t", None),
             Err(ClaimError::BadName(_))
         ));
+    }
+
+    #[test]
+    fn a_site_that_says_its_index_gets_that_one_or_none() {
+        let mut sites = Sites::default();
+        let (first, _) = sites.claim("research", "r", Some(Site::B)).unwrap();
+        assert_eq!(first.index, Site::B);
+        assert!(matches!(
+            sites.claim("research", "r", Some(Site::A)),
+            Err(ClaimError::OtherIndex { .. })
+        ));
+        assert!(matches!(
+            sites.claim("medical", "m", Some(Site::B)),
+            Err(ClaimError::OtherIndex { .. })
+        ));
+        assert_eq!(
+            sites.claim("medical", "m", Some(Site::A)).unwrap().0.index,
+            Site::A
+        );
     }
 }

@@ -11,16 +11,41 @@ use twinsite_register::{BeatObject, GroupId, Register, VolumeId};
 
 use crate::witness::{ReadError, Swap, Witness};
 
+/// Called with every register that was read or written, before the answer is given.
+pub type Observer = Arc<dyn Fn(&Register) + Send + Sync>;
+
 /// A witness and the runtime on which its requests run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WitnessHandle {
     witness: Arc<Witness>,
     runtime: Handle,
+    observer: Option<Observer>,
 }
 
 impl WitnessHandle {
     pub fn new(witness: Arc<Witness>, runtime: Handle) -> Self {
-        Self { witness, runtime }
+        Self {
+            witness,
+            runtime,
+            observer: None,
+        }
+    }
+
+    /// The same, and somebody watches what is read and written. It may block.
+    #[must_use]
+    pub fn observed_by(self, observer: Observer) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
+        }
+    }
+
+    async fn observe(observer: Option<Observer>, register: &Register) {
+        if let Some(observer) = observer {
+            let register = register.clone();
+            // A panic of the observer has been printed; the answer is good without it.
+            let _ended = tokio::task::spawn_blocking(move || observer(&register)).await;
+        }
     }
 
     pub fn witness(&self) -> &Arc<Witness> {
@@ -34,8 +59,14 @@ impl WitnessHandle {
         reply: impl FnOnce(Result<Option<Register>, ReadError>) + Send + 'static,
     ) {
         let witness = Arc::clone(&self.witness);
-        self.runtime
-            .spawn(async move { reply(witness.read(group).await) });
+        let observer = self.observer.clone();
+        self.runtime.spawn(async move {
+            let read = witness.read(group).await;
+            if let Ok(Some(register)) = &read {
+                Self::observe(observer, register).await;
+            }
+            reply(read);
+        });
     }
 
     /// Compare-and-swap of a whole register.
@@ -46,8 +77,14 @@ impl WitnessHandle {
         reply: impl FnOnce(Swap) + Send + 'static,
     ) {
         let witness = Arc::clone(&self.witness);
-        self.runtime
-            .spawn(async move { reply(witness.swap(&expected, &new).await) });
+        let observer = self.observer.clone();
+        self.runtime.spawn(async move {
+            let swap = witness.swap(&expected, &new).await;
+            if swap == Swap::Won {
+                Self::observe(observer, &new).await;
+            }
+            reply(swap);
+        });
     }
 
     /// Create-if-absent of a register.
@@ -76,5 +113,11 @@ impl WitnessHandle {
                 tracing::debug!(%volume, %error, "beat not written");
             }
         });
+    }
+}
+
+impl std::fmt::Debug for WitnessHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.witness.fmt(f)
     }
 }

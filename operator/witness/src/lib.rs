@@ -30,7 +30,7 @@ mod witness;
 pub use bucket::{Bucket, BucketCredentials, BucketError};
 pub use claim::{Claim, ClaimError, Sites};
 pub use directory::{Directory, DirectoryError};
-pub use handle::WitnessHandle;
+pub use handle::{Observer, WitnessHandle};
 pub use probe::{ProbeError, probe};
 pub use store::{
     Care, Condition, ObjectName, Pending, Store, StoreError, Version, Versioned, Written,

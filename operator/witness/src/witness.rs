@@ -10,7 +10,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use twinsite_register::{BeatObject, GroupId, Register, VolumeId};
+use twinsite_register::{BeatObject, GroupId, Register, Site, VolumeId};
 
 use crate::{
     claim::{Claim, ClaimError, Sites},
@@ -253,6 +253,25 @@ impl Witness {
     /// Claims a site name. The first claim of a name gives it index A or B for ever; the same claimant
     /// may claim again and again, another one may not.
     pub async fn claim(&self, site: &str, claimant: &str) -> Result<Claim, ClaimError> {
+        self.claim_index(site, claimant, None).await
+    }
+
+    /// Claims a site name together with the index that its objects already use: another index is refused.
+    pub async fn claim_as(
+        &self,
+        site: &str,
+        claimant: &str,
+        index: Site,
+    ) -> Result<Claim, ClaimError> {
+        self.claim_index(site, claimant, Some(index)).await
+    }
+
+    async fn claim_index(
+        &self,
+        site: &str,
+        claimant: &str,
+        wanted: Option<Site>,
+    ) -> Result<Claim, ClaimError> {
         let name = self.sites_name();
         for _ in 0..MAX_ROUNDS {
             let stored = self.fetch(&name, Care::Durable).await?;
@@ -260,7 +279,7 @@ impl Witness {
                 Some(stored) => parse(&name, &stored.bytes)?,
                 None => Sites::default(),
             };
-            let (claim, changed) = sites.claim(site, claimant)?;
+            let (claim, changed) = sites.claim(site, claimant, wanted)?;
             if !changed {
                 return Ok(claim);
             }

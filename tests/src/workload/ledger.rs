@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::MACHINES;
 
@@ -21,8 +21,10 @@ pub const MESSAGE: usize = 9;
 #[derive(Debug, Default)]
 struct Book {
     last: [u64; MACHINES as usize],
+    marked_at: Option<Instant>,
     first_after_mark: Option<Instant>,
-    marked: bool,
+    latest: Option<Instant>,
+    longest_gap: Duration,
 }
 
 /// The book and its listener thread.
@@ -69,9 +71,14 @@ impl Ledger {
         if let Some(last) = book.last.get_mut(usize::from(machine)) {
             *last = number.max(*last);
         }
-        if book.marked && book.first_after_mark.is_none() {
-            book.first_after_mark = Some(Instant::now());
-        }
+        let now = Instant::now();
+        let Some(marked_at) = book.marked_at else {
+            return;
+        };
+        book.first_after_mark.get_or_insert(now);
+        let gap = now - book.latest.unwrap_or(marked_at);
+        book.longest_gap = book.longest_gap.max(gap);
+        book.latest = Some(now);
     }
 
     /// The last acknowledged number of each machine.
@@ -92,8 +99,10 @@ impl Ledger {
     /// From now on the next acknowledged record is "the first one".
     pub fn mark(&self) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        book.marked = true;
+        book.marked_at = Some(Instant::now());
         book.first_after_mark = None;
+        book.latest = None;
+        book.longest_gap = Duration::ZERO;
     }
 
     /// When the first record after the mark was acknowledged.
@@ -104,13 +113,23 @@ impl Ledger {
             .unwrap_or_else(PoisonError::into_inner)
             .first_after_mark
     }
+
+    /// The longest time without an acknowledged record since the mark, the one that still lasts included.
+    #[must_use]
+    pub fn longest_gap(&self) -> Duration {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasting = book
+            .latest
+            .or(book.marked_at)
+            .map_or(Duration::ZERO, |latest| latest.elapsed());
+        book.longest_gap.max(lasting)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::time::Duration;
 
     #[test]
     fn what_a_room_tells_stands_in_the_book() {

@@ -62,11 +62,15 @@ pub struct Code {
 impl Code {
     pub const NONE: Self = Self::new(0x00, 0x00);
     pub const OPERATION_IN_PROGRESS: Self = Self::new(0x00, 0x16);
-    pub const NOT_READY_INITIALIZING_REQUIRED: Self = Self::new(0x04, 0x02);
+    pub const NOT_READY_INTERVENTION: Self = Self::new(0x04, 0x03);
     pub const NOT_READY_SANITIZE_IN_PROGRESS: Self = Self::new(0x04, 0x1B);
     pub const WRITE_ERROR: Self = Self::new(0x0C, 0x00);
     pub const COPY_SEGMENT_UNREACHABLE_TARGET: Self = Self::new(0x08, 0x04);
     pub const UNEXPECTED_UNSOLICITED_DATA: Self = Self::new(0x0C, 0x0C);
+    pub const NOT_ENOUGH_DATA: Self = Self::new(0x0C, 0x0D);
+    pub const COPY_TARGET_NOT_REACHABLE: Self = Self::new(0x0D, 0x02);
+    pub const INCORRECT_COPY_TARGET_TYPE: Self = Self::new(0x0D, 0x03);
+    pub const INVALID_FIELD_IN_INFORMATION_UNIT: Self = Self::new(0x0E, 0x03);
     pub const UNRECOVERED_READ_ERROR: Self = Self::new(0x11, 0x00);
     pub const PARAMETER_LIST_LENGTH_ERROR: Self = Self::new(0x1A, 0x00);
     pub const DEFECT_LIST_NOT_FOUND: Self = Self::new(0x1C, 0x00);

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test lint setup
+.PHONY: demo test lint setup conformance
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -20,6 +20,11 @@ test: setup
 
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# libiscsi's own test suites on our target and on tgt, suite by suite.
+conformance: setup
+	$(CARGO) build --release --bin twinsite-agent --bin conformance
+	target/release/conformance
 
 # Debian packages, by apt-get when root; otherwise one line says which are missing.
 setup:

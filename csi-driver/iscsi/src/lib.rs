@@ -3,6 +3,7 @@
 
 pub mod chap;
 mod digest;
+mod login;
 pub mod scsi;
 mod serial;
 pub mod session;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Offer;
-use crate::chap::{Secret, SecretError};
+use crate::chap::{Algorithm, Secret, SecretError};
 
 /// What kind of session is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct ChapInitiator {
     secret: Secret,
     /// The secret that the target must show.
     target: Option<Secret>,
+    algorithms: Vec<Algorithm>,
 }
 
 impl ChapInitiator {
@@ -27,13 +28,42 @@ impl ChapInitiator {
             user,
             secret,
             target: None,
+            algorithms: Algorithm::ALL.to_vec(),
         }
     }
 
     /// Mutual CHAP: the target must prove that it knows `target`, which differs from `secret`.
     pub fn mutual(user: String, secret: Secret, target: Secret) -> Result<Self, SecretError> {
-        let _ = (user, secret, target);
-        todo!()
+        if secret.same_as(&target) {
+            return Err(SecretError::Same);
+        }
+        Ok(Self {
+            target: Some(target),
+            ..Self::new(user, secret)
+        })
+    }
+
+    /// Offers these algorithms only, in this order; for targets that number them wrongly.
+    #[must_use]
+    pub fn with_algorithms(mut self, algorithms: &[Algorithm]) -> Self {
+        self.algorithms = algorithms.to_vec();
+        self
+    }
+
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    pub(crate) fn target_secret(&self) -> Option<&Secret> {
+        self.target.as_ref()
+    }
+
+    pub(crate) fn algorithms(&self) -> &[Algorithm] {
+        &self.algorithms
     }
 }
 

@@ -33,8 +33,12 @@ impl Auth {
         accounts: BTreeMap<String, Account>,
         mutual: Option<(String, Secret)>,
     ) -> Result<Self, SecretError> {
-        let _ = (accounts, mutual);
-        todo!()
+        if let Some((_, own)) = &mutual
+            && accounts.values().any(|account| account.secret.same_as(own))
+        {
+            return Err(SecretError::Same);
+        }
+        Ok(Self::Chap { accounts, mutual })
     }
 }
 

@@ -13,10 +13,13 @@
 
 mod initiator;
 mod params;
+mod slices;
 mod target;
 mod transmit;
 
 use thiserror::Error;
+
+use crate::wire::frame::FrameError;
 
 pub use initiator::{
     ChapInitiator, Command, DataDir, DiscoveredPortal, DiscoveredTarget, DropReason, Full,
@@ -53,3 +56,16 @@ pub enum SessionError {
     #[error("the session is closed")]
     Closed,
 }
+
+impl From<FrameError> for SessionError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::HeaderDigest => Self::HeaderDigest,
+            FrameError::SegmentTooLong { length, limit } => Self::SegmentTooLong { length, limit },
+            FrameError::HeaderTooLong { length, limit } => Self::HeaderTooLong { length, limit },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,8 @@ pub struct TargetLimits {
     pub max_write: u32,
     /// Write data that R2Ts have asked for and that is not yet given out, per session; more R2Ts wait.
     pub max_solicited: u32,
+    /// Bytes that may wait to be sent; a peer that sends on without reading its answers is dropped.
+    pub max_backlog: usize,
     pub login_timeout: Duration,
     /// A NOP-In goes out when nothing was received for so long; `None`: never.
     pub ping_interval: Option<Duration>,
@@ -97,6 +99,7 @@ impl Default for TargetLimits {
             queue_depth: 128,
             max_write: 16 * 1024 * 1024,
             max_solicited: 32 * 1024 * 1024,
+            max_backlog: 256 * 1024 * 1024,
             login_timeout: Duration::from_secs(15),
             ping_interval: Some(Duration::from_secs(10)),
             ping_timeout: Duration::from_secs(10),

@@ -1,0 +1,1 @@
+//! Bytes that no honest peer sends.

@@ -1,0 +1,7 @@
+//! Both ends against each other in virtual time, over a line that splits the stream at random.
+
+mod faults;
+mod flows;
+mod hostile;
+mod login;
+mod pair;

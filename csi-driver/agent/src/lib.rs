@@ -2,5 +2,6 @@
 
 pub mod backend;
 pub mod frontend;
+pub mod objects;
 pub mod reactor;
 pub mod target;

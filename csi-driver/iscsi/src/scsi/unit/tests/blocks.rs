@@ -1,0 +1,649 @@
+//! Reads, writes and their kin: what reaches the store and what comes back.
+
+use bytes::Bytes;
+
+use super::{A, BLOCK, BLOCKS, Lab, blocks_of, code, flat, key_and_code, read10, write10};
+use crate::scsi::client::{self, Durability};
+use crate::scsi::unit::{StoreError, StoreOp};
+use crate::scsi::{Cdb, Code, Expected, Residual, SenseKey, Status};
+
+const LAST: u64 = BLOCKS as u64;
+
+#[test]
+fn every_length_of_read_and_write_reaches_the_same_blocks() {
+    let writes: [&[u8]; 4] = [
+        &[0x0A, 0, 0, 5, 2, 0],
+        &[0x2A, 0, 0, 0, 0, 5, 0, 0, 2, 0],
+        &[0xAA, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0],
+        &[0x8A, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0],
+    ];
+    let reads: [&[u8]; 4] = [
+        &[0x08, 0, 0, 5, 2, 0],
+        &[0x28, 0, 0, 0, 0, 5, 0, 0, 2, 0],
+        &[0xA8, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0],
+        &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0],
+    ];
+    let mut lab = Lab::new();
+    for (byte, (write, read)) in writes.into_iter().zip(reads).enumerate() {
+        let data = blocks_of(byte as u8 + 1, 2);
+        assert_eq!(lab.send(A, write, &data).status, Status::Good);
+        assert_eq!(lab.medium[5 * BLOCK..7 * BLOCK], data);
+        assert_eq!(lab.medium[7 * BLOCK], 0);
+        assert_eq!(lab.read_in(A, &Cdb::new(read)), data);
+    }
+}
+
+#[test]
+fn read_6_of_zero_blocks_is_256() {
+    let mut lab = Lab::new();
+    assert_eq!(
+        lab.read_in(A, &Cdb::new(&[0x08, 0, 0, 0, 0, 0])).len(),
+        256 * BLOCK
+    );
+}
+
+#[test]
+fn data_goes_to_the_store_as_it_came() {
+    let mut lab = Lab::new();
+    let pieces = vec![Bytes::from(vec![1; 300]), Bytes::from(vec![2; 724])];
+    let before: Vec<*const u8> = pieces.iter().map(|piece| piece.as_ptr()).collect();
+    lab.submit(
+        A,
+        &client::write16(1, 2, Durability::Cached),
+        pieces,
+        Expected::Out(1024),
+    );
+    let Some(StoreOp::Write {
+        offset: 512,
+        data,
+        fua: false,
+    }) = lab.asked.last()
+    else {
+        panic!("{:?}", lab.asked)
+    };
+    assert_eq!(
+        data.iter().map(|piece| piece.as_ptr()).collect::<Vec<_>>(),
+        before
+    );
+}
+
+#[test]
+fn the_smaller_of_both_lengths_is_moved_and_the_rest_is_the_residual() {
+    // (blocks in the CDB, expected bytes, bytes moved, residual)
+    let cases = [
+        (1, 0, 0, Residual::Overflow(512)),
+        (1, 512, 512, Residual::None),
+        (1, 1024, 512, Residual::Underflow(512)),
+        (2, 512, 512, Residual::Overflow(512)),
+        (1, 10_000, 512, Residual::Underflow(9488)),
+        (1, 200, 200, Residual::Overflow(312)),
+        (3, 700, 700, Residual::Overflow(836)),
+        (0, 0, 0, Residual::None),
+        (0, 512, 0, Residual::Underflow(512)),
+    ];
+    for (blocks, expected, moved, residual) in cases {
+        let mut lab = Lab::new();
+        lab.send(A, &write10(0, 4), &blocks_of(b'a', 4));
+        let cdb = Cdb::new(&write10(0, blocks));
+        let data = vec![Bytes::from(vec![b'b'; expected as usize])];
+        let task = lab.submit(A, &cdb, data, Expected::Out(expected));
+        let outcome = lab.outcome(task);
+        assert_eq!(
+            (outcome.status, outcome.residual),
+            (Status::Good, residual),
+            "{blocks} {expected}"
+        );
+        assert!(
+            lab.medium[..moved].iter().all(|byte| *byte == b'b'),
+            "{blocks} {expected}"
+        );
+        assert!(
+            lab.medium[moved..4 * BLOCK]
+                .iter()
+                .all(|byte| *byte == b'a'),
+            "{blocks} {expected}"
+        );
+
+        let cdb = Cdb::new(&read10(0, blocks));
+        let task = lab.submit(A, &cdb, Vec::new(), Expected::In(expected));
+        let outcome = lab.outcome(task);
+        assert_eq!(
+            (outcome.status, outcome.residual),
+            (Status::Good, residual),
+            "{blocks} {expected}"
+        );
+        assert_eq!(flat(&outcome), lab.medium[..moved], "{blocks} {expected}");
+    }
+}
+
+#[test]
+fn a_verified_write_that_ends_inside_a_block_keeps_the_rest_of_it() {
+    let mut lab = Lab::new();
+    lab.send(A, &write10(0, 2), &blocks_of(b'a', 2));
+    let cdb = Cdb::new(&[0x2E, 0x02, 0, 0, 0, 0, 0, 0, 2, 0]);
+    let task = lab.submit(
+        A,
+        &cdb,
+        vec![Bytes::from(vec![b'b'; 600])],
+        Expected::Out(600),
+    );
+    assert_eq!(lab.outcome(task).status, Status::Good);
+    assert_eq!(
+        lab.medium[..1024],
+        [vec![b'b'; 600], vec![b'a'; 424]].concat()
+    );
+    assert!(matches!(
+        lab.asked.last(),
+        Some(StoreOp::Read {
+            offset: 0,
+            len: 1024
+        })
+    ));
+}
+
+#[test]
+fn a_write_announced_as_a_read_is_refused_and_a_read_announced_as_a_write_moves_nothing() {
+    let mut lab = Lab::new();
+    let task = lab.submit(A, &Cdb::new(&write10(0, 1)), Vec::new(), Expected::In(512));
+    assert_eq!(
+        code(&lab.outcome(task)),
+        Code::INVALID_FIELD_IN_INFORMATION_UNIT
+    );
+    let data = vec![Bytes::from(blocks_of(1, 1))];
+    let task = lab.submit(A, &Cdb::new(&read10(0, 1)), data, Expected::Out(512));
+    let outcome = lab.outcome(task);
+    assert_eq!(
+        (outcome.status, outcome.residual),
+        (Status::Good, Residual::Underflow(512))
+    );
+    assert!(outcome.data_in.is_empty());
+}
+
+#[test]
+fn data_that_the_session_did_not_gather_is_an_error_not_a_short_write() {
+    let mut lab = Lab::new();
+    let task = lab.submit(
+        A,
+        &Cdb::new(&write10(0, 1)),
+        vec![Bytes::from(vec![1; 100])],
+        Expected::Out(512),
+    );
+    assert_eq!(
+        key_and_code(&lab.outcome(task)),
+        (SenseKey::AbortedCommand, Code::NOT_ENOUGH_DATA)
+    );
+    assert_eq!(lab.medium[0], 0);
+}
+
+#[test]
+fn addresses_beyond_the_end_are_refused_by_every_block_command() {
+    let opcodes10 = [0x28u8, 0x2A, 0x2E, 0x2F, 0x34, 0x35, 0x41];
+    let opcodes16 = [0x88u8, 0x8A, 0x8B, 0x8E, 0x8F, 0x90, 0x91, 0x93];
+    let mut lab = Lab::new();
+    for (lba, blocks) in [(LAST, 1u8), (LAST - 1, 2), (LAST + 1, 0), (0xFFFF_FFFF, 1)] {
+        for opcode in opcodes10 {
+            let [a, b, c, d] = (lba as u32).to_be_bytes();
+            let outcome = lab.run(A, &[opcode, 0, a, b, c, d, 0, 0, blocks, 0]);
+            assert_eq!(
+                code(&outcome),
+                Code::LBA_OUT_OF_RANGE,
+                "{opcode:#x} {lba} {blocks}"
+            );
+        }
+    }
+    for (lba, blocks) in [
+        (LAST, 1u32),
+        (1 << 63, 1),
+        (u64::MAX, 0),
+        (u64::MAX, u32::MAX),
+        (LAST + 1, 0),
+    ] {
+        for opcode in opcodes16 {
+            let mut cdb = [0; 16];
+            cdb[0] = opcode;
+            cdb[2..10].copy_from_slice(&lba.to_be_bytes());
+            cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
+            assert_eq!(
+                code(&lab.run(A, &cdb)),
+                Code::LBA_OUT_OF_RANGE,
+                "{opcode:#x} {lba} {blocks}"
+            );
+        }
+    }
+    assert_eq!(lab.run(A, &read10(BLOCKS as u32, 0)).status, Status::Good);
+}
+
+#[test]
+fn transfers_beyond_the_advertised_limit_are_refused() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.read_in(A, &client::read16(0, 2048)).len(), 1 << 20);
+    let task = lab.submit(
+        A,
+        &client::read16(0, 2049),
+        Vec::new(),
+        Expected::In(2049 * 512),
+    );
+    assert_eq!(code(&lab.outcome(task)), Code::INVALID_FIELD_IN_CDB);
+}
+
+#[test]
+fn protection_information_and_naca_are_refused() {
+    let mut lab = Lab::new();
+    for opcode in [0x28, 0x2A, 0x2E, 0x2F, 0x41] {
+        assert_eq!(
+            code(&lab.run(A, &[opcode, 0x20, 0, 0, 0, 0, 0, 0, 1, 0])),
+            Code::INVALID_FIELD_IN_CDB
+        );
+    }
+    assert_eq!(
+        code(&lab.run(A, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0x04])),
+        Code::INVALID_FIELD_IN_CDB
+    );
+}
+
+#[test]
+fn fua_and_a_write_cache_turned_off_reach_the_store() {
+    let fua_of = |lab: &Lab| match lab.asked.last() {
+        Some(StoreOp::Write { fua, .. } | StoreOp::WriteZeros { fua, .. }) => *fua,
+        other => panic!("{other:?}"),
+    };
+    let mut lab = Lab::new();
+    lab.send(A, &write10(0, 1), &blocks_of(1, 1));
+    assert!(!fua_of(&lab));
+    lab.send(
+        A,
+        client::write16(0, 1, Durability::Stable).as_bytes(),
+        &blocks_of(1, 1),
+    );
+    assert!(fua_of(&lab));
+    // MODE SELECT: WCE off, which flushes.
+    let page = [&[0, 0, 0, 0, 0x08, 0x12, 0][..], &[0; 17]].concat();
+    assert_eq!(
+        lab.send(A, &[0x15, 0x10, 0, 0, 24, 0], &page).status,
+        Status::Good
+    );
+    assert_eq!(lab.asked.last(), Some(&StoreOp::Flush));
+    lab.send(A, &write10(0, 1), &blocks_of(1, 1));
+    assert!(fua_of(&lab));
+    lab.send(A, &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0], &blocks_of(0, 1));
+    assert!(fua_of(&lab));
+}
+
+#[test]
+fn compare_and_write_writes_only_over_what_it_was_told() {
+    let caw = |blocks: u8| [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, blocks, 0, 0];
+    let mut lab = Lab::new();
+    let data = [blocks_of(0, 2), blocks_of(7, 2)].concat();
+    assert_eq!(lab.send(A, &caw(2), &data).status, Status::Good);
+    assert_eq!(lab.medium[3 * BLOCK..5 * BLOCK], blocks_of(7, 2));
+    // Now it reads 7: the first byte that differs is named.
+    let mut data = [blocks_of(7, 2), blocks_of(9, 2)].concat();
+    data[BLOCK + 5] = 8;
+    let outcome = lab.send(A, &caw(2), &data);
+    assert_eq!(
+        key_and_code(&outcome),
+        (SenseKey::Miscompare, Code::MISCOMPARE_DURING_VERIFY)
+    );
+    assert_eq!(
+        outcome.sense.and_then(|sense| sense.information),
+        Some(BLOCK as u64 + 5)
+    );
+    assert_eq!(lab.medium[3 * BLOCK..5 * BLOCK], blocks_of(7, 2));
+}
+
+#[test]
+fn compare_and_write_of_a_wrong_size_is_refused() {
+    let mut lab = Lab::new();
+    let cdb = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0];
+    for blocks in [2, 3, 5] {
+        let outcome = lab.send(A, &cdb, &blocks_of(0, blocks));
+        assert_eq!(code(&outcome), Code::INVALID_FIELD_IN_INFORMATION_UNIT);
+    }
+    let mut small = super::config();
+    small.max_transfer = 4 * 512;
+    let mut lab = Lab::with(small);
+    let cdb = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0];
+    assert_eq!(
+        code(&lab.send(A, &cdb, &blocks_of(0, 6))),
+        Code::INVALID_FIELD_IN_CDB
+    );
+}
+
+#[test]
+fn orwrite_sets_bits_and_clears_none() {
+    let mut lab = Lab::new();
+    lab.send(A, &write10(1, 2), &blocks_of(0xA0, 2));
+    let mut cdb = [0; 16];
+    cdb[0] = 0x8B;
+    cdb[9] = 1;
+    cdb[13] = 2;
+    assert_eq!(lab.send(A, &cdb, &blocks_of(0x05, 2)).status, Status::Good);
+    assert_eq!(lab.medium[BLOCK..3 * BLOCK], blocks_of(0xA5, 2));
+}
+
+#[test]
+fn verify_reads_or_compares_as_bytchk_says() {
+    let verify = |bytchk: u8, blocks: u8| [0x2F, bytchk << 1, 0, 0, 0, 0, 0, 0, blocks, 0];
+    let mut lab = Lab::new();
+    lab.send(A, &write10(0, 3), &blocks_of(4, 3));
+    assert_eq!(lab.run(A, &verify(0, 3)).status, Status::Good);
+    assert_eq!(
+        lab.send(A, &verify(1, 3), &blocks_of(4, 3)).status,
+        Status::Good
+    );
+    assert_eq!(
+        lab.send(A, &verify(3, 3), &blocks_of(4, 1)).status,
+        Status::Good
+    );
+    let mut wrong = blocks_of(4, 3);
+    wrong[2 * BLOCK] = 5;
+    assert_eq!(
+        lab.send(A, &verify(1, 3), &wrong)
+            .sense
+            .map(|sense| sense.key),
+        Some(SenseKey::Miscompare)
+    );
+    assert_eq!(
+        lab.send(A, &verify(3, 3), &blocks_of(5, 1))
+            .sense
+            .map(|sense| sense.key),
+        Some(SenseKey::Miscompare)
+    );
+    assert_eq!(code(&lab.run(A, &verify(2, 3))), Code::INVALID_FIELD_IN_CDB);
+    lab.fail = Some(StoreError::Medium);
+    assert_eq!(
+        key_and_code(&lab.run(A, &verify(0, 3))),
+        (SenseKey::MediumError, Code::UNRECOVERED_READ_ERROR)
+    );
+}
+
+#[test]
+fn a_long_verify_takes_several_steps() {
+    let mut lab = Lab::new();
+    assert_eq!(
+        lab.run(A, &[0x2F, 0, 0, 0, 0, 0, 0, 0x0F, 0xFF, 0]).status,
+        Status::Good
+    );
+    let reads: Vec<u64> = lab
+        .asked
+        .iter()
+        .filter_map(|op| match op {
+            StoreOp::Read { len, .. } => Some(*len),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reads, [1 << 20, (4095 - 2048) * 512]);
+}
+
+#[test]
+fn write_same_repeats_zeroes_or_unmaps() {
+    let same = |flags: u8, blocks: u8| [0x93, flags, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, blocks, 0, 0];
+    let mut lab = Lab::new();
+    let mut pattern = blocks_of(3, 1);
+    pattern[0] = 9;
+    assert_eq!(lab.send(A, &same(0, 5), &pattern).status, Status::Good);
+    assert_eq!(lab.medium[2 * BLOCK..7 * BLOCK], pattern.repeat(5));
+    assert_eq!(
+        lab.send(A, &same(0, 1), &blocks_of(0, 1)).status,
+        Status::Good
+    );
+    assert_eq!(
+        lab.asked.last(),
+        Some(&StoreOp::WriteZeros {
+            offset: 1024,
+            len: 512,
+            fua: false
+        })
+    );
+    assert_eq!(
+        lab.send(A, &same(0x08, 2), &blocks_of(0, 1)).status,
+        Status::Good
+    );
+    assert_eq!(
+        lab.asked.last(),
+        Some(&StoreOp::Discard {
+            offset: 1024,
+            len: 1024
+        })
+    );
+    // NDOB: no data; without data and with UNMAP likewise.
+    assert_eq!(lab.run(A, &same(0x01, 2)).status, Status::Good);
+    assert_eq!(
+        lab.asked.last(),
+        Some(&StoreOp::WriteZeros {
+            offset: 1024,
+            len: 1024,
+            fua: false
+        })
+    );
+    let task = lab.submit(A, &Cdb::new(&same(0x08, 3)), Vec::new(), Expected::None);
+    assert_eq!(lab.outcome(task).status, Status::Good);
+    assert_eq!(
+        lab.asked.last(),
+        Some(&StoreOp::Discard {
+            offset: 1024,
+            len: 1536
+        })
+    );
+    // UNMAP with data that is not zero writes it.
+    assert_eq!(lab.send(A, &same(0x08, 2), &pattern).status, Status::Good);
+    assert_eq!(lab.medium[2 * BLOCK..4 * BLOCK], pattern.repeat(2));
+    assert_eq!(lab.medium[4 * BLOCK..5 * BLOCK], blocks_of(0, 1));
+    // ANCHOR is not offered; the data is one block; zero blocks reach to the end.
+    assert_eq!(
+        code(&lab.send(A, &same(0x10, 2), &pattern)),
+        Code::INVALID_FIELD_IN_CDB
+    );
+    assert_eq!(
+        code(&lab.send(A, &same(0x18, 2), &pattern)),
+        Code::INVALID_FIELD_IN_CDB
+    );
+    assert_eq!(
+        code(&lab.send(A, &same(0, 2), &blocks_of(1, 2))),
+        Code::INVALID_FIELD_IN_INFORMATION_UNIT
+    );
+    assert_eq!(
+        lab.send(A, &same(0x08, 0), &blocks_of(0, 1)).status,
+        Status::Good
+    );
+    let rest = StoreOp::Discard {
+        offset: 1024,
+        len: (BLOCK * (BLOCKS - 2)) as u64,
+    };
+    assert_eq!(lab.asked.last(), Some(&rest));
+}
+
+#[test]
+fn unmap_discards_its_ranges_neighbours_at_once() {
+    let mut lab = Lab::new();
+    lab.send(A, &write10(0, 16), &blocks_of(1, 16));
+    let (cdb, list) = client::unmap(&[(0, 1), (1, 2), (3, 0), (8, 1)]);
+    assert_eq!(lab.send(A, cdb.as_bytes(), &list).status, Status::Good);
+    let discards = [
+        StoreOp::Discard {
+            offset: 0,
+            len: 1536,
+        },
+        StoreOp::Discard {
+            offset: 4096,
+            len: 512,
+        },
+    ];
+    assert_eq!(lab.asked[lab.asked.len() - 2..], discards);
+    assert_eq!(
+        lab.medium[..4 * BLOCK],
+        [blocks_of(0, 3), blocks_of(1, 1)].concat()
+    );
+
+    let send = |lab: &mut Lab, ranges: &[(u64, u32)]| {
+        let (cdb, list) = client::unmap(ranges);
+        lab.send(A, cdb.as_bytes(), &list)
+    };
+    assert_eq!(send(&mut lab, &[]).status, Status::Good);
+    assert_eq!(send(&mut lab, &[(LAST, 0)]).status, Status::Good);
+    assert_eq!(code(&send(&mut lab, &[(LAST, 1)])), Code::LBA_OUT_OF_RANGE);
+    assert_eq!(
+        code(&send(&mut lab, &[(u64::MAX, 2)])),
+        Code::LBA_OUT_OF_RANGE
+    );
+    assert_eq!(
+        code(&send(&mut lab, &[(0, 0); 257])),
+        Code::INVALID_FIELD_IN_PARAMETER_LIST
+    );
+    let (cdb, list) = client::unmap(&[(0, 1)]);
+    assert_eq!(
+        code(&lab.send(A, cdb.as_bytes(), &list[..20])),
+        Code::PARAMETER_LIST_LENGTH_ERROR
+    );
+}
+
+#[test]
+fn get_lba_status_tells_holes_from_data() {
+    let mut lab = Lab::new();
+    lab.send(A, &write10(2, 3), &blocks_of(1, 3));
+    let status = |lba: u8| Cdb::new(&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, lba, 0, 0, 1, 0, 0, 0]);
+    let data = lab.read_in(A, &status(1));
+    assert_eq!(data[..8], [0, 0, 0, 52, 0, 0, 0, 0]);
+    assert_eq!(
+        data[8..24],
+        [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0]
+    );
+    assert_eq!(
+        data[24..40],
+        [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0]
+    );
+    assert_eq!(
+        data[40..56],
+        [0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x0F, 0xFB, 1, 0, 0, 0]
+    );
+    lab.fail = Some(StoreError::Unsupported);
+    let data = lab.read_in(A, &status(1));
+    assert_eq!(
+        data[8..],
+        [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0x0F, 0xFF, 0, 0, 0, 0]
+    );
+}
+
+#[test]
+fn store_failures_become_sense_data() {
+    let cases = [
+        (StoreError::Medium, SenseKey::MediumError, Code::WRITE_ERROR),
+        (
+            StoreError::NoSpace,
+            SenseKey::DataProtect,
+            Code::SPACE_ALLOCATION_FAILED,
+        ),
+        (
+            StoreError::ReadOnly,
+            SenseKey::DataProtect,
+            Code::WRITE_PROTECTED,
+        ),
+        (
+            StoreError::Gone,
+            SenseKey::NotReady,
+            Code::NOT_READY_INTERVENTION,
+        ),
+        (
+            StoreError::Hardware,
+            SenseKey::HardwareError,
+            Code::INTERNAL_TARGET_FAILURE,
+        ),
+    ];
+    for (error, key, code) in cases {
+        let mut lab = Lab::new();
+        lab.fail = Some(error);
+        let outcome = lab.send(A, &write10(0, 1), &blocks_of(1, 1));
+        assert_eq!(key_and_code(&outcome), (key, code));
+        assert_eq!(outcome.residual, Residual::Underflow(512));
+    }
+}
+
+#[test]
+fn extended_copy_copies_within_the_unit() {
+    let mut lab = Lab::new();
+    let data: Vec<u8> = (0..8 * BLOCK).map(|at| (at / BLOCK) as u8 + 1).collect();
+    lab.send(A, &write10(0, 8), &data);
+    let copy = |list_id: u8, usage: u8, blocks: u8, to: u16| {
+        let mut target = vec![0xE4, 0, 0, 0, 1, 3, 0, 16];
+        target.extend_from_slice(&super::config().naa);
+        target.extend_from_slice(&[0, 0, 0, 0, 0, 0, 2, 0]);
+        let mut segment = vec![2, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, blocks];
+        segment.extend_from_slice(&[0; 8]);
+        segment.extend_from_slice(&u64::from(to).to_be_bytes());
+        let head = [
+            list_id,
+            usage << 3,
+            0,
+            32,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            28,
+            0,
+            0,
+            0,
+            0,
+        ];
+        [&head[..], &target, &segment].concat()
+    };
+    let send = |lab: &mut Lab, list: &[u8]| {
+        lab.send(
+            A,
+            &[
+                0x83,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                list.len() as u8,
+                0,
+                0,
+            ],
+            list,
+        )
+    };
+    assert_eq!(send(&mut lab, &copy(7, 0, 8, 100)).status, Status::Good);
+    assert_eq!(lab.medium[100 * BLOCK..108 * BLOCK], data);
+    // Its result is there once.
+    let status = Cdb::new(&[0x84, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]);
+    assert_eq!(
+        lab.read_in(A, &status),
+        [0, 0, 0, 8, 1, 0, 1, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(
+        code(&lab.run(A, status.as_bytes())),
+        Code::INVALID_FIELD_IN_CDB
+    );
+    // Beyond the end, an unknown target, a cut list.
+    assert_eq!(
+        send(&mut lab, &copy(7, 2, 8, 4095))
+            .sense
+            .map(|sense| sense.key),
+        Some(SenseKey::CopyAborted)
+    );
+    let mut unknown = copy(7, 2, 8, 100);
+    unknown[24] ^= 1;
+    assert_eq!(
+        code(&send(&mut lab, &unknown)),
+        Code::COPY_TARGET_NOT_REACHABLE
+    );
+    let whole = copy(7, 2, 8, 100);
+    for cut in 1..whole.len() {
+        assert_eq!(
+            code(&send(&mut lab, &whole[..cut])),
+            Code::PARAMETER_LIST_LENGTH_ERROR
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! The control plane of a node: what is wanted becomes what is done.
+//!
+//! ```text
+//! objects ──► reconcile(desired, observed) ──► actions ──► apply ──► data path
+//!                        ▲                                              │
+//!                        └──────────── observed ◄── events ◄────────────┘
+//! ```
+//! One task owns all of it; it decides in one pure function and does in another. It runs on tokio, the
+//! data path does not: they talk by orders and events, and no order waits for I/O.
+
+pub mod durable;
+pub mod marks;
+pub mod reconcile;
+pub mod records;

@@ -1,0 +1,202 @@
+//! Attachments of this node.
+
+use std::time::Duration;
+
+use twinsite_api::{AttachmentSpec, reason};
+
+use super::{Action, Desired, Observed, OrderSeen, Over, Phase, Plan, VolumeSeen};
+
+/// The Attachment of this name, if it is for this node and nobody holds it back.
+fn wanted<'a>(desired: &'a Desired, name: &str) -> Option<(&'a str, &'a AttachmentSpec)> {
+    let attachment = desired.objects.attachments.get(name)?;
+    let uid = desired.uids.get(name)?;
+    let here = attachment.spec.node == desired.node && !desired.held.contains(name);
+    here.then_some((uid.as_str(), &attachment.spec))
+}
+
+/// Detaches what is not wanted any more, and lets go of what has ended.
+pub(super) fn end(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    for (name, seen) in &observed.volumes {
+        let stays = wanted(desired, name)
+            .is_some_and(|(uid, spec)| uid == seen.uid && spec.mode == seen.spec.mode);
+        if stays && !desired.stopping {
+            continue;
+        }
+        let attachment = name.clone();
+        match seen.phase {
+            Phase::Opening | Phase::Open => plan.act(Action::Detach { attachment }),
+            Phase::Closing => {}
+            Phase::Over { .. } => {
+                plan.act(Action::Close {
+                    attachment: attachment.clone(),
+                });
+                // Held back or stopping: the object is still there, and so is its order.
+                let is_gone = desired.uids.get(name) != Some(&seen.uid);
+                if is_gone {
+                    plan.act(Action::Forget {
+                        attachment,
+                        uid: seen.uid.clone(),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Opens what is wanted and gives orders to what is open.
+pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan: &mut Plan) {
+    for (name, attachment) in &desired.objects.attachments {
+        let Some((uid, spec)) = wanted(desired, name) else {
+            continue;
+        };
+        if let Some(why) = cannot_open(desired, spec) {
+            plan.wait("Attachment", name, reason::PENDING, why);
+            continue;
+        }
+        match observed.volumes.get(name) {
+            Some(seen) if seen.uid == uid && seen.spec.mode == spec.mode => {
+                continue_volume(name, uid, spec, seen, now, plan);
+            }
+            // Another Attachment of this name has not ended yet.
+            Some(_) => {}
+            None => match rival(desired, observed, name, &attachment.spec) {
+                Some(rival) => {
+                    let message = format!(
+                        "the volume is held by Attachment {rival} on this node: remove one of the two, a volume has one writer"
+                    );
+                    plan.wait("Attachment", name, reason::ALREADY_ATTACHED, message);
+                }
+                None => open(name, uid, spec, plan),
+            },
+        }
+    }
+}
+
+fn cannot_open(desired: &Desired, spec: &AttachmentSpec) -> Option<String> {
+    if spec.site != desired.site {
+        return Some(format!(
+            "it names site {}, this node is at {}: correct spec.site or spec.node",
+            spec.site, desired.site
+        ));
+    }
+    let Some(pair) = desired.objects.pairs.get(&spec.site_pair) else {
+        return Some(format!(
+            "SitePair {} is not there: add it, or correct spec.sitePair",
+            spec.site_pair
+        ));
+    };
+    let stranger = spec
+        .legs
+        .iter()
+        .find(|leg| !pair.spec.sites.iter().any(|site| site.name == leg.site));
+    stranger.map(|leg| {
+        format!(
+            "leg {} stands at {}, which is no site of SitePair {}",
+            leg.leg, leg.site, spec.site_pair
+        )
+    })
+}
+
+/// Another Attachment of the same volume on this node that goes first: the one that is open, else the
+/// first by name.
+fn rival<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+    name: &str,
+    spec: &AttachmentSpec,
+) -> Option<&'a String> {
+    let open = observed.volumes.iter().find(|(other, seen)| {
+        *other != name
+            && seen.spec.volume == spec.volume
+            && !matches!(seen.phase, Phase::Over { .. })
+    });
+    if let Some((other, _)) = open {
+        return Some(other);
+    }
+    let is_rival = |other: &String| {
+        let over = observed
+            .volumes
+            .get(other)
+            .is_some_and(|seen| matches!(seen.phase, Phase::Over { how, .. } if !is_retried(how)));
+        wanted(desired, other).is_some_and(|(_, theirs)| theirs.volume == spec.volume) && !over
+    };
+    desired
+        .objects
+        .attachments
+        .keys()
+        .take_while(|other| *other != name)
+        .find(|other| is_rival(other))
+}
+
+fn open(name: &str, uid: &str, spec: &AttachmentSpec, plan: &mut Plan) {
+    plan.act(Action::Open {
+        attachment: name.to_owned(),
+        uid: uid.to_owned(),
+        spec: Box::new(spec.clone()),
+    });
+}
+
+fn is_retried(how: Over) -> bool {
+    match how {
+        Over::Refused | Over::Failed => true,
+        // Detached without an order to: its device was taken away from outside. It attaches again.
+        Over::Detached => true,
+        Over::Never | Over::Done => false,
+    }
+}
+
+fn continue_volume(
+    name: &str,
+    uid: &str,
+    spec: &AttachmentSpec,
+    seen: &VolumeSeen,
+    now: Duration,
+    plan: &mut Plan,
+) {
+    match seen.phase {
+        Phase::Opening | Phase::Closing => {}
+        Phase::Over { how, at } => {
+            // A changed order, such as a move, is tried at once.
+            if is_retried(how) && (*spec != seen.spec || plan.may_retry(at, now)) {
+                plan.act(Action::Close {
+                    attachment: name.to_owned(),
+                });
+                open(name, uid, spec, plan);
+            }
+        }
+        Phase::Open => orders(name, spec, seen, now, plan),
+    }
+}
+
+/// Orders to an open mirror: one at a time.
+fn orders(name: &str, spec: &AttachmentSpec, seen: &VolumeSeen, now: Duration, plan: &mut Plan) {
+    match seen.order {
+        OrderSeen::None => {}
+        OrderSeen::UnderWay => return,
+        OrderSeen::FailedAt(at) => {
+            if !plan.may_retry(at, now) {
+                return;
+            }
+        }
+    }
+    let dropped = spec
+        .drop_legs
+        .iter()
+        .find(|leg| !seen.spec.drop_legs.contains(leg));
+    if let Some(leg) = dropped {
+        return plan.act(Action::DropLeg {
+            attachment: name.to_owned(),
+            leg: *leg,
+        });
+    }
+    let Some(shown) = seen.size else { return };
+    if spec.size.bytes() > shown {
+        plan.act(Action::Expand {
+            attachment: name.to_owned(),
+            size: spec.size.bytes(),
+        });
+    } else if spec.size.bytes() < shown {
+        let message = format!("the volume has {shown} bytes and never shrinks: set spec.size back");
+        plan.wait("Attachment", name, reason::INVALID_SPEC, message);
+    }
+}

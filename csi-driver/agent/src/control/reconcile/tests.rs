@@ -1,0 +1,493 @@
+//! Worlds as YAML, plans as text. `World` does what a plan says, so that every story can be told on,
+//! and after each step planning again must give nothing to do.
+
+use super::*;
+use crate::objects::parse_file;
+
+const PAIR: &str = "
+apiVersion: twinsite.io/v1alpha1
+kind: SitePair
+metadata: {name: ctrc}
+spec:
+  sites: [{name: medical}, {name: research}]
+  witness: {directory: {path: /w}}
+---
+apiVersion: twinsite.io/v1alpha1
+kind: StoragePool
+metadata: {name: p1}
+spec:
+  site: medical
+  node: {name: m1, directory: /pool}
+  portals: ['127.0.0.1:3260']
+---
+apiVersion: twinsite.io/v1alpha1
+kind: StoragePool
+metadata: {name: p2}
+spec:
+  site: research
+  node: {name: r1, directory: /pool}
+  portals: ['127.0.0.1:3261']
+";
+
+fn leg(name: &str, rest: &str) -> String {
+    format!(
+        "---
+apiVersion: twinsite.io/v1alpha1
+kind: Leg
+metadata: {{name: {name}}}
+spec:
+  volume: ts-000102030405060708090a0b0c0d0e0f
+  leg: A
+  site: medical
+  sitePair: ctrc
+  node: m1
+{rest}
+"
+    )
+}
+
+fn attachment(name: &str, rest: &str) -> String {
+    format!(
+        "---
+apiVersion: twinsite.io/v1alpha1
+kind: Attachment
+metadata: {{name: {name}, uid: {name}-uid}}
+spec:
+  volume: ts-000102030405060708090a0b0c0d0e0f
+  sitePair: ctrc
+  node: m1
+  site: medical
+  legs:
+  - {{leg: A, site: medical, portals: ['127.0.0.1:3260']}}
+  - {{leg: B, site: research, portals: ['127.0.0.1:3261']}}
+{rest}
+"
+    )
+}
+
+fn writer(name: &str) -> String {
+    attachment(name, "  mode: Writer\n  size: 2Gi")
+}
+
+struct World {
+    desired: Desired,
+    observed: Observed,
+    now: Duration,
+}
+
+impl World {
+    fn new(manifests: &[&str]) -> Self {
+        let mut world = Self {
+            desired: Desired::default(),
+            observed: Observed::default(),
+            now: Duration::ZERO,
+        };
+        world.desired.node = "m1".to_owned();
+        world.desired.site = "medical".to_owned();
+        world.want(manifests);
+        world
+    }
+
+    fn want(&mut self, manifests: &[&str]) {
+        let parsed = parse_file("world", &manifests.concat());
+        assert_eq!(parsed.problems, []);
+        self.desired.objects = Objects::default();
+        self.desired.uids.clear();
+        for (_, object) in parsed.objects {
+            self.desired.objects.add(object).unwrap();
+        }
+        for (name, attachment) in &self.desired.objects.attachments {
+            self.desired
+                .uids
+                .insert(name.clone(), attachment.metadata.uid.clone().unwrap());
+        }
+    }
+
+    /// The plan as text; then does it and sees that nothing is left to do.
+    fn step(&mut self, expected: &str) {
+        let plan = reconcile(&self.desired, &self.observed, self.now);
+        let actions = plan.actions.iter().map(Action::to_string);
+        let waits = plan.waits.iter().map(Wait::to_string);
+        let text: Vec<String> = actions.chain(waits).collect();
+        assert_eq!(text.join("\n"), expected.trim_matches('\n'));
+        for action in plan.actions {
+            self.apply(action);
+        }
+    }
+
+    /// Steps until nothing is left to do; every plan as one block of lines.
+    fn settle(&mut self, expected: &str) {
+        let mut text = Vec::new();
+        for _ in 0..10 {
+            let plan = reconcile(&self.desired, &self.observed, self.now);
+            if plan.actions.is_empty() {
+                assert_eq!(text.join("\n"), expected.trim_matches('\n'));
+                return;
+            }
+            for action in plan.actions {
+                text.push(action.to_string());
+                self.apply(action);
+            }
+        }
+        panic!("never settles: {text:#?}");
+    }
+
+    fn apply(&mut self, action: Action) {
+        let volumes = &mut self.observed.volumes;
+        match action {
+            Action::OpenPool { pool, backend } => {
+                self.observed.pools.insert(
+                    pool,
+                    PoolSeen {
+                        backend,
+                        failed_at: None,
+                    },
+                );
+            }
+            Action::ClosePool { pool } => {
+                assert!(
+                    !self
+                        .observed
+                        .legs
+                        .values()
+                        .any(|leg| leg.served && leg.spec.pool == pool),
+                    "closed under a leg"
+                );
+                self.observed.pools.remove(&pool).unwrap();
+            }
+            Action::StopLeg { leg } => {
+                self.observed.legs.remove(&leg).unwrap();
+            }
+            Action::ServeLeg { leg, spec } => {
+                assert!(
+                    self.observed.pools.contains_key(&spec.pool),
+                    "no pool to serve from"
+                );
+                self.observed.legs.insert(
+                    leg,
+                    LegSeen {
+                        spec: *spec,
+                        failed_at: None,
+                        served: true,
+                    },
+                );
+            }
+            Action::GrowLeg { leg, spec } | Action::SetAccess { leg, spec } => {
+                self.observed.legs.get_mut(&leg).unwrap().spec = *spec;
+            }
+            Action::Detach { attachment } => {
+                volumes.get_mut(&attachment).unwrap().phase = Phase::Closing
+            }
+            Action::Close { attachment } => {
+                let seen = volumes.remove(&attachment).unwrap();
+                assert!(
+                    matches!(seen.phase, Phase::Over { .. }),
+                    "closed while it runs"
+                );
+            }
+            Action::Forget { attachment, .. } => assert!(!volumes.contains_key(&attachment)),
+            Action::Open {
+                attachment,
+                uid,
+                spec,
+            } => {
+                let same = volumes.values().any(|seen| {
+                    seen.spec.volume == spec.volume && !matches!(seen.phase, Phase::Over { .. })
+                });
+                assert!(!same, "two volumes of one id");
+                let seen = VolumeSeen {
+                    uid,
+                    spec: *spec,
+                    phase: Phase::Opening,
+                    size: None,
+                    order: OrderSeen::None,
+                };
+                assert!(volumes.insert(attachment, seen).is_none());
+            }
+            Action::DropLeg { attachment, .. } | Action::Expand { attachment, .. } => {
+                volumes.get_mut(&attachment).unwrap().order = OrderSeen::UnderWay;
+            }
+        }
+    }
+
+    fn volume(&mut self, name: &str) -> &mut VolumeSeen {
+        self.observed.volumes.get_mut(name).unwrap()
+    }
+
+    fn opened(&mut self, name: &str) {
+        let seen = self.volume(name);
+        seen.phase = Phase::Open;
+        seen.size = Some(2 << 30);
+    }
+
+    fn over(&mut self, name: &str, how: Over) {
+        let at = self.now;
+        self.volume(name).phase = Phase::Over { how, at };
+    }
+
+    fn later(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+}
+
+#[test]
+fn an_empty_folder_is_nothing_to_do() {
+    World::new(&[]).step("");
+    World::new(&[PAIR]).settle("open pool p1 at /pool");
+}
+
+#[test]
+fn a_site_comes_up_from_the_pool_to_the_device() {
+    let leg = leg("a", "  pool: p1\n  size: 2Gi");
+    let writer = writer("w");
+    let mut world = World::new(&[PAIR, &leg, &writer]);
+    world.settle(
+        "
+open pool p1 at /pool
+open w (w-uid) as Writer
+serve leg a from p1 with 2Gi
+",
+    );
+    world.opened("w");
+    world.step("");
+}
+
+#[test]
+fn a_removed_attachment_is_detached_and_then_forgotten() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    world.want(&[PAIR]);
+    world.settle("detach w");
+    world.over("w", Over::Detached);
+    world.settle("close w\nforget w (w-uid)");
+}
+
+#[test]
+fn an_attachment_put_back_with_another_uid_waits_for_the_end_of_the_first() {
+    let again = writer("w").replace("w-uid", "new-uid");
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.want(&[PAIR, &again]);
+    world.settle("detach w");
+    world.over("w", Over::Never);
+    world.settle("close w\nforget w (w-uid)\nopen w (new-uid) as Writer");
+}
+
+#[test]
+fn a_refused_attach_is_tried_again_after_five_seconds_or_at_once_with_a_new_order() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.over("w", Over::Refused);
+    world.step("");
+    assert_eq!(
+        reconcile(&world.desired, &world.observed, world.now).wake_at,
+        Some(RETRY)
+    );
+    world.later(5);
+    world.settle("close w\nopen w (w-uid) as Writer");
+    world.over("w", Over::Refused);
+    let moving = attachment(
+        "w",
+        "  mode: Writer\n  size: 2Gi\n  move: {mode: Failover, expectSeq: 1}",
+    );
+    world.want(&[PAIR, &moving]);
+    world.settle("close w\nopen w (w-uid) as Writer");
+}
+
+#[test]
+fn one_that_may_never_attach_again_is_left_alone() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.over("w", Over::Never);
+    world.later(3600);
+    world.step("");
+    let birth = attachment(
+        "w",
+        "  mode: Birth\n  size: 2Gi\n  birth: {activeSite: medical}",
+    );
+    let mut world = World::new(&[PAIR, &birth]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Birth");
+    world.over("w", Over::Done);
+    world.later(3600);
+    world.step("");
+}
+
+#[test]
+fn a_volume_has_one_attachment_on_a_node() {
+    let mut world = World::new(&[PAIR, &writer("w1"), &writer("w2")]);
+    world.step(
+        "
+open pool p1 at /pool
+open w1 (w1-uid) as Writer
+Attachment/w2 waits: AlreadyAttached: the volume is held by Attachment w1 on this node: remove one of the two, a volume has one writer
+",
+    );
+    world.opened("w1");
+    world.want(&[PAIR, &writer("w0"), &writer("w1")]);
+    world.step(
+        "Attachment/w0 waits: AlreadyAttached: the volume is held by Attachment w1 on this node: remove one of the two, a volume has one writer",
+    );
+    world.want(&[PAIR, &writer("w0")]);
+    world.step(
+        "
+detach w1
+Attachment/w0 waits: AlreadyAttached: the volume is held by Attachment w1 on this node: remove one of the two, a volume has one writer
+",
+    );
+    world.over("w1", Over::Detached);
+    world.settle("close w1\nforget w1 (w1-uid)\nopen w0 (w0-uid) as Writer");
+}
+
+#[test]
+fn a_birth_that_is_done_makes_room_for_the_writer() {
+    let birth = attachment(
+        "birth",
+        "  mode: Birth\n  size: 2Gi\n  birth: {activeSite: medical}",
+    );
+    let mut world = World::new(&[PAIR, &birth, &writer("w")]);
+    world.step(
+        "
+open pool p1 at /pool
+open birth (birth-uid) as Birth
+Attachment/w waits: AlreadyAttached: the volume is held by Attachment birth on this node: remove one of the two, a volume has one writer
+",
+    );
+    world.over("birth", Over::Done);
+    world.settle("open w (w-uid) as Writer");
+}
+
+#[test]
+fn what_belongs_elsewhere_is_ignored_and_what_cannot_be_says_why() {
+    let other_node = writer("w").replace("node: m1", "node: m2");
+    World::new(&[&other_node]).step("");
+    let other_site = writer("w").replace("  site: medical\n", "  site: research\n");
+    World::new(&[PAIR, &other_site]).step(
+        "
+open pool p1 at /pool
+Attachment/w waits: Pending: it names site research, this node is at medical: correct spec.site or spec.node
+",
+    );
+    World::new(&[&writer("w")]).step(
+        "Attachment/w waits: Pending: SitePair ctrc is not there: add it, or correct spec.sitePair",
+    );
+    World::new(&[&leg("a", "  pool: p9\n  size: 2Gi")]).step(
+        "Leg/a waits: Pending: StoragePool p9 is not there, or is not at site medical on node m1: add it, or correct spec.pool or spec.node",
+    );
+}
+
+#[test]
+fn orders_to_an_open_volume_go_one_at_a_time() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    let more = attachment("w", "  mode: Writer\n  size: 3Gi\n  dropLegs: [B]");
+    world.want(&[PAIR, &more]);
+    world.step("");
+    world.opened("w");
+    world.step("drop leg B of w");
+    world.step("");
+    world.volume("w").spec.drop_legs = vec![LegIndex::B];
+    world.volume("w").order = OrderSeen::None;
+    world.step("expand w to 3221225472");
+    world.volume("w").order = OrderSeen::FailedAt(world.now);
+    world.step("");
+    world.later(5);
+    world.step("expand w to 3221225472");
+    world.volume("w").order = OrderSeen::None;
+    world.volume("w").size = Some(3 << 30);
+    world.step("");
+    world.want(&[PAIR, &writer("w")]);
+    world.step("Attachment/w waits: InvalidSpec: the volume has 3221225472 bytes and never shrinks: set spec.size back");
+}
+
+#[test]
+fn a_leg_grows_changes_its_access_and_never_shrinks() {
+    let two = leg("a", "  pool: p1\n  size: 2Gi");
+    let mut world = World::new(&[PAIR, &two]);
+    world.settle("open pool p1 at /pool\nserve leg a from p1 with 2Gi");
+    world.want(&[PAIR, &leg("a", "  pool: p1\n  size: 3Gi")]);
+    world.settle("grow leg a to 3Gi");
+    world.want(&[
+        PAIR,
+        &leg(
+            "a",
+            "  pool: p1\n  size: 3Gi\n  initiators: ['iqn.2026-11.io.twinsite:m1']",
+        ),
+    ]);
+    world.settle("set access of leg a");
+    world.want(&[PAIR, &two]);
+    world.step("Leg/a waits: InvalidSpec: the leg has 3Gi and never shrinks: set spec.size back");
+}
+
+#[test]
+fn a_leg_that_becomes_another_unit_is_served_anew() {
+    let mut world = World::new(&[PAIR, &leg("a", "  pool: p1\n  size: 2Gi")]);
+    world.settle("open pool p1 at /pool\nserve leg a from p1 with 2Gi");
+    world.want(&[PAIR, &leg("a", "  pool: p1\n  size: 2Gi\n  lun: 3")]);
+    world.settle("stop leg a\nserve leg a from p1 with 2Gi");
+    world.want(&[
+        &PAIR.replace("/pool", "/other"),
+        &leg("a", "  pool: p1\n  size: 2Gi\n  lun: 3"),
+    ]);
+    world.settle("stop leg a\nclose pool p1\nopen pool p1 at /other\nserve leg a from p1 with 2Gi");
+    world.want(&[PAIR.split("---").next().unwrap()]);
+    world.settle("stop leg a\nclose pool p1");
+}
+
+#[test]
+fn what_failed_is_tried_again_and_holds_nothing_else_up() {
+    let mut world = World::new(&[PAIR, &leg("a", "  pool: p1\n  size: 2Gi"), &writer("w")]);
+    world.step("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.observed.pools.get_mut("p1").unwrap().failed_at = Some(world.now);
+    world.step("Leg/a waits: Pending: StoragePool p1 cannot be opened");
+    world.later(5);
+    world.step(
+        "
+open pool p1 at /pool
+Leg/a waits: Pending: StoragePool p1 cannot be opened
+",
+    );
+    world.step("serve leg a from p1 with 2Gi");
+    let leg = world.observed.legs.get_mut("a").unwrap();
+    (leg.served, leg.failed_at) = (false, Some(world.now));
+    world.step("");
+    world.later(5);
+    world.settle("serve leg a from p1 with 2Gi");
+}
+
+#[test]
+fn an_agent_that_stops_detaches_first_and_serves_its_legs_to_the_end() {
+    let mut world = World::new(&[PAIR, &leg("a", "  pool: p1\n  size: 2Gi"), &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer\nserve leg a from p1 with 2Gi");
+    world.opened("w");
+    world.desired.stopping = true;
+    world.settle("detach w");
+    world.over("w", Over::Detached);
+    world.settle("close w\nstop leg a\nclose pool p1");
+}
+
+#[test]
+fn one_that_was_detached_by_hand_stays_so_until_it_is_let_go() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    world.desired.held.insert("w".to_owned());
+    world.settle("detach w");
+    world.over("w", Over::Detached);
+    world.settle("close w");
+    world.later(3600);
+    world.step("");
+    world.desired.held.clear();
+    world.settle("open w (w-uid) as Writer");
+}
+
+#[test]
+fn one_whose_device_was_taken_away_attaches_again() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    world.over("w", Over::Detached);
+    world.step("");
+    world.later(5);
+    world.settle("close w\nopen w (w-uid) as Writer");
+}

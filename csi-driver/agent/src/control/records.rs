@@ -1,0 +1,264 @@
+//! What an agent keeps of its attachments, so that it can be killed at any instant.
+//!
+//! ```text
+//! <state>/records/<uid>.json    keys and order of one Attachment uid (protocol 2.7), on disk before a fence
+//! <state>/uids/<name>           uid of an Attachment whose manifest has none
+//! ```
+//! An Attachment without a uid gets a random one at first sight, which ends with the object: the same
+//! manifest removed and put back is another Attachment, as in Kubernetes.
+//!
+//! Invariants: a record that cannot be read is an error, never an empty record: an empty one would let
+//! an Attachment that is out of date attach again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use twinsite_mirror::io::AttachRecord;
+use twinsite_register::{AttachmentUid, Key};
+
+use super::durable::{random, read_optional, remove_durable, write_durable};
+
+/// The records of this node.
+#[derive(Clone, Debug)]
+pub struct Records {
+    records: Arc<Path>,
+    uids: Arc<Path>,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("cannot {what} {path}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is damaged: {what}; the attachment cannot be continued, make another one")]
+    Damaged { path: PathBuf, what: String },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    version: u32,
+    uid: AttachmentUid,
+    keys: Vec<Key>,
+    n: Option<u64>,
+    stale: bool,
+}
+
+const VERSION: u32 = 1;
+
+impl Records {
+    /// Records in a state folder, which is made if it is not there.
+    pub fn open(state: &Path) -> Result<Self, RecordError> {
+        let folder = |name: &str| {
+            let path = state.join(name);
+            fs::create_dir_all(&path).map_err(|source| RecordError::Io {
+                what: "make",
+                path: path.clone(),
+                source,
+            })?;
+            Ok::<Arc<Path>, RecordError>(path.into())
+        };
+        Ok(Self {
+            records: folder("records")?,
+            uids: folder("uids")?,
+        })
+    }
+
+    fn path(&self, uid: AttachmentUid) -> PathBuf {
+        self.records.join(format!("{uid}.json"))
+    }
+
+    /// What is known of earlier tries of this uid.
+    pub fn load(&self, uid: AttachmentUid) -> Result<AttachRecord, RecordError> {
+        let path = self.path(uid);
+        let read = read_optional(&path).map_err(|source| RecordError::Io {
+            what: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let Some(bytes) = read else {
+            return Ok(AttachRecord {
+                uid,
+                keys: Vec::new(),
+                n: None,
+                stale: false,
+            });
+        };
+        let damaged = |what: String| RecordError::Damaged {
+            path: path.clone(),
+            what,
+        };
+        let stored: Stored =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if stored.version != VERSION {
+            return Err(damaged(format!("version {} is not known", stored.version)));
+        }
+        if stored.uid != uid {
+            return Err(damaged("it is the record of another attachment".to_owned()));
+        }
+        Ok(AttachRecord {
+            uid,
+            keys: stored.keys,
+            n: stored.n,
+            stale: stored.stale,
+        })
+    }
+
+    /// On disk when it returns.
+    pub fn save(&self, record: &AttachRecord) -> Result<(), RecordError> {
+        let path = self.path(record.uid);
+        let stored = Stored {
+            version: VERSION,
+            uid: record.uid,
+            keys: record.keys.clone(),
+            n: record.n,
+            stale: record.stale,
+        };
+        let bytes = serde_json::to_vec(&stored).expect("plain values with text keys");
+        write_durable(&path, &bytes).map_err(|source| RecordError::Io {
+            what: "write",
+            path,
+            source,
+        })
+    }
+
+    /// Saves from a thread that must not wait; the reply comes from another one. A record that cannot be
+    /// written gets no reply: the attach then waits, which is what it must do.
+    pub fn save_apart(
+        &self,
+        runtime: &Handle,
+        record: AttachRecord,
+        reply: impl FnOnce() + Send + 'static,
+    ) {
+        let records = self.clone();
+        runtime.spawn_blocking(move || match records.save(&record) {
+            Ok(()) => reply(),
+            Err(error) => {
+                tracing::error!(uid = %record.uid, error = &error as &dyn std::error::Error, "the record of an attachment cannot be saved: it cannot attach");
+            }
+        });
+    }
+
+    /// The uid of an Attachment whose manifest has none.
+    pub fn uid_of(&self, name: &str) -> Result<String, RecordError> {
+        let path = self.uids.join(name);
+        let failed = |what| {
+            let path = path.clone();
+            move |source| RecordError::Io { what, path, source }
+        };
+        if let Some(bytes) = read_optional(&path).map_err(failed("read"))? {
+            let text = String::from_utf8(bytes).unwrap_or_default();
+            if text.parse::<AttachmentUid>().is_err() {
+                return Err(RecordError::Damaged {
+                    path,
+                    what: "it holds no uid".to_owned(),
+                });
+            }
+            return Ok(text);
+        }
+        let uid = AttachmentUid(random().map_err(failed("name"))?).to_string();
+        write_durable(&path, uid.as_bytes()).map_err(failed("write"))?;
+        Ok(uid)
+    }
+
+    /// Ends an Attachment that is gone and detached: its name starts anew.
+    pub fn forget(&self, name: &str, uid: AttachmentUid) -> Result<(), RecordError> {
+        for path in [self.uids.join(name), self.path(uid)] {
+            remove_durable(&path).map_err(|source| RecordError::Io {
+                what: "remove",
+                path,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: AttachmentUid = AttachmentUid([5; 16]);
+
+    #[test]
+    fn a_record_is_what_was_saved_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let empty = AttachRecord {
+            uid: UID,
+            keys: Vec::new(),
+            n: None,
+            stale: false,
+        };
+        assert_eq!(records.load(UID).unwrap(), empty);
+        let full = AttachRecord {
+            uid: UID,
+            keys: vec![Key::from_u64(0xA1 << 56 | 0x100)],
+            n: Some(4),
+            stale: true,
+        };
+        records.save(&empty).unwrap();
+        records.save(&full).unwrap();
+        assert_eq!(Records::open(dir.path()).unwrap().load(UID).unwrap(), full);
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_and_not_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records
+            .save(&AttachRecord {
+                uid: UID,
+                keys: Vec::new(),
+                n: Some(1),
+                stale: false,
+            })
+            .unwrap();
+        let path = records.path(UID);
+        let whole = fs::read_to_string(&path).unwrap();
+        for broken in [
+            "",
+            "{}",
+            &whole[..whole.len() - 1],
+            &whole.replace("\"version\":1", "\"version\":2"),
+            &whole.replace("0505", "0506"),
+        ] {
+            fs::write(&path, broken).unwrap();
+            assert!(
+                matches!(records.load(UID), Err(RecordError::Damaged { .. })),
+                "{broken}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_attachment_without_a_uid_keeps_the_one_it_was_given_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let first = records.uid_of("records-m1").unwrap();
+        assert_eq!(records.uid_of("records-m1").unwrap(), first);
+        assert_ne!(records.uid_of("records-m2").unwrap(), first);
+        let uid: AttachmentUid = first.parse().unwrap();
+        records
+            .save(&AttachRecord {
+                uid,
+                keys: Vec::new(),
+                n: Some(1),
+                stale: true,
+            })
+            .unwrap();
+        records.forget("records-m1", uid).unwrap();
+        assert_ne!(records.uid_of("records-m1").unwrap(), first);
+        assert!(!records.load(uid).unwrap().stale);
+    }
+}

@@ -13,6 +13,7 @@ pub mod io;
 pub mod layout;
 pub mod status;
 
+mod attach;
 mod dirty;
 #[cfg(test)]
 mod fake_leg;

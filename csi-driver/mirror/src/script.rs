@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Taken,
     /// The leg failed, or answered what it must not.
     Leg,
+    /// No key is registered any more: the target lost its reservations, nobody has the leg.
+    Unreserved,
 }
 
 impl Fault {

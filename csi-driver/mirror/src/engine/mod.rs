@@ -14,6 +14,10 @@ mod port;
 mod seed;
 mod served;
 
+pub(crate) use port::Port;
+pub(crate) use seed::IdSource;
+pub(crate) use served::{AttachEnd, Held, Served, ServedLeg};
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -50,6 +50,9 @@ pub(crate) struct ServedLeg {
     pub(crate) beat: Option<Beat>,
     /// The base numbers, if the blocks on this leg fit its `base`.
     pub(crate) base_numbers: Option<Vec<u64>>,
+    /// The leg runs alone, and its target lost a volatile cache since the boot id recorded before this attach. For a
+    /// continued device: the next flush fails once (R40).
+    pub(crate) restarted: bool,
 }
 
 /// Back to "Decide with the fences held": the requests of the guest wait meanwhile. Only a writer that attached without
@@ -85,6 +88,8 @@ pub(crate) enum ServeEnd {
 pub(crate) enum AttachEnd {
     Served(Box<Served>),
     Refused(Refusal),
+    /// Another writer took over meanwhile, or the shown device may never go on.
+    Superseded,
     /// Detach came first. A stamp that was won is released by the engine.
     Off {
         release: Option<Box<Register>>,

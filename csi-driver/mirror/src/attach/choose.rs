@@ -1,0 +1,258 @@
+//! Decide: what was verified and read after the last fence goes into the table, and its answer is carried out.
+
+use std::time::Duration;
+
+use twinsite_register::{
+    AttachChange, Leg, Members, Membership, Move, MoveKind, Refusal as Rejected, Register, Stamp,
+};
+
+use super::cas::CasWait;
+use super::head::Body;
+use super::{Attach, Phase, Plan, order};
+use crate::activation::{
+    Act, BeatView, Cas, Change, Fit, LegView, Mv, RegView, Row, SbView, decide, is_behind,
+    may_fence,
+};
+use crate::engine::{AttachEnd, Port};
+use crate::layout::{Role, Superblock};
+use crate::status::{Condition, Event, Refusal};
+
+impl Attach {
+    pub(super) fn body(&self, leg: Leg) -> Option<&Body> {
+        let track = &self.legs[leg.index()];
+        if track.is_held() {
+            track.head.as_ref()?.body.as_ref()
+        } else {
+            None
+        }
+    }
+
+    fn bodies(&self) -> impl Iterator<Item = (Leg, &Body)> {
+        Leg::BOTH
+            .into_iter()
+            .filter_map(|leg| Some((leg, self.body(leg)?)))
+    }
+
+    fn superblocks(&self) -> impl Iterator<Item = &Superblock> {
+        self.bodies().map(|(_, body)| &body.superblock)
+    }
+
+    pub(super) fn choose(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+        let named: Vec<u32> = self.superblocks().map(|sb| sb.lease_ms).collect();
+        self.leases_ms.extend(named);
+        match self.tests_before_the_table() {
+            Err(why) => return self.refuse(now, why, port),
+            Ok(unfenced) if !unfenced.is_empty() => {
+                self.enter_fence(now, unfenced, port);
+                return None;
+            }
+            Ok(_) => {}
+        }
+        let (view, register) = self.register_view();
+        let legs = Leg::BOTH.map(|leg| self.leg_view(leg, register));
+        let mv = self.mv(register);
+        let decision = decide(self.order.site, mv, &view, &legs, self.behind());
+        if let (Row::L5, RegView::Live(live)) = (decision.row, &view) {
+            let hurt = Leg::BOTH
+                .into_iter()
+                .find(|leg| live.fit(*leg, &legs[leg.index()]) != Fit::Usable);
+            if let Some(leg) = hurt {
+                port.event(Event::Raised(Condition::LegDamaged(leg)));
+            }
+        }
+        match decision.act {
+            Act::Refuse(why) => self.refuse(now, why, port),
+            Act::Run { set, cas } => {
+                let plan = Plan {
+                    set,
+                    cas,
+                    why: row_name(decision.row),
+                };
+                self.fix_place(now, plan, port)
+            }
+        }
+    }
+
+    /// Formats, the order rule and the rule for a shown device; then the legs that the register names by now and that are
+    /// reachable but not fenced.
+    fn tests_before_the_table(&self) -> Result<Members, Refusal> {
+        let heads = self.legs.iter().filter_map(|track| track.head.as_ref());
+        if heads.into_iter().any(|head| head.is_newer()) {
+            return Err(Refusal::UnknownFormat);
+        }
+        let (view, register) = self.register_view();
+        let highest = order::highest(&self.record, register, self.superblocks());
+        if !order::may_attach(&self.record, highest) {
+            return Err(Refusal::OrderStale);
+        }
+        let is_member = |sb: &&Superblock| match register {
+            Some(register) => register.members.contains(sb.leg),
+            None => matches!(sb.role, Role::Member | Role::Growing),
+        };
+        let members = self.superblocks().filter(is_member);
+        if self.continuing && !order::written_by_record(&self.record, members) {
+            return Err(Refusal::NotContinued);
+        }
+        let RegView::Live(live) = view else {
+            return Ok(Members::NONE);
+        };
+        let unfenced: Members = live
+            .members
+            .and(self.reachable())
+            .iter()
+            .filter(|leg| !self.legs[leg.index()].fenced)
+            .collect();
+        if unfenced.is_empty() {
+            return Ok(unfenced);
+        }
+        let allowed = may_fence(
+            self.order.site,
+            self.mv(register),
+            &view,
+            self.reachable(),
+            false,
+        )?;
+        Ok(allowed.and(unfenced))
+    }
+
+    fn leg_view(&self, leg: Leg, register: Option<&Register>) -> LegView {
+        let track = &self.legs[leg.index()];
+        let (true, Some(head), Some(info)) = (track.is_held(), &track.head, track.info) else {
+            return LegView::Away;
+        };
+        let retired = register.is_some_and(|register| register.is_retired(leg, info.naa));
+        match &head.body {
+            Some(body) if !retired => {
+                let sb = &body.superblock;
+                let beat = BeatView::of(sb, body.beat.as_ref(), self.beat_object.as_ref());
+                LegView::Sb(SbView::of(sb, register, beat))
+            }
+            Some(_) | None => LegView::Bad,
+        }
+    }
+
+    /// Legs that lost a volatile cache while some region is dirty in the union of both maps.
+    fn behind(&self) -> Members {
+        let any_dirty = self.bodies().any(|(_, body)| body.any_dirty());
+        let lags = |(leg, body): (Leg, &Body)| {
+            let info = self.legs[leg.index()].info?;
+            let recorded = body.superblock.boot_id;
+            is_behind(recorded, info.boot_id, info.volatile_cache, any_dirty).then_some(leg)
+        };
+        self.bodies().filter_map(lags).collect()
+    }
+
+    /// The place in the order is on disk before anybody else can see it.
+    fn fix_place(&mut self, now: Duration, plan: Plan, port: &mut Port) -> Option<AttachEnd> {
+        if self.record.n.is_some() {
+            return self.carry_out(now, plan, port);
+        }
+        let highest = order::highest(&self.record, self.seen.value(), self.superblocks());
+        self.record.n = Some(order::place(&self.record, highest));
+        self.save_record(port);
+        self.phase = Phase::SavePlace(plan);
+        None
+    }
+
+    pub(super) fn carry_out(
+        &mut self,
+        now: Duration,
+        plan: Plan,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        if !self.all_held(plan.set) {
+            self.begin_round();
+            return None;
+        }
+        let (Some(cas), Some(register)) = (plan.cas, self.seen.value().cloned()) else {
+            self.enter_settle(now, plan, port);
+            return None;
+        };
+        let change = self.change(plan.set, cas, &register);
+        let config = &self.order.config;
+        match CasWait::send(now, &register, change, &mut self.ids, config, port) {
+            Ok(wait) => {
+                self.phase = Phase::CasWait {
+                    plan,
+                    wait: Box::new(wait),
+                };
+                None
+            }
+            Err(rejected) => self.refuse(now, why_rejected(rejected), port),
+        }
+    }
+
+    fn change(&mut self, set: Members, cas: Cas, register: &Register) -> AttachChange {
+        let membership = match (cas.change, set.sole()) {
+            (Change::Shrink, Some(to)) => Membership::Shrink {
+                to,
+                generation: self.ids.generation(),
+            },
+            (Change::Bump, _) => Membership::Bump {
+                generation: self.ids.generation(),
+            },
+            (Change::Keep | Change::Shrink, _) => Membership::Keep,
+        };
+        let kind = match self.mv(Some(register)) {
+            Mv::Planned => MoveKind::Planned,
+            Mv::Failover | Mv::None => MoveKind::Unplanned,
+        };
+        AttachChange {
+            site: self.order.site,
+            stamp: Stamp {
+                key: self.order.key,
+                stamp_id: self.ids.stamp(),
+                order: self.place(),
+            },
+            membership,
+            moves: cas.moves.then_some(Move {
+                to: self.order.site,
+                kind,
+            }),
+        }
+    }
+}
+
+/// The table and the transitions agree, so only the order rule can still refuse here, and numbers at their end.
+fn why_rejected(rejected: Rejected) -> Refusal {
+    match rejected {
+        Rejected::OrderStale(_) => Refusal::OrderStale,
+        Rejected::NotActive(_) | Rejected::AlreadyActive(_) => Refusal::NotActive,
+        Rejected::State(_)
+        | Rejected::NotMine(_)
+        | Rejected::Members(_)
+        | Rejected::Leg(_)
+        | Rejected::MustNotJoin(_)
+        | Rejected::Held(_)
+        | Rejected::PlanStale(_)
+        | Rejected::Argument(_)
+        | Rejected::Exhausted => Refusal::WitnessBehind,
+    }
+}
+
+fn row_name(row: Row) -> &'static str {
+    match row {
+        Row::L3 => "attach: L3, pair",
+        Row::L3b => "attach: L3b, the other leg lost its cache",
+        Row::L4 => "attach: L4, the other leg is away",
+        Row::L5 => "attach: L5, the other leg is damaged",
+        Row::L8 => "attach: L8, solo",
+        Row::L9 => "attach: L9, solo after a grow that was not won",
+        Row::U3 => "attach: U3, pair without the register",
+        Row::U4 => "attach: U4, solo without the register",
+        Row::T1
+        | Row::T2
+        | Row::T3
+        | Row::T4
+        | Row::T5
+        | Row::L1
+        | Row::L2
+        | Row::L6
+        | Row::L7
+        | Row::L10
+        | Row::L11
+        | Row::U1
+        | Row::U2
+        | Row::U5 => "attach",
+    }
+}

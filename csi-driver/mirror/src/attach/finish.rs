@@ -1,0 +1,216 @@
+//! The last steps: superblocks of the set, the lease wait, the hand-over.
+
+use std::time::Duration;
+
+use twinsite_register::{Leg, Members, Register, Running};
+
+use super::blocks::BlockWriter;
+use super::head::Body;
+use super::lease::{Evidence, wait_until};
+use super::settle::{Settlement, settle};
+use super::{Attach, Phase, Plan, order};
+use crate::activation::{BeatView, RegView, SbView, boot_changed};
+use crate::engine::{AttachEnd, Port, Served, ServedLeg};
+
+impl Attach {
+    /// Write what the legs must carry. Every leg of the set was read after the last fence.
+    pub(super) fn enter_settle(&mut self, now: Duration, plan: Plan, port: &mut Port) {
+        self.phase = Phase::SbWrite {
+            plan,
+            durable: Members::NONE,
+        };
+        for leg in plan.set.iter() {
+            self.settle_leg(now, leg, plan, port);
+        }
+    }
+
+    fn register_run_with(&self, plan: Plan) -> Option<&Register> {
+        plan.cas.and(self.stamped.as_deref())
+    }
+
+    fn settle_leg(&mut self, now: Duration, leg: Leg, plan: Plan, port: &mut Port) {
+        let (Some(body), Some(info)) = (self.body(leg).cloned(), self.legs[leg.index()].info)
+        else {
+            return;
+        };
+        if plan.set.sole().is_some() {
+            let recorded = body.superblock.boot_id;
+            self.restarted |= boot_changed(recorded, info.boot_id, info.volatile_cache);
+        }
+        let register = self.register_run_with(plan);
+        let settlement = Settlement {
+            order: &self.order,
+            place: self.place(),
+            set: plan.set,
+            register,
+            granted: register.is_some_and(|register| is_granted(register, leg, &body)),
+            why: plan.why,
+        };
+        let settled = settle(&settlement, leg, &body, &info, self.body(leg.other()));
+        let track = &mut self.legs[leg.index()];
+        if let Some(head) = &mut track.head {
+            head.body = Some(settled.body);
+        }
+        track.write(
+            now,
+            BlockWriter::new(settled.blocks),
+            &self.order.config,
+            port,
+        );
+    }
+
+    /// The leg that runs alone is logged in again: verify it and read it anew, what was under way may or may not be there.
+    pub(super) fn relogged_in(&mut self, now: Duration, leg: Leg, port: &mut Port) {
+        let (Phase::SbWrite { plan, .. } | Phase::LeaseWait { plan, .. }) = &self.phase else {
+            return;
+        };
+        let track = &mut self.legs[leg.index()];
+        if let (Some(info), true) = (track.info, plan.set == Members::only(leg)) {
+            track.read(
+                now,
+                self.order.key,
+                self.order.volume,
+                info,
+                &self.order.config,
+                port,
+            );
+        }
+    }
+
+    /// The leg that runs alone was read again. In the lease wait it is written again only if its target restarted.
+    pub(super) fn head_read(
+        &mut self,
+        now: Duration,
+        leg: Leg,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        let (plan, until) = match &self.phase {
+            Phase::SbWrite { plan, .. } => (*plan, None),
+            Phase::LeaseWait { plan, until } => (*plan, Some(*until)),
+            Phase::Check { .. }
+            | Phase::SaveKeys { .. }
+            | Phase::Fence
+            | Phase::Drain
+            | Phase::ReadLegs
+            | Phase::ReadRegister(_)
+            | Phase::SavePlace(_)
+            | Phase::CasWait { .. }
+            | Phase::Pause { .. } => return None,
+        };
+        let recorded = self.body(leg).map(|body| body.superblock.boot_id);
+        let current = self.legs[leg.index()]
+            .info
+            .map(|info| info.boot_id.unwrap_or(0));
+        let Some(recorded) = recorded else {
+            // No superblock of this volume stands there any more.
+            self.begin_round();
+            return None;
+        };
+        if until.is_none() || current != Some(recorded) {
+            self.phase = Phase::SbWrite {
+                plan,
+                durable: Members::NONE,
+            };
+            self.settle_leg(now, leg, plan, port);
+        }
+        None
+    }
+
+    /// From here on every superblock of the set carries our key, so the record needs no older one.
+    pub(super) fn enter_lease(&mut self, now: Duration, plan: Plan, port: &mut Port) {
+        let until = self.lease_until(plan).unwrap_or(now);
+        self.phase = Phase::LeaseWait { plan, until };
+        self.record = order::served(&self.record, self.order.key.attach());
+        self.save_record(port);
+    }
+
+    fn lease_until(&self, plan: Plan) -> Option<Duration> {
+        let epoch = self.running(plan)?.epoch;
+        let ages = self
+            .legs
+            .iter()
+            .filter(|track| track.is_held())
+            .filter_map(|track| track.head.as_ref()?.age);
+        wait_until(&Evidence {
+            both_verified: self.all_verified(),
+            epoch,
+            beats: plan
+                .set
+                .iter()
+                .map(|leg| self.body(leg)?.beat.as_ref())
+                .collect(),
+            ages: ages.collect(),
+            leases_ms: self.leases_ms.clone(),
+            margin: self.order.config.lease_margin,
+            last_fence: self.last_fence,
+        })
+    }
+
+    /// Both legs were fenced, and verified after the last fence (R26).
+    fn all_verified(&self) -> bool {
+        self.legs.iter().all(|track| track.is_held())
+    }
+
+    /// With what the set will run: the register after our request, or without it what the superblocks say.
+    fn running(&self, plan: Plan) -> Option<Running> {
+        let key = self.order.key.attach();
+        if let Some(register) = self.register_run_with(plan) {
+            return Some(Running::of(register, key));
+        }
+        let sb = &plan.set.iter().find_map(|leg| self.body(leg))?.superblock;
+        Some(Running {
+            key,
+            epoch: sb.epoch,
+            generation: sb.generation,
+            members: plan.set,
+            site: sb.active_site,
+            seq: sb.active_seq,
+        })
+    }
+
+    pub(super) fn serve(&mut self, plan: Plan, port: &mut Port) -> AttachEnd {
+        let Some(running) = self.running(plan) else {
+            return self.superseded(port);
+        };
+        self.order.record = self.record.clone();
+        let restarted = self.restarted;
+        let register = self.register_run_with(plan).cloned();
+        let legs = Leg::BOTH.map(|leg| {
+            if !plan.set.contains(leg) {
+                return None;
+            }
+            let info = self.legs[leg.index()].info?;
+            let Body {
+                superblock,
+                beat,
+                pages,
+                base_numbers,
+            } = self.body(leg)?.clone();
+            Some(ServedLeg {
+                info,
+                superblock,
+                pages,
+                beat,
+                base_numbers,
+                restarted,
+            })
+        });
+        AttachEnd::Served(Box::new(Served {
+            order: self.order.clone(),
+            running,
+            place: self.place(),
+            ids: self.ids.clone(),
+            register,
+            legs,
+            connected: Leg::BOTH.map(|leg| self.legs[leg.index()].info),
+            beat_object: self.beat_object,
+            continued: self.continuing,
+        }))
+    }
+}
+
+fn is_granted(register: &Register, leg: Leg, body: &Body) -> bool {
+    let view = RegView::of(twinsite_register::Class::Live, Some(register));
+    let sb = SbView::of(&body.superblock, Some(register), BeatView::Fresh);
+    matches!(view, RegView::Live(live) if live.is_granted(leg, &sb))
+}

@@ -1,0 +1,744 @@
+//! Attach: from an order to a set of legs that may serve.
+//!
+//! ```text
+//! Check   read R, log in, look (no registration needed) -> may_fence, order rule (R28, R38)
+//! Fence   keys on disk, then PREEMPT AND ABORT on each leg (R6)
+//! Decide  verify after the last fence, read superblocks and maps, R once more -> the table (R5, R26, R37)
+//! CasWait the one request (R24); its outcome is awaited, never guessed (R4, R41)
+//! SbWrite superblocks of the set, both slots (R3, R32)
+//! LeaseWait -> Served
+//! ```
+//! Whatever goes wrong, nothing is owed: R is ahead of the legs or equal to them, and the next attach finishes it. A leg that
+//! is lost sends the attach back to Decide with the fences held, at most [`MAX_ROUNDS`] times. An attach that goes on behind
+//! a shown device (`patient`) waits where another one refuses.
+//!
+//! Invariants: no fence before the keys are on disk; no request before `n` is on disk; at most one request is open; nothing
+//! is served before every leg of the set is durable and the lease is over.
+//! Not here: what a row says ([`crate::activation`]), how a leg is fenced ([`crate::fence`]), serving.
+
+mod blocks;
+mod cas;
+mod check;
+mod choose;
+mod finish;
+mod head;
+mod lease;
+mod leg;
+mod order;
+mod release;
+mod settle;
+
+pub(crate) use release::Release;
+
+use std::time::Duration;
+
+use twinsite_register::{BeatObject, Leg, Members, Order, Register};
+
+use crate::activation::Cas;
+use crate::engine::{AttachEnd, Held, IdSource, Port};
+use crate::io::{
+    AttachOrder, AttachRecord, Input, LegDown, Output, RegisterError, RegisterId, RemoveWhy,
+};
+use crate::script::Fault;
+use crate::status::{Condition, Event, Refusal, StateName};
+use cas::{CasEnd, CasWait};
+use leg::{Ended, Kind, LegTrack, Probed};
+
+/// Rounds of verify, read and decide in one attach.
+const MAX_ROUNDS: u32 = 5;
+
+/// The register as it was last read.
+#[derive(Clone, Debug)]
+enum Seen {
+    Unreadable,
+    Absent,
+    Value(Box<Register>),
+}
+
+impl Seen {
+    fn value(&self) -> Option<&Register> {
+        match self {
+            Self::Value(register) => Some(register),
+            Self::Unreadable | Self::Absent => None,
+        }
+    }
+}
+
+/// Register and beat object were asked for.
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    register: Option<RegisterId>,
+    beat: bool,
+    until: Duration,
+}
+
+impl Ask {
+    fn is_over(&self, now: Duration) -> bool {
+        (self.register.is_none() && !self.beat) || self.until <= now
+    }
+}
+
+/// What the table said, carried through the request and the writes.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    set: Members,
+    cas: Option<Cas>,
+    /// The row, for the history ring.
+    why: &'static str,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Check {
+        ask: Ask,
+        login_until: [Duration; 2],
+    },
+    /// The keys go to disk before the first fence.
+    SaveKeys {
+        fence: Members,
+    },
+    Fence,
+    /// What is under way on the legs ends first: a late write of ours must not come after a newer one.
+    Drain,
+    ReadLegs,
+    ReadRegister(Ask),
+    /// The place in the order goes to disk before the request, or without the register before the superblocks.
+    SavePlace(Plan),
+    CasWait {
+        plan: Plan,
+        wait: Box<CasWait>,
+    },
+    SbWrite {
+        plan: Plan,
+        durable: Members,
+    },
+    LeaseWait {
+        plan: Plan,
+        until: Duration,
+    },
+    /// A patient attach looks again later.
+    Pause {
+        until: Duration,
+    },
+}
+
+/// One attach.
+#[derive(Clone, Debug)]
+pub(crate) struct Attach {
+    order: AttachOrder,
+    record: AttachRecord,
+    ids: IdSource,
+    legs: [LegTrack; 2],
+    seen: Seen,
+    beat_object: Option<BeatObject>,
+    phase: Phase,
+    started: Duration,
+    rounds: u32,
+    last_fence: Duration,
+    /// Every lease that a superblock named, over all rounds: our own writes must not hide an older one.
+    leases_ms: Vec<u32>,
+    /// The leg that runs alone lost a volatile cache since its recorded boot id.
+    restarted: bool,
+    /// The register after our own won request: a detach releases it.
+    stamped: Option<Box<Register>>,
+    /// A device of an earlier attach would go on: only behind keys of the record (R38).
+    continuing: bool,
+    /// The device is shown by this engine and its requests wait: nobody else tries again for us.
+    patient: bool,
+    /// Where a patient attach begins again.
+    from_check: bool,
+    detaching: bool,
+    /// A record is on its way to the disk.
+    record_open: bool,
+}
+
+impl Attach {
+    /// Begin with an order: read the register, log in to both legs.
+    pub(crate) fn start(now: Duration, order: AttachOrder, port: &mut Port) -> Self {
+        let ids = IdSource::new(order.seed);
+        let continuing = order.shown;
+        let mut attach = Self::new(now, order, ids);
+        attach.continuing = continuing;
+        for leg in Leg::BOTH {
+            port.push(Output::Connect { leg });
+        }
+        attach.enter_check(now, port);
+        attach
+    }
+
+    /// Decide again with the fences held: a leg was lost before the first beat, or a writer that never stamped found the
+    /// register ahead.
+    pub(crate) fn decide_again(now: Duration, held: Held, port: &mut Port) -> Self {
+        let fenced = held.fenced;
+        let mut attach = Self::of_held(now, held, fenced, port);
+        attach.begin_round();
+        let end = attach.advance(now, port);
+        debug_assert!(end.is_none(), "a round ends with an answer, not at once");
+        attach
+    }
+
+    /// No key is left on the last member: attach in place from Check, with a new key, the device held (2.14).
+    pub(crate) fn reattach(now: Duration, held: Held, port: &mut Port) -> Self {
+        let mut attach = Self::of_held(now, held, Members::NONE, port);
+        attach.order.key = attach.ids.key(attach.order.site);
+        attach.continuing = true;
+        attach.from_check = true;
+        attach.enter_check(now, port);
+        attach
+    }
+
+    fn new(now: Duration, order: AttachOrder, ids: IdSource) -> Self {
+        let record = order.record.clone();
+        Self {
+            order,
+            record,
+            ids,
+            legs: Leg::BOTH.map(LegTrack::new),
+            seen: Seen::Unreadable,
+            beat_object: None,
+            phase: Phase::Pause { until: now },
+            started: now,
+            rounds: 0,
+            last_fence: now,
+            leases_ms: Vec::new(),
+            restarted: false,
+            stamped: None,
+            continuing: false,
+            patient: false,
+            from_check: false,
+            detaching: false,
+            record_open: false,
+        }
+    }
+
+    fn of_held(now: Duration, held: Held, fenced: Members, port: &mut Port) -> Self {
+        let Held {
+            order,
+            place: _,
+            ids,
+            connected,
+            fenced: _,
+            shown,
+        } = held;
+        let own = order.key;
+        let mut attach = Self::new(now, order, ids);
+        attach.patient = shown;
+        for leg in Leg::BOTH {
+            let track = &mut attach.legs[leg.index()];
+            let Some(info) = connected[leg.index()] else {
+                continue;
+            };
+            if fenced.contains(leg) {
+                track.info = Some(info);
+                track.probed = Some(Probed {
+                    holder: Some(own),
+                    age: None,
+                });
+                track.fenced = true;
+            } else {
+                track.up(now, info, &attach.order.config, port);
+            }
+        }
+        attach
+    }
+
+    /// For status.
+    pub(crate) fn state(&self) -> StateName {
+        match self.phase {
+            Phase::Check { .. } | Phase::SaveKeys { .. } => StateName::Check,
+            Phase::Fence => StateName::Fence,
+            Phase::Drain
+            | Phase::ReadLegs
+            | Phase::ReadRegister(_)
+            | Phase::SavePlace(_)
+            | Phase::Pause { .. } => StateName::Decide,
+            Phase::CasWait { .. } => StateName::CasWait,
+            Phase::SbWrite { .. } => StateName::SbWrite,
+            Phase::LeaseWait { .. } => StateName::LeaseWait,
+        }
+    }
+
+    /// When [`Input::Tick`] is wanted.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let phase = match &self.phase {
+            Phase::Check { ask, login_until } => {
+                let logins = Leg::BOTH.into_iter().filter(|leg| !self.is_looked_at(*leg));
+                let first = logins.map(|leg| login_until[leg.index()]).min();
+                [first, (!ask.is_over(Duration::ZERO)).then_some(ask.until)]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
+            Phase::ReadRegister(ask) => Some(ask.until),
+            Phase::CasWait { wait, .. } => Some(wait.deadline()),
+            Phase::LeaseWait { until, .. } | Phase::Pause { until } => Some(*until),
+            Phase::SaveKeys { .. }
+            | Phase::Fence
+            | Phase::Drain
+            | Phase::ReadLegs
+            | Phase::SavePlace(_)
+            | Phase::SbWrite { .. } => None,
+        };
+        let legs = self.legs.iter().filter_map(LegTrack::deadline);
+        phase.into_iter().chain(legs).chain(self.budget()).min()
+    }
+
+    fn budget(&self) -> Option<Duration> {
+        (!self.patient).then(|| self.started + self.order.config.attach_timeout)
+    }
+
+    /// Take one input; the end, if it was the last.
+    pub(crate) fn handle(
+        &mut self,
+        now: Duration,
+        input: &Input,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        let ended = match input {
+            Input::LegUp { leg, info } => {
+                self.legs[leg.index()].up(now, *info, &self.order.config, port);
+                None
+            }
+            Input::LegDown { leg, why } => self.leg_down(now, *leg, *why, port),
+            Input::LegDone { leg, cmd, result } => {
+                let config = &self.order.config;
+                let track = &mut self.legs[leg.index()];
+                let ended = track.handle_done(now, *cmd, result.clone(), config, port);
+                ended.and_then(|ended| self.script_ended(now, *leg, ended, port))
+            }
+            Input::RegisterRead { id, result } => self.register_read(now, *id, result, port),
+            Input::RegisterCas { id, result } => {
+                let Phase::CasWait { wait, .. } = &mut self.phase else {
+                    return None;
+                };
+                let end = wait.handle_cas(now, *id, *result, &self.order.config, port);
+                end.and_then(|end| self.cas_ended(now, end, port))
+            }
+            Input::RecordSaved => self.record_saved(now, port),
+            Input::BeatObject { result } => {
+                self.beat_read(*result);
+                None
+            }
+            Input::Detach => {
+                self.detaching = true;
+                None
+            }
+            Input::Tick => self.time(now, port),
+            Input::Attach(_)
+            | Input::DropLeg(_)
+            | Input::Expand { .. }
+            | Input::SetFormat { .. }
+            | Input::Guest { .. } => None,
+        };
+        ended.or_else(|| self.advance(now, port))
+    }
+
+    fn leg_down(
+        &mut self,
+        now: Duration,
+        leg: Leg,
+        why: LegDown,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        let track = &mut self.legs[leg.index()];
+        // Failed logins are repeated by the shell; the answer to our own `Disconnect` is no news.
+        let was_up = track.info.is_some();
+        let kind = track.down();
+        if !was_up || why == LegDown::Closed {
+            return None;
+        }
+        match kind {
+            Some(kind) => self.script_failed(now, leg, kind, Fault::Leg, port),
+            None => {
+                self.leg_lost(leg);
+                None
+            }
+        }
+    }
+
+    fn script_ended(
+        &mut self,
+        now: Duration,
+        leg: Leg,
+        ended: Ended,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        match ended {
+            Ended::Probed => self.relogged_in(now, leg, port),
+            Ended::Fenced => self.last_fence = now,
+            Ended::Read(head) => {
+                self.legs[leg.index()].head = Some(head);
+                return self.head_read(now, leg, port);
+            }
+            Ended::Written => {
+                if let Phase::SbWrite { durable, .. } = &mut self.phase {
+                    *durable = durable.with(leg);
+                }
+            }
+            Ended::Failed(kind, fault) => return self.script_failed(now, leg, kind, fault, port),
+        }
+        None
+    }
+
+    fn script_failed(
+        &mut self,
+        now: Duration,
+        leg: Leg,
+        kind: Kind,
+        fault: Fault,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        let serving_soon = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
+        if fault == Fault::Taken && serving_soon {
+            // R16: after the decision a conflict on a member means that another one took over.
+            return Some(self.superseded(port));
+        }
+        let of_pair = self.set() == Members::BOTH;
+        let track = &mut self.legs[leg.index()];
+        match (kind, fault) {
+            (_, Fault::Taken) => track.given_up = true,
+            // It may be fenced once more: nobody has it.
+            (_, Fault::Unreserved) => track.fenced = false,
+            // A member that cannot be written is no member; it stays out of this attach.
+            (Kind::Write, Fault::Leg) if of_pair => track.given_up = true,
+            (_, Fault::Leg) if track.info.is_some() => track.reset(port),
+            (_, Fault::Leg) => {}
+        }
+        self.leg_lost(leg);
+        None
+    }
+
+    /// A leg that counted is gone. Before the decision it is Away in this round; a set of two goes on with the other leg; a
+    /// set of one waits for it. While the request is open its outcome comes first.
+    fn leg_lost(&mut self, leg: Leg) {
+        self.legs[leg.index()].head = None;
+        if let Phase::SbWrite { plan, .. } | Phase::LeaseWait { plan, .. } = &self.phase
+            && plan.set == Members::BOTH
+        {
+            self.begin_round();
+        }
+    }
+
+    fn set(&self) -> Members {
+        match &self.phase {
+            Phase::SavePlace(plan)
+            | Phase::CasWait { plan, .. }
+            | Phase::SbWrite { plan, .. }
+            | Phase::LeaseWait { plan, .. } => plan.set,
+            Phase::Check { .. }
+            | Phase::SaveKeys { .. }
+            | Phase::Fence
+            | Phase::Drain
+            | Phase::ReadLegs
+            | Phase::ReadRegister(_)
+            | Phase::Pause { .. } => Members::NONE,
+        }
+    }
+
+    fn register_read(
+        &mut self,
+        now: Duration,
+        id: RegisterId,
+        result: &Result<Option<Box<Register>>, RegisterError>,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
+        let seen = || match result {
+            Ok(Some(register)) => Seen::Value(register.clone()),
+            Ok(None) => Seen::Absent,
+            Err(RegisterError::Unreachable | RegisterError::Corrupt) => Seen::Unreadable,
+        };
+        match &mut self.phase {
+            Phase::Check { ask, .. } | Phase::ReadRegister(ask) if ask.register == Some(id) => {
+                ask.register = None;
+                self.seen = seen();
+                None
+            }
+            Phase::CasWait { wait, .. } => {
+                let config = &self.order.config;
+                let end = wait.handle_read(now, id, result, &mut self.ids, config, port);
+                end.and_then(|end| self.cas_ended(now, end, port))
+            }
+            Phase::Check { .. }
+            | Phase::SaveKeys { .. }
+            | Phase::Fence
+            | Phase::Drain
+            | Phase::ReadLegs
+            | Phase::ReadRegister(_)
+            | Phase::SavePlace(_)
+            | Phase::SbWrite { .. }
+            | Phase::LeaseWait { .. }
+            | Phase::Pause { .. } => None,
+        }
+    }
+
+    fn beat_read(&mut self, result: Result<Option<BeatObject>, RegisterError>) {
+        if let Ok(Some(beat)) = result {
+            // The object only grows, so the highest answer is the newest one.
+            self.beat_object = self.beat_object.max(Some(beat));
+        }
+        if let Phase::Check { ask, .. } | Phase::ReadRegister(ask) = &mut self.phase {
+            ask.beat = false;
+        }
+    }
+
+    fn ask(&mut self, now: Duration, port: &mut Port) -> Ask {
+        self.seen = Seen::Unreadable;
+        port.push(Output::ReadBeat);
+        Ask {
+            register: Some(port.read_register()),
+            beat: true,
+            until: now + self.order.config.register_timeout,
+        }
+    }
+
+    fn time(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+        for leg in Leg::BOTH {
+            let ended = self.legs[leg.index()].handle_time(now, &self.order.config, port);
+            if let Some(Ended::Failed(kind, fault)) = ended
+                && let Some(end) = self.script_failed(now, leg, kind, fault, port)
+            {
+                return Some(end);
+            }
+        }
+        match &mut self.phase {
+            Phase::CasWait { wait, .. } => wait.handle_time(now, &self.order.config, port),
+            Phase::Pause { until } if *until <= now => {
+                self.rounds = 0;
+                if self.from_check {
+                    self.enter_check(now, port);
+                } else {
+                    self.begin_round();
+                }
+            }
+            Phase::Pause { .. }
+            | Phase::Check { .. }
+            | Phase::SaveKeys { .. }
+            | Phase::Fence
+            | Phase::Drain
+            | Phase::ReadLegs
+            | Phase::ReadRegister(_)
+            | Phase::SavePlace(_)
+            | Phase::SbWrite { .. }
+            | Phase::LeaseWait { .. } => {}
+        }
+        if self.budget().is_some_and(|until| until <= now) {
+            let waits_for_leg =
+                matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
+            let why = if waits_for_leg {
+                Refusal::WaitMember
+            } else {
+                Refusal::TimedOut
+            };
+            return self.refuse(now, why, port);
+        }
+        None
+    }
+
+    /// Go on as far as what is known allows.
+    fn advance(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+        // Each turn leaves its phase, and rounds are bounded.
+        while self.is_due(now) {
+            if let Some(end) = self.turn(now, port) {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// Has the phase all it waited for?
+    fn is_due(&self, now: Duration) -> bool {
+        let idle = || self.legs.iter().all(LegTrack::is_idle);
+        match &self.phase {
+            // A request under way has an outcome first, and what it stamped is released.
+            Phase::CasWait { .. } => false,
+            _ if self.detaching => true,
+            Phase::Check { ask, login_until } => self.check_is_over(now, ask, login_until),
+            Phase::Fence | Phase::Drain | Phase::ReadLegs => idle(),
+            Phase::ReadRegister(ask) => ask.is_over(now),
+            Phase::SbWrite { plan, durable } => *durable == plan.set,
+            Phase::LeaseWait { plan, until } => {
+                *until <= now && !self.record_open && self.all_held(plan.set)
+            }
+            Phase::SaveKeys { .. } | Phase::SavePlace(_) | Phase::Pause { .. } => false,
+        }
+    }
+
+    fn turn(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+        if self.detaching {
+            return Some(self.detached(port));
+        }
+        match &self.phase {
+            Phase::Check { .. } => return self.check(now, port),
+            Phase::Fence => self.begin_round(),
+            Phase::Drain if self.rounds > MAX_ROUNDS => {
+                return self.refuse(now, Refusal::TimedOut, port);
+            }
+            Phase::Drain => self.read_legs(now, port),
+            Phase::ReadLegs => {
+                let ask = self.ask(now, port);
+                self.phase = Phase::ReadRegister(ask);
+            }
+            Phase::ReadRegister(_) => return self.choose(now, port),
+            Phase::SbWrite { plan, .. } => {
+                let plan = *plan;
+                self.enter_lease(now, plan, port);
+            }
+            Phase::LeaseWait { plan, .. } => {
+                let plan = *plan;
+                return Some(self.serve(plan, port));
+            }
+            Phase::SaveKeys { .. }
+            | Phase::SavePlace(_)
+            | Phase::CasWait { .. }
+            | Phase::Pause { .. } => {}
+        }
+        None
+    }
+
+    /// From step 3 of the attach: verify the fences and read. Legs that are back take part.
+    fn begin_round(&mut self) {
+        self.rounds += 1;
+        self.phase = Phase::Drain;
+    }
+
+    fn read_legs(&mut self, now: Duration, port: &mut Port) {
+        self.phase = Phase::ReadLegs;
+        for track in &mut self.legs {
+            track.head = None;
+            if let (Some(info), true, false) = (track.info, track.fenced, track.given_up) {
+                let (key, volume) = (self.order.key, self.order.volume);
+                track.read(now, key, volume, info, &self.order.config, port);
+            }
+        }
+    }
+
+    fn all_held(&self, set: Members) -> bool {
+        set.iter().all(|leg| {
+            let track = &self.legs[leg.index()];
+            track.is_held() && track.is_idle()
+        })
+    }
+
+    fn save_record(&mut self, port: &mut Port) {
+        self.record_open = true;
+        port.push(Output::SaveRecord(self.record.clone()));
+    }
+
+    fn record_saved(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+        self.record_open = false;
+        match &self.phase {
+            Phase::SaveKeys { fence } => {
+                let fence = *fence;
+                self.enter_fence(now, fence, port);
+                None
+            }
+            Phase::SavePlace(plan) => {
+                let plan = *plan;
+                self.carry_out(now, plan, port)
+            }
+            Phase::Check { .. }
+            | Phase::Fence
+            | Phase::Drain
+            | Phase::ReadLegs
+            | Phase::ReadRegister(_)
+            | Phase::CasWait { .. }
+            | Phase::SbWrite { .. }
+            | Phase::LeaseWait { .. }
+            | Phase::Pause { .. } => None,
+        }
+    }
+
+    fn cas_ended(&mut self, now: Duration, end: CasEnd, port: &mut Port) -> Option<AttachEnd> {
+        let Phase::CasWait { plan, .. } = &self.phase else {
+            return None;
+        };
+        let plan = *plan;
+        match end {
+            CasEnd::Won(register) => {
+                port.event(Event::Membership {
+                    epoch: register.epoch,
+                    members: register.members,
+                });
+                self.stamped = Some(register.clone());
+                self.seen = Seen::Value(register);
+                if self.all_held(plan.set) && !self.detaching {
+                    self.enter_settle(now, plan, port);
+                } else {
+                    self.begin_round();
+                }
+            }
+            CasEnd::Lost => self.begin_round(),
+        }
+        None
+    }
+
+    /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.
+    fn refuse(&mut self, now: Duration, why: Refusal, port: &mut Port) -> Option<AttachEnd> {
+        if why == Refusal::WitnessBehind {
+            port.event(Event::Raised(Condition::WitnessRolledBack));
+        }
+        let for_good = matches!(
+            why,
+            Refusal::NotActive | Refusal::OrderStale | Refusal::Deleted | Refusal::NotContinued
+        );
+        if why == Refusal::OrderStale && !self.record.stale {
+            self.record.stale = true;
+            self.save_record(port);
+        }
+        if self.patient {
+            if for_good {
+                return Some(self.superseded(port));
+            }
+            self.phase = Phase::Pause {
+                until: now + self.order.config.refused_poll,
+            };
+            return None;
+        }
+        if self.continuing && matches!(why, Refusal::OrderStale | Refusal::NotContinued) {
+            port.push(Output::RemoveDevice {
+                why: RemoveWhy::NotContinued,
+            });
+        } else if self.continuing && why == Refusal::Deleted {
+            port.push(Output::RemoveDevice {
+                why: RemoveWhy::Deleted,
+            });
+        }
+        self.log_out(port);
+        Some(AttachEnd::Refused(why))
+    }
+
+    /// A device that the engine itself shows is removed by the engine.
+    fn superseded(&mut self, port: &mut Port) -> AttachEnd {
+        if self.continuing && !self.patient {
+            port.push(Output::RemoveDevice {
+                why: RemoveWhy::Superseded,
+            });
+        }
+        self.log_out(port);
+        AttachEnd::Superseded
+    }
+
+    fn detached(&mut self, port: &mut Port) -> AttachEnd {
+        self.log_out(port);
+        AttachEnd::Off {
+            release: self.stamped.take(),
+        }
+    }
+
+    fn log_out(&mut self, port: &mut Port) {
+        for leg in Leg::BOTH {
+            self.legs[leg.index()].down();
+            port.push(Output::Disconnect { leg });
+        }
+    }
+
+    fn place(&self) -> Order {
+        Order {
+            n: self.record.n.unwrap_or(0),
+            uid: self.record.uid,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{BackendError, boot_id};
-use crate::reactor::Descriptor;
+use crate::reactor::{Descriptor, boottime};
 
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272u32 as libc::Ioctl;
 
@@ -126,11 +127,22 @@ impl Backing {
     }
 }
 
+/// The kernel lets go of a file a moment after the last operation on it was reported; that moment is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), BackendError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(BackendError::Locked(path.into())),
-        Err(TryLockError::Error(source)) => Err(BackendError::io("lock", path)(source)),
+    let end = boottime() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if boottime() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => return Err(BackendError::Locked(path.into())),
+            Err(TryLockError::Error(source)) => {
+                return Err(BackendError::io("lock", path)(source));
+            }
+        }
     }
 }
 

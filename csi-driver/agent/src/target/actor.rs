@@ -150,9 +150,9 @@ pub(super) struct TargetActor {
     dirty: Vec<Place>,
     /// Sessions whose next command waits for room.
     stalled: Vec<Place>,
-    /// Who waits for the end.
-    leaving: Vec<SyncSender<()>>,
     stats: TargetStats,
+    /// Who waits for the end: they see it when these are dropped, and that is after the stores are (fields drop in this order).
+    leaving: Vec<SyncSender<()>>,
 }
 
 impl TargetActor {
@@ -706,9 +706,6 @@ impl Actor for TargetActor {
             self.settle_connection(cx, place);
         }
         if !self.leaving.is_empty() && self.connections.is_empty() && self.units.is_idle() {
-            for done in self.leaving.drain(..) {
-                let _ = done.send(());
-            }
             cx.finish();
         }
     }

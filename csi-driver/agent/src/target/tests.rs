@@ -39,7 +39,11 @@ impl Site {
         let mut config = ServerConfig::new(vec![portal.clone(), portal]);
         change(&mut config);
         let server = Server::start(config, threads.clone()).expect("starts");
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), threads, server }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            threads,
+            server,
+        }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -107,7 +111,10 @@ fn what_one_session_writes_another_reads_after_a_restart() {
     assert!(folder.path().exists());
     let stats = site.server.stats(IQN).expect("answers");
     assert_eq!((stats.logins, stats.sessions.len()), (1, 1));
-    assert_eq!((stats.luns[0].reads, stats.luns[0].read_bytes), (1, 1 << 20));
+    assert_eq!(
+        (stats.luns[0].reads, stats.luns[0].read_bytes),
+        (1, 1 << 20)
+    );
 }
 
 #[test]
@@ -141,7 +148,10 @@ fn the_same_port_logging_in_again_ends_its_old_session_and_keeps_the_others() {
     assert_eq!(new.read(0, 8).status, Status::Good);
     assert_eq!(other.read(0, 8).status, Status::Good);
     let stats = site.server.stats(IQN).expect("answers");
-    assert_eq!((stats.logins, stats.reinstated, stats.sessions.len()), (3, 1, 2));
+    assert_eq!(
+        (stats.logins, stats.reinstated, stats.sessions.len()),
+        (3, 1, 2)
+    );
 }
 
 #[test]
@@ -158,10 +168,16 @@ fn a_store_is_served_once_and_free_after_removal() {
     site.server.remove_export(IQN).expect("removed");
     assert!(client.is_closed_soon());
     open(&site.path()).expect("free");
-    assert!(matches!(site.server.stats(IQN), Err(ServerError::NoTarget(_))));
+    assert!(matches!(
+        site.server.stats(IQN),
+        Err(ServerError::NoTarget(_))
+    ));
     assert_eq!(
         Client::login(site.address(), IQN, 1).err(),
-        Some(DropReason::LoginRefused { class: 2, detail: 3 })
+        Some(DropReason::LoginRefused {
+            class: 2,
+            detail: 3
+        })
     );
 }
 
@@ -187,10 +203,19 @@ fn task_management_is_answered_and_unknown_luns_say_so() {
     site.export(IQN).expect("added");
     let mut client = site.login(1);
     client.settle_attentions();
-    assert_eq!(client.manage(0, TaskFunction::LunReset), TaskResponse::Complete);
-    assert_eq!(client.manage(7, TaskFunction::LunReset), TaskResponse::LunNotFound);
+    assert_eq!(
+        client.manage(0, TaskFunction::LunReset),
+        TaskResponse::Complete
+    );
+    assert_eq!(
+        client.manage(7, TaskFunction::LunReset),
+        TaskResponse::LunNotFound
+    );
     let outcome = client.on_lun(7, &[0; 6], 0);
-    assert_eq!(outcome.sense.map(|sense| sense.key), Some(SenseKey::IllegalRequest));
+    assert_eq!(
+        outcome.sense.map(|sense| sense.key),
+        Some(SenseKey::IllegalRequest)
+    );
 }
 
 #[test]
@@ -208,9 +233,15 @@ fn a_grown_store_is_announced() {
         .expect("grown");
     site.server.set_size(IQN, 0, 8 * MIB).expect("known");
     let attention = client.on_lun(0, &[0; 6], 0);
-    assert_eq!(attention.sense.map(|sense| sense.key), Some(SenseKey::UnitAttention));
+    assert_eq!(
+        attention.sense.map(|sense| sense.key),
+        Some(SenseKey::UnitAttention)
+    );
     assert_eq!(client.last_block(), 16383);
-    assert!(matches!(site.server.set_size(IQN, 9, MIB), Err(ServerError::NoLun(_, 9))));
+    assert!(matches!(
+        site.server.set_size(IQN, 9, MIB),
+        Err(ServerError::NoLun(_, 9))
+    ));
 }
 
 #[test]
@@ -218,11 +249,24 @@ fn discovery_lists_every_target_with_every_portal() {
     let site = Site::new();
     site.export(IQN).expect("added");
     let other = "iqn.2026-01.io.twinsite:other";
-    site.server.add_export(export(other, &site.folder.path().join("other"))).expect("added");
-    let portals: Vec<String> = site.server.addresses().iter().map(ToString::to_string).collect();
+    site.server
+        .add_export(export(other, &site.folder.path().join("other")))
+        .expect("added");
+    let portals: Vec<String> = site
+        .server
+        .addresses()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let mut found = Client::discover(site.address());
     found.sort();
-    assert_eq!(found, [(other.to_owned(), portals.clone()), (IQN.to_owned(), portals)]);
+    assert_eq!(
+        found,
+        [
+            (other.to_owned(), portals.clone()),
+            (IQN.to_owned(), portals)
+        ]
+    );
 }
 
 #[test]
@@ -258,8 +302,14 @@ fn a_drain_asks_initiators_to_go() {
     client.logout_when_asked();
     let started = Instant::now();
     shutdown.join().expect("ends");
-    assert!(started.elapsed() < PATIENCE, "nobody is waited for who has gone");
-    assert!(TcpStream::connect(site.address()).is_err(), "no new connections");
+    assert!(
+        started.elapsed() < PATIENCE,
+        "nobody is waited for who has gone"
+    );
+    assert!(
+        TcpStream::connect(site.address()).is_err(),
+        "no new connections"
+    );
 }
 
 #[cfg(feature = "test-hooks")]
@@ -275,7 +325,10 @@ mod hooks {
         site.export(IQN).expect("added");
         let mut old = site.login(1);
         old.settle_attentions();
-        let slow = Faults { service_time: Duration::from_millis(300), ..Faults::default() };
+        let slow = Faults {
+            service_time: Duration::from_millis(300),
+            ..Faults::default()
+        };
         site.server.set_faults(IQN, 0, slow).expect("set");
         let started = Instant::now();
         old.start_write(0, Bytes::from(vec![1; 4096]));
@@ -283,10 +336,20 @@ mod hooks {
         std::thread::sleep(Duration::from_millis(50));
         drop(old);
         let mut new = site.login(1);
-        assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
-        site.server.set_faults(IQN, 0, Faults::default()).expect("set");
+        assert!(
+            started.elapsed() >= Duration::from_millis(300),
+            "{:?}",
+            started.elapsed()
+        );
+        site.server
+            .set_faults(IQN, 0, Faults::default())
+            .expect("set");
         new.settle_attentions();
-        assert_eq!(new.read(0, 8).data_in.concat(), vec![1; 4096], "it was not undone either");
+        assert_eq!(
+            new.read(0, 8).data_in.concat(),
+            vec![1; 4096],
+            "it was not undone either"
+        );
     }
 
     #[test]
@@ -301,11 +364,20 @@ mod hooks {
             on: FaultOn::Reads,
             effect: Effect::Fail(StoreError::Medium),
         };
-        let faults = Faults { ranges: vec![range], ..Faults::default() };
+        let faults = Faults {
+            ranges: vec![range],
+            ..Faults::default()
+        };
         site.server.set_faults(IQN, 0, faults).expect("set");
         assert_eq!(client.read(0, 8).status, Status::Good);
         let broken = client.read(8, 8);
-        assert_eq!(broken.sense.map(|sense| sense.key), Some(SenseKey::MediumError));
-        assert_eq!(site.server.stats(IQN).expect("answers").luns[0].store_errors, 1);
+        assert_eq!(
+            broken.sense.map(|sense| sense.key),
+            Some(SenseKey::MediumError)
+        );
+        assert_eq!(
+            site.server.stats(IQN).expect("answers").luns[0].store_errors,
+            1
+        );
     }
 }

@@ -6,9 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use twinsite_iscsi::scsi::{
-    Attribute, Cdb, Lun, ScsiOutcome, Status, TaskFunction, TaskResponse,
-};
+use twinsite_iscsi::scsi::{Attribute, Cdb, Lun, ScsiOutcome, Status, TaskFunction, TaskResponse};
 use twinsite_iscsi::session::{
     Command, DataDir, DropReason, Initiator, InitiatorConfig, InitiatorEvent, InitiatorLimits,
     Offer, SessionKind, TaskManagement,
@@ -56,7 +54,10 @@ impl Client {
     pub(super) fn login(address: SocketAddr, iqn: &str, isid: u8) -> Result<Self, DropReason> {
         let mut client = Self::connect(address, SessionKind::Normal { target: iqn.into() }, isid);
         let event = client.wait_for(|event| {
-            matches!(event, InitiatorEvent::LoggedIn { .. } | InitiatorEvent::Dropped(_))
+            matches!(
+                event,
+                InitiatorEvent::LoggedIn { .. } | InitiatorEvent::Dropped(_)
+            )
         });
         match event {
             InitiatorEvent::Dropped(reason) => Err(reason),
@@ -68,7 +69,9 @@ impl Client {
         let mut client = Self::connect(address, SessionKind::Discovery, 9);
         client.session.discover(client.started.elapsed());
         let event = client.wait_for(|event| matches!(event, InitiatorEvent::Discovered(_)));
-        let InitiatorEvent::Discovered(targets) = event else { unreachable!("waited for it") };
+        let InitiatorEvent::Discovered(targets) = event else {
+            unreachable!("waited for it")
+        };
         let portals = |target: twinsite_iscsi::session::DiscoveredTarget| {
             let addresses = target.portals.into_iter().map(|portal| portal.address);
             (target.name, addresses.collect())
@@ -86,14 +89,18 @@ impl Client {
 
     fn turn(&mut self) {
         self.send();
-        self.socket.set_read_timeout(Some(Duration::from_millis(20))).expect("set");
+        self.socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .expect("set");
         let mut buffer = vec![0; 256 << 10];
         match self.socket.read(&mut buffer) {
             Ok(0) => self.closed = true,
             Ok(count) => {
                 buffer.truncate(count);
                 let now = self.started.elapsed();
-                self.session.handle_bytes(now, buffer.into()).expect("the target keeps to the protocol");
+                self.session
+                    .handle_bytes(now, buffer.into())
+                    .expect("the target keeps to the protocol");
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.closed = true,
@@ -117,7 +124,11 @@ impl Client {
             if let Some(found) = ready(self) {
                 return found;
             }
-            assert!(start.elapsed() < PATIENCE, "waited too long; so far: {:?}", self.others);
+            assert!(
+                start.elapsed() < PATIENCE,
+                "waited too long; so far: {:?}",
+                self.others
+            );
             self.turn();
         }
     }
@@ -138,7 +149,9 @@ impl Client {
             data,
             attr: Attribute::Simple,
         };
-        self.session.submit(self.started.elapsed(), tag, command).expect("there is room");
+        self.session
+            .submit(self.started.elapsed(), tag, command)
+            .expect("there is room");
         tag
     }
 
@@ -148,7 +161,11 @@ impl Client {
 
     /// A command that reads at most `length` bytes.
     pub(super) fn on_lun(&mut self, lun: u16, cdb: &[u8], length: u32) -> ScsiOutcome {
-        let data = if length == 0 { DataDir::None } else { DataDir::In(length) };
+        let data = if length == 0 {
+            DataDir::None
+        } else {
+            DataDir::In(length)
+        };
         let tag = self.submit(lun, cdb, data);
         self.wait(tag)
     }
@@ -211,8 +228,12 @@ impl Client {
     pub(super) fn manage(&mut self, lun: u16, function: TaskFunction) -> TaskResponse {
         let tag = self.next_tag;
         self.next_tag += 1;
-        let request = TaskManagement { lun: Lun::from_number(lun), function };
-        self.session.submit_task_management(self.started.elapsed(), tag, request);
+        let request = TaskManagement {
+            lun: Lun::from_number(lun),
+            function,
+        };
+        self.session
+            .submit_task_management(self.started.elapsed(), tag, request);
         self.until(|client| client.managed.remove(&tag))
     }
 

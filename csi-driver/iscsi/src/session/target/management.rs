@@ -6,7 +6,7 @@
 use super::TargetEvent;
 use super::full::{Full, Outbox};
 use super::tasks::State;
-use crate::scsi::{TaskFunction, TaskResponse};
+use crate::scsi::{Lun, TaskFunction, TaskResponse};
 use crate::serial::before;
 use crate::wire::frame::Pdu;
 use crate::wire::task_management::{
@@ -94,6 +94,16 @@ impl Full {
             for slot in undelivered {
                 self.drop_undelivered(slot, out);
             }
+        }
+    }
+
+    /// The LUN was reset from another nexus: tasks whose data are not whole end without an answer.
+    pub(super) fn abort_gathering(&mut self, lun: Lun, out: &mut Outbox) {
+        let concerned = self
+            .tasks
+            .matching(|task| task.lun == lun && matches!(task.state, State::Gathering(_)));
+        for slot in concerned {
+            self.drop_undelivered(slot, out);
         }
     }
 

@@ -301,8 +301,9 @@ impl TargetSession {
     /// Drops the tasks for this LUN whose write data is not yet whole, without an answer: `UnitOutput::AbortGathering`
     /// (the LUN was reset from another nexus).
     pub fn abort_gathering(&mut self, lun: Lun) {
-        let _ = lun;
-        todo!()
+        if let Phase::Full(full) = &mut self.phase {
+            full.abort_gathering(lun, &mut self.out);
+        }
     }
 
     pub fn respond_task_management(&mut self, request: u64, response: TaskResponse) {

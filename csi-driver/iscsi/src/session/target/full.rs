@@ -137,11 +137,6 @@ impl Full {
         stat_sn
     }
 
-    /// The StatSN of a PDU that does not.
-    pub(super) fn stat_sn(&self) -> u32 {
-        self.stat_sn
-    }
-
     pub(super) fn next_ttt(&mut self) -> u32 {
         self.next_ttt = self.next_ttt.wrapping_add(1);
         if self.next_ttt == NO_TAG {

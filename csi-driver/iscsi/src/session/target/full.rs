@@ -429,12 +429,9 @@ impl Full {
                 return None;
             }
         };
-        let state = match self.first_data(command, expected, pdu) {
-            Ok(state) => state,
-            Err(_) => {
-                self.refuse(command, unexpected_data(), out);
-                return None;
-            }
+        let Ok(state) = self.first_data(command, expected, pdu) else {
+            self.refuse(command, unexpected_data(), out);
+            return None;
         };
         let slot = self.tasks.insert(|id| Task {
             id,

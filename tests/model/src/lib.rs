@@ -1,0 +1,12 @@
+//! The mirror protocol as checked models.
+//!
+//! Each model is a finite transition system explored breadth first (`search`). With all rules on no violation exists within
+//! the stated bounds; with one rule switched off (a flag) the search returns a shortest counterexample, and each of these
+//! pairs is a regression test: a checker that cannot fail is worth nothing.
+//!
+//! - `ordering`: who may write, in what order: fences, compare-and-swap as a message, shrink, rejoin, takeover.
+//! - `table`: what the models hand to the activation decision.
+
+pub mod ordering;
+pub mod search;
+pub mod table;

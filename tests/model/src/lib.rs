@@ -8,5 +8,6 @@
 //! - `table`: what the models hand to the activation decision.
 
 pub mod ordering;
+pub mod regions;
 pub mod search;
 pub mod table;

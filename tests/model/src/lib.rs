@@ -7,6 +7,8 @@
 //! - `ordering`: who may write, in what order: fences, compare-and-swap as a message, shrink, rejoin, takeover.
 //! - `table`: what the models hand to the activation decision.
 
+pub mod catalogue;
+pub mod lifecycle;
 pub mod ordering;
 pub mod regions;
 pub mod search;

@@ -23,7 +23,7 @@ mod settle;
 pub mod state;
 
 use crate::search::{Model, Step};
-use crate::table::{Leg, Reg};
+use crate::table::{Leg, Reg, Sb};
 use config::Config;
 use rules::{Mistake, Mistakes};
 use state::{LegState, Phase, Register, Request, State, WRITERS, Writer, legs_where};
@@ -62,14 +62,7 @@ impl Ordering {
 
     fn view(&self, s: &State, x: usize) -> Leg {
         let l = &s.legs[x];
-        Leg::Sb {
-            role: l.role,
-            epoch: l.epoch,
-            gen_ok: true,
-            members: l.members,
-            site: l.site,
-            seq: l.seq,
-        }
+        Leg::Sb(Sb::of(l.role, l.epoch, l.members, l.site, l.seq))
     }
 
     fn register_seen(&self, s: &State, i: usize) -> Reg {

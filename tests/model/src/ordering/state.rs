@@ -231,6 +231,7 @@ impl State {
             site: r.site,
             seq: r.seq,
             landed: 0,
+            granted: [None; 2],
             history: r.history,
         }
     }

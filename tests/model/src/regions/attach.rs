@@ -5,12 +5,14 @@ use super::rules::Mistake;
 use super::settle::ALARMED;
 use super::state::{Leg, Phase, REGIONS, State, Writer};
 use super::{Next, Regions};
-use crate::table::{self, Act, Live, Reg, Role};
+use crate::table::{self, Act, Live, Reg, Role, Sb};
 
 impl Regions {
     pub(super) fn begin(&self, s: &State, out: &mut Next) {
         let behind = if self.volatile() && s.union_bits() != 0 && s.away == 0 {
-            (0..2).filter(|&x| s.legs[x].boot != s.legs[x].recorded_boot).fold(0, |m, x| m | 1u8 << x)
+            (0..2)
+                .filter(|&x| s.legs[x].boot != s.legs[x].recorded_boot)
+                .fold(0, |m, x| m | 1u8 << x)
         } else {
             0
         };
@@ -21,14 +23,20 @@ impl Regions {
                 site: local,
                 seq: 1,
                 landed: 0,
+                granted: [None; 2],
                 history: s.register.history,
             };
             let (a, b) = (self.view(s, 0), self.view(s, 1));
             let refused = |x: usize| s.reach(x) && self.below_beat_object(s, x);
             if (refused(0) || refused(1)) && !s.rolled_back {
-                Self::to(out, s, "leg refused as Damaged", (local, 0), |t| t.fault = REFUSED_WITHOUT_CAUSE);
+                Self::to(out, s, "leg refused as Damaged", (local, 0), |t| {
+                    t.fault = REFUSED_WITHOUT_CAUSE
+                });
             }
-            let Act::Run { set, cas } = table::decide(local, false, Reg::Live(live), a, b, behind) else { continue };
+            let Act::Run { set, cas } = table::decide(local, false, Reg::Live(live), a, b, behind)
+            else {
+                continue;
+            };
             if s.register.epoch >= 7 {
                 continue;
             }
@@ -60,12 +68,14 @@ impl Regions {
             return table::Leg::Bad;
         }
         let l = &s.legs[x];
-        table::Leg::Sb { role: l.role, epoch: l.epoch, gen_ok: true, members: l.members, site: 0, seq: 1 }
+        table::Leg::Sb(Sb::of(l.role, l.epoch, l.members, 0, 1))
     }
 
     /// Row L5: a leg that R names and whose beat is behind the beat object.
     fn below_beat_object(&self, s: &State, x: usize) -> bool {
-        s.register.members >> x & 1 == 1 && s.legs[x].epoch == s.register.epoch && self.rolled_back_by_object(s, x)
+        s.register.members >> x & 1 == 1
+            && s.legs[x].epoch == s.register.epoch
+            && self.rolled_back_by_object(s, x)
     }
 
     /// The object is written when a beat is on every member, so even one below proves a rollback (`beat_object_slack`).
@@ -81,7 +91,13 @@ impl Regions {
         let w = &s.writer;
         for x in (0..2usize).filter(|&x| w.todo >> x & 1 == 1) {
             if !s.up(x) {
-                Self::to(out, s, "member lost in attach, decides again", (x as u8, 0), |t| t.writer = Writer::default());
+                Self::to(
+                    out,
+                    s,
+                    "member lost in attach, decides again",
+                    (x as u8, 0),
+                    |t| t.writer = Writer::default(),
+                );
                 continue;
             }
             Self::to(out, s, "attach: superblock on leg", (x as u8, w.set), |t| {
@@ -116,14 +132,20 @@ impl Regions {
         if other_damaged && !self.made(Mistake::DamagedDelta) {
             (l.base, l.base_number) = (0, None);
         } else if !alone {
-            let last_pair = (0..s.register.epoch).rev().find(|&e| s.register.history[usize::from(e)] == 3);
+            let last_pair = (0..s.register.epoch)
+                .rev()
+                .find(|&e| s.register.history[usize::from(e)] == 3);
             self.new_base(l, last_pair.unwrap_or(0));
         }
     }
 
     pub(super) fn new_base(&self, l: &mut Leg, epoch: u8) {
         if l.base == 0 || l.base_number.is_none() {
-            let below = if self.made(Mistake::BaseTwoBelow) { 2 } else { 1 };
+            let below = if self.made(Mistake::BaseTwoBelow) {
+                2
+            } else {
+                1
+            };
             (l.base, l.base_number) = (epoch, Some(l.number.saturating_sub(below)));
         }
     }
@@ -170,7 +192,11 @@ impl Regions {
             2 => Some(0),
             _ => None,
         };
-        let direction = if self.made(Mistake::FreeDirection) { None } else { by_beat.or(by_number) };
+        let direction = if self.made(Mistake::FreeDirection) {
+            None
+        } else {
+            by_beat.or(by_number)
+        };
         w.source = by_boot.or(direction).unwrap_or(w.local);
         w.pending = s.legs[usize::from(w.source)].bits;
     }
@@ -180,19 +206,31 @@ impl Regions {
         let w = &s.writer;
         let [a, b] = &s.legs;
         if !s.up(0) || !s.up(1) {
-            Self::to(out, s, "member lost in attach, decides again", (0, 0), |t| t.writer = Writer::default());
+            Self::to(
+                out,
+                s,
+                "member lost in attach, decides again",
+                (0, 0),
+                |t| t.writer = Writer::default(),
+            );
             return;
         }
         let union = s.union_bits();
         let number = a.number.max(b.number);
         for x in (0..2usize).filter(|&x| w.todo >> x & 1 == 1 && !self.made(Mistake::NoEqualise)) {
-            Self::to(out, s, "equalise: page and beat of leg", (x as u8, number), |t| {
-                (t.legs[x].number, t.legs[x].bits) = (number, union);
-                if self.made(Mistake::EarlyBeats) {
-                    t.legs[x].beat = a.beat.max(b.beat);
-                }
-                t.writer.todo &= !(1 << x);
-            });
+            Self::to(
+                out,
+                s,
+                "equalise: page and beat of leg",
+                (x as u8, number),
+                |t| {
+                    (t.legs[x].number, t.legs[x].bits) = (number, union);
+                    if self.made(Mistake::EarlyBeats) {
+                        t.legs[x].beat = a.beat.max(b.beat);
+                    }
+                    t.writer.todo &= !(1 << x);
+                },
+            );
         }
         if w.todo == 0 || self.made(Mistake::NoEqualise) {
             Self::to(out, s, "serves, regions pending", (w.source, union), |t| {
@@ -215,25 +253,37 @@ impl Regions {
             return;
         }
         for r in (0..REGIONS).filter(|&r| w.pending >> r & 1 == 1) {
-            Self::to(out, s, "reconcile: region copied from leg", (w.source, r as u8), |t| {
-                let value = s.legs[from].data[r];
-                self.store(&mut t.legs[to], r, value);
-                t.writer.pending &= !(1 << r);
-            });
+            Self::to(
+                out,
+                s,
+                "reconcile: region copied from leg",
+                (w.source, r as u8),
+                |t| {
+                    let value = s.legs[from].data[r];
+                    self.store(&mut t.legs[to], r, value);
+                    t.writer.pending &= !(1 << r);
+                },
+            );
         }
         if w.unsettled && w.pending == 0 {
-            Self::to(out, s, "last region copied: SYNC, boot ids, beats, step 10", (0, 0), |t| {
-                let beat = t.legs[0].beat.max(t.legs[1].beat);
-                for l in &mut t.legs {
-                    l.durable = l.data;
-                    l.recorded_boot = l.boot;
-                    if !self.made(Mistake::EarlyBeats) && !self.made(Mistake::NoEqualise) {
-                        l.beat = beat;
+            Self::to(
+                out,
+                s,
+                "last region copied: SYNC, boot ids, beats, step 10",
+                (0, 0),
+                |t| {
+                    let beat = t.legs[0].beat.max(t.legs[1].beat);
+                    for l in &mut t.legs {
+                        l.durable = l.data;
+                        l.recorded_boot = l.boot;
+                        if !self.made(Mistake::EarlyBeats) && !self.made(Mistake::NoEqualise) {
+                            l.beat = beat;
+                        }
                     }
-                }
-                let w = &mut t.writer;
-                (w.unsettled, w.changed, w.phase, w.todo) = (false, 0, Phase::NoBase, 3);
-            });
+                    let w = &mut t.writer;
+                    (w.unsettled, w.changed, w.phase, w.todo) = (false, 0, Phase::NoBase, 3);
+                },
+            );
         }
     }
 }

@@ -34,7 +34,8 @@ impl Regions {
             }
         }
         let [a, b] = &s.legs;
-        if s.register.members == 3 && (0..REGIONS).any(|r| a.data[r] != b.data[r] && !marked(s, r)) {
+        if s.register.members == 3 && (0..REGIONS).any(|r| a.data[r] != b.data[r] && !marked(s, r))
+        {
             return Some("legs differ, R says both are members, no dirty bit anywhere (I4)");
         }
         if !self.volatile() && s.legs.iter().any(|l| promotable(l) && !whole(l, s)) {
@@ -49,7 +50,11 @@ impl Regions {
     fn after_rollback(&self, s: &State) -> Option<&'static str> {
         use Phase::*;
         let w = &s.writer;
-        if matches!(w.phase, Down | AttachSb | Equalise | Frozen | ShrinkBase | ShrinkMap | ShrinkSb) || self.volatile() {
+        if matches!(
+            w.phase,
+            Down | AttachSb | Equalise | Frozen | ShrinkBase | ShrinkMap | ShrinkSb
+        ) || self.volatile()
+        {
             return None;
         }
         for r in (0..REGIONS).filter(|&r| w.pending >> r & 1 == 0) {

@@ -39,8 +39,12 @@ impl Regions {
                 if idle && !clearing && s.next_write <= self.config.writes {
                     Self::to(out, s, "guest write begins", (s.next_write, r as u8), |t| {
                         t.issued[usize::from(s.next_write)] = (r as u8, s.acked);
-                        t.writer.writes[r] =
-                            Write { id: s.next_write, on: 0, need: Self::write_legs(s), failed: false };
+                        t.writer.writes[r] = Write {
+                            id: s.next_write,
+                            on: 0,
+                            need: Self::write_legs(s),
+                            failed: false,
+                        };
                         t.next_write += 1;
                     });
                 }
@@ -59,12 +63,26 @@ impl Regions {
     fn page(&self, s: &State, out: &mut Next) {
         let w = &s.writer;
         let Some(p) = w.page else {
-            let wanted = (0..REGIONS).filter(|&r| w.writes[r].id != 0).fold(0, |m, r| m | 1u8 << r) & !w.bits;
+            let wanted = (0..REGIONS)
+                .filter(|&r| w.writes[r].id != 0)
+                .fold(0, |m, r| m | 1u8 << r)
+                & !w.bits;
             if wanted != 0 && !Self::holds_io(s) && !self.made(Mistake::NoWil) {
-                Self::to(out, s, "page transaction begins", (w.number + 1, wanted), |t| {
-                    let to = Self::page_legs(s);
-                    t.writer.page = Some(Page { number: w.number + 1, bits: w.bits | wanted, to, done: 0 });
-                });
+                Self::to(
+                    out,
+                    s,
+                    "page transaction begins",
+                    (w.number + 1, wanted),
+                    |t| {
+                        let to = Self::page_legs(s);
+                        t.writer.page = Some(Page {
+                            number: w.number + 1,
+                            bits: w.bits | wanted,
+                            to,
+                            done: 0,
+                        });
+                    },
+                );
             }
             return;
         };
@@ -94,7 +112,9 @@ impl Regions {
             let settled_bit = w.bits >> r & 1 == 1;
             let joined = w.page.is_some_and(|p| p.bits >> r & 1 == 1 && p.done != 0);
             let gate_1 = settled_bit || joined || self.made(Mistake::NoWil);
-            let gate_2 = settled_bit || self.made(Mistake::NoWil) || (joined && self.made(Mistake::AckBeforeBothPages));
+            let gate_2 = settled_bit
+                || self.made(Mistake::NoWil)
+                || (joined && self.made(Mistake::AckBeforeBothPages));
             for d in (0..2usize).filter(|&d| (g.need & !g.on) >> d & 1 == 1 && s.up(d) && gate_1) {
                 Self::to(out, s, "write durable on leg", (d as u8, g.id), |t| {
                     self.store(&mut t.legs[d], r, g.id);
@@ -116,24 +136,44 @@ impl Regions {
 
     fn read(&self, s: &State, r: usize, out: &mut Next) {
         let w = &s.writer;
-        let from = if w.set == 3 { usize::from(w.local) } else { usize::from(w.set - 1) };
+        let from = if w.set == 3 {
+            usize::from(w.local)
+        } else {
+            usize::from(w.set - 1)
+        };
         if self.volatile() || !s.up(from) || (w.set == 3 && !s.up(1 - from)) {
             return;
         }
         let value = s.legs[from].data[r];
         // After a rollback only acknowledged values are promised (module header).
-        let promised = if s.rolled_back { s.acked[r] } else { s.acked[r].max(s.observed[r]) };
+        let promised = if s.rolled_back {
+            s.acked[r]
+        } else {
+            s.acked[r].max(s.observed[r])
+        };
         if value < promised {
-            Self::to(out, s, "guest reads an old value", (from as u8, value), |t| t.fault = STALE_READ);
+            Self::to(
+                out,
+                s,
+                "guest reads an old value",
+                (from as u8, value),
+                |t| t.fault = STALE_READ,
+            );
         } else if value > promised {
-            Self::to(out, s, "guest reads", (from as u8, value), |t| t.observed[r] = value);
+            Self::to(out, s, "guest reads", (from as u8, value), |t| {
+                t.observed[r] = value
+            });
         }
     }
 
     /// SYNCHRONIZE CACHE on every member, from step 5 of a rejoin on both legs (R40).
     fn flush(&self, s: &State, out: &mut Next) {
         let w = &s.writer;
-        let legs = if self.made(Mistake::FlushSourceOnly) { w.set } else { Self::write_legs(s) };
+        let legs = if self.made(Mistake::FlushSourceOnly) {
+            w.set
+        } else {
+            Self::write_legs(s)
+        };
         let held = w.pending != 0 && !self.made(Mistake::FlushPending);
         if !self.volatile() || held || (0..2).any(|d| legs >> d & 1 == 1 && !s.up(d)) {
             return;
@@ -163,24 +203,43 @@ impl Regions {
         let based = s.legs.iter().any(|l| l.base != 0) && !self.made(Mistake::ClearWithBase);
         let busy = w.writes.iter().any(|g| g.id != 0) || w.page.is_some();
         let pair = w.phase == Phase::Pair && !based && s.up(0) && s.up(1);
-        if (!pair && !solo) || busy || w.pending | w.must_reconcile != 0 || w.unsettled || w.bits == 0 {
+        if (!pair && !solo)
+            || busy
+            || w.pending | w.must_reconcile != 0
+            || w.unsettled
+            || w.bits == 0
+        {
             return;
         }
-        Self::to(out, s, "clear: SYNC, page transaction begins", (w.number + 1, 0), |t| {
-            for l in &mut t.legs {
-                if !self.made(Mistake::ClearUnflushed) {
-                    l.durable = l.data;
+        Self::to(
+            out,
+            s,
+            "clear: SYNC, page transaction begins",
+            (w.number + 1, 0),
+            |t| {
+                for l in &mut t.legs {
+                    if !self.made(Mistake::ClearUnflushed) {
+                        l.durable = l.data;
+                    }
                 }
-            }
-            t.writer.page = Some(Page { number: w.number + 1, bits: w.bits & !ALL, to: w.set, done: 0 });
-        });
+                t.writer.page = Some(Page {
+                    number: w.number + 1,
+                    bits: w.bits & !ALL,
+                    to: w.set,
+                    done: 0,
+                });
+            },
+        );
     }
 
     /// Beat n+1 on all members when n is on all; then the beat object.
     fn beat(&self, s: &State, out: &mut Next) {
         let w = &s.writer;
         let early = self.made(Mistake::EarlyBeats);
-        if w.beat > self.config.beats || (w.unsettled && !early) || !matches!(w.phase, Phase::Pair | Phase::Solo) {
+        if w.beat > self.config.beats
+            || (w.unsettled && !early)
+            || !matches!(w.phase, Phase::Pair | Phase::Solo)
+        {
             return;
         }
         for d in (0..2usize).filter(|&d| (w.set & !w.beating) >> d & 1 == 1 && s.up(d)) {

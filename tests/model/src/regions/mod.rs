@@ -32,7 +32,10 @@ impl Regions {
     pub fn new(config: Config, flags: &[&str]) -> Result<Self, String> {
         let mut mistakes = 0;
         for flag in flags.iter().flat_map(|f| f.split('+')) {
-            let (_, _, m) = MISTAKES.iter().find(|(n, _, _)| *n == flag).ok_or_else(|| format!("unknown flag {flag}"))?;
+            let (_, _, m) = MISTAKES
+                .iter()
+                .find(|(n, _, _)| *n == flag)
+                .ok_or_else(|| format!("unknown flag {flag}"))?;
             mistakes |= 1 << *m as u8;
         }
         Ok(Self { config, mistakes })
@@ -47,7 +50,13 @@ impl Regions {
     }
 
     /// A step that changes `t` from a copy of `s`.
-    fn to(out: &mut Next, s: &State, name: &'static str, args: (u8, u8), f: impl FnOnce(&mut State)) {
+    fn to(
+        out: &mut Next,
+        s: &State,
+        name: &'static str,
+        args: (u8, u8),
+        f: impl FnOnce(&mut State),
+    ) {
         let mut t = *s;
         f(&mut t);
         out.push((step(name, args.0, args.1, 0u8), t));
@@ -102,16 +111,23 @@ impl Regions {
             });
         }
         let w = &s.writer;
-        let open = w.phase != Phase::Down && (w.set == 3 || w.set == 2 || !matches!(w.phase, Phase::Solo | Phase::Down));
+        let open = w.phase != Phase::Down
+            && (w.set == 3 || w.set == 2 || !matches!(w.phase, Phase::Solo | Phase::Down));
         if let Some(copy) = s.snapshot
             && !open
             && !s.rolled_back
             && copy != s.legs[1]
         {
-            let newest = if self.config.beat_object { s.beat_object.1 } else { s.legs[0].beat };
+            let newest = if self.config.beat_object {
+                s.beat_object.1
+            } else {
+                s.legs[0].beat
+            };
             let shown = match s.register.members {
                 1 => true,
-                2 => self.config.beat_object && copy.epoch == s.register.epoch && newest > copy.beat,
+                2 => {
+                    self.config.beat_object && copy.epoch == s.register.epoch && newest > copy.beat
+                }
                 _ => copy.epoch == s.register.epoch && newest > copy.beat,
             };
             if shown {
@@ -148,7 +164,13 @@ impl Model for Regions {
         let mut history = [0; 8];
         (history[0], history[1]) = (3, 3);
         if solo {
-            legs[0] = Leg { epoch: 2, members: 1, base: 1, base_number: Some(0), ..leg };
+            legs[0] = Leg {
+                epoch: 2,
+                members: 1,
+                base: 1,
+                base_number: Some(0),
+                ..leg
+            };
             history[2] = 1;
         }
         let epoch = if solo { 2 } else { 1 };
@@ -156,7 +178,11 @@ impl Model for Regions {
         let c = &self.config;
         State {
             legs,
-            register: Register { epoch, members, history },
+            register: Register {
+                epoch,
+                members,
+                history,
+            },
             writer: Writer {
                 phase: if solo { Phase::Solo } else { Phase::Pair },
                 set: members,

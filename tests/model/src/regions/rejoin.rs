@@ -33,7 +33,8 @@ impl Regions {
     fn delta(&self, x: &Leg, y: &Leg) -> bool {
         let member_there = y.role == Role::Member && y.members == 3 && y.epoch == x.base;
         let copy_of_it = matches!(y.role, Role::Target | Role::Candidate) && y.base == x.base;
-        let numbers = self.made(Mistake::DeltaNoNumber) || x.base_number.is_some_and(|n| y.number >= n);
+        let numbers =
+            self.made(Mistake::DeltaNoNumber) || x.base_number.is_some_and(|n| y.number >= n);
         x.base != 0 && x.base_number.is_some() && (member_there || copy_of_it) && numbers
     }
 
@@ -42,11 +43,21 @@ impl Regions {
             return;
         }
         let full = !self.delta(&s.legs[x], &s.legs[y]);
-        Self::to(out, s, "rejoin 1-2: delta or full", (y as u8, full.into()), |t| {
-            let w = &mut t.writer;
-            (w.full, w.source, w.boot[y]) = (full, x as u8, s.legs[y].boot);
-            w.phase = if self.made(Mistake::TargetAfterCopy) { Phase::Union } else { Phase::Target };
-        });
+        Self::to(
+            out,
+            s,
+            "rejoin 1-2: delta or full",
+            (y as u8, full.into()),
+            |t| {
+                let w = &mut t.writer;
+                (w.full, w.source, w.boot[y]) = (full, x as u8, s.legs[y].boot);
+                w.phase = if self.made(Mistake::TargetAfterCopy) {
+                    Phase::Union
+                } else {
+                    Phase::Target
+                };
+            },
+        );
     }
 
     /// Before step 7 the rejoin is given up. Later Y may have what X lost: a won grow is followed by a shrink to Y (R40).
@@ -54,7 +65,10 @@ impl Regions {
         if !s.reach(x) {
             return;
         }
-        if matches!(s.writer.phase, Phase::GrowingSb | Phase::CandidateSb | Phase::Grow) {
+        if matches!(
+            s.writer.phase,
+            Phase::GrowingSb | Phase::CandidateSb | Phase::Grow
+        ) {
             let mut then = vec![];
             self.relogin_of_last(s, x, &mut then);
             for (_, t) in &mut then {
@@ -95,48 +109,73 @@ impl Regions {
                 (l.base, l.base_number) = (if keep { base } else { 0 }, None);
                 t.writer.phase = Union;
             }),
-            Union if w.page.is_none() => Self::to(out, s, "rejoin 3: union on the source", (x as u8, 0), |t| {
-                let other = if self.made(Mistake::DeltaNoUnion) { 0 } else { s.legs[y].bits };
-                let union = if w.full { ALL } else { s.legs[x].bits | other };
-                if union != s.legs[x].bits {
-                    (t.legs[x].bits, t.legs[x].number) = (union, s.legs[x].number + 1);
-                }
-                let w = &mut t.writer;
-                (w.bits, w.number) = (union, t.legs[x].number);
-                (w.copied, w.phase) = (!union & ALL, Copy);
-            }),
+            Union if w.page.is_none() => {
+                Self::to(out, s, "rejoin 3: union on the source", (x as u8, 0), |t| {
+                    let other = if self.made(Mistake::DeltaNoUnion) {
+                        0
+                    } else {
+                        s.legs[y].bits
+                    };
+                    let union = if w.full { ALL } else { s.legs[x].bits | other };
+                    if union != s.legs[x].bits {
+                        (t.legs[x].bits, t.legs[x].number) = (union, s.legs[x].number + 1);
+                    }
+                    let w = &mut t.writer;
+                    (w.bits, w.number) = (union, t.legs[x].number);
+                    (w.copied, w.phase) = (!union & ALL, Copy);
+                })
+            }
             Copy => {
                 self.copy_regions(s, x, y, out);
-                Self::to(out, s, "rejoin 5: completions need both", (0, 0), |t| t.writer.phase = Need);
+                Self::to(out, s, "rejoin 5: completions need both", (0, 0), |t| {
+                    t.writer.phase = Need
+                });
             }
             Need => {
                 self.copy_regions(s, x, y, out);
                 let old = w.writes.iter().any(|g| g.id != 0 && g.need != 3);
                 if w.copied == ALL && !old {
                     Self::to(out, s, "rejoin 6: SYNC both", (0, 0), |t| {
-                        for l in t.legs.iter_mut().filter(|_| !self.made(Mistake::NoSyncBeforeGrow)) {
+                        for l in t
+                            .legs
+                            .iter_mut()
+                            .filter(|_| !self.made(Mistake::NoSyncBeforeGrow))
+                        {
                             l.durable = l.data;
                         }
                         t.writer.phase = MapToOther;
                     });
                 }
             }
-            MapToOther if w.page.is_none() => Self::to(out, s, "rejoin 6b: map and beat to the other leg", (y as u8, 0), |t| {
-                if !self.made(Mistake::MapNotCopied) {
-                    (t.legs[y].number, t.legs[y].bits) = (s.legs[x].number, s.legs[x].bits);
-                }
-                t.legs[y].beat = s.legs[x].beat;
-                t.writer.phase = GrowingSb;
-            }),
+            MapToOther if w.page.is_none() => Self::to(
+                out,
+                s,
+                "rejoin 6b: map and beat to the other leg",
+                (y as u8, 0),
+                |t| {
+                    if !self.made(Mistake::MapNotCopied) {
+                        (t.legs[y].number, t.legs[y].bits) = (s.legs[x].number, s.legs[x].bits);
+                    }
+                    t.legs[y].beat = s.legs[x].beat;
+                    t.writer.phase = GrowingSb;
+                },
+            ),
             GrowingSb => Self::to(out, s, "rejoin 7a: superblock Growing", (x as u8, 0), |t| {
                 t.legs[x].role = Role::Growing;
                 t.writer.phase = CandidateSb;
             }),
-            CandidateSb => Self::to(out, s, "rejoin 7b: superblock Candidate", (y as u8, 0), |t| {
-                let l = &mut t.legs[y];
-                (l.role, l.epoch, l.base, l.base_number) = (Role::Candidate, w.epoch, base, None);
-                t.writer.phase = Grow;
-            }),
+            CandidateSb => Self::to(
+                out,
+                s,
+                "rejoin 7b: superblock Candidate",
+                (y as u8, 0),
+                |t| {
+                    let l = &mut t.legs[y];
+                    (l.role, l.epoch, l.base, l.base_number) =
+                        (Role::Candidate, w.epoch, base, None);
+                    t.writer.phase = Grow;
+                },
+            ),
             Grow => Self::to(out, s, "rejoin 8: grow won", (0, 0), |t| {
                 t.register.epoch += 1;
                 t.register.members = 3;
@@ -168,7 +207,11 @@ impl Regions {
         let w = &s.writer;
         let ten = w.phase == Phase::NoBase;
         for x in (0..2usize).filter(|&x| w.todo >> x & 1 == 1) {
-            let name = if ten { "step 10: base none on leg" } else { "rejoin 9: superblock Member on leg" };
+            let name = if ten {
+                "step 10: base none on leg"
+            } else {
+                "rejoin 9: superblock Member on leg"
+            };
             Self::to(out, s, name, (x as u8, 0), |t| {
                 let l = &mut t.legs[x];
                 if ten {
@@ -181,9 +224,14 @@ impl Regions {
             });
         }
         if w.todo == 0 {
-            let (name, next, todo) =
-                if ten { ("step 10 done", Phase::Pair, 0) } else { ("rejoin 9 done", Phase::NoBase, 3) };
-            Self::to(out, s, name, (0, 0), |t| (t.writer.phase, t.writer.todo) = (next, todo));
+            let (name, next, todo) = if ten {
+                ("step 10 done", Phase::Pair, 0)
+            } else {
+                ("rejoin 9 done", Phase::NoBase, 3)
+            };
+            Self::to(out, s, name, (0, 0), |t| {
+                (t.writer.phase, t.writer.todo) = (next, todo)
+            });
         }
     }
 }

@@ -35,7 +35,11 @@ pub enum Mistake {
 /// Flag, rule, mistake.
 pub const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("no_wil", "R1", Mistake::NoWil),
-    ("ack_before_both_pages", "R1 gate 2", Mistake::AckBeforeBothPages),
+    (
+        "ack_before_both_pages",
+        "R1 gate 2",
+        Mistake::AckBeforeBothPages,
+    ),
     ("sb_before_map", "R3", Mistake::SbBeforeMap),
     ("local_map_only", "R9", Mistake::LocalMapOnly),
     ("no_sync_before_grow", "R10", Mistake::NoSyncBeforeGrow),
@@ -101,25 +105,79 @@ impl Config {
         let p = Self::PLAIN;
         Some(match name {
             // Crash after crash: reconcile, numbers and beats.
-            "regions-crash" => Self { crashes: 2, beats: 3, ..p },
+            "regions-crash" => Self {
+                crashes: 2,
+                beats: 3,
+                ..p
+            },
             // Loss, Solo, rejoin, loss again: bases, deltas, step 10.
-            "regions-rejoin" => Self { cuts: 2, heals: 2, crashes: 1, ..p },
+            "regions-rejoin" => Self {
+                cuts: 2,
+                heals: 2,
+                crashes: 1,
+                ..p
+            },
             // Volatile caches.
-            "regions-power" => Self { cuts: 1, heals: 1, crashes: 1, power: 1, ..p },
+            "regions-power" => Self {
+                cuts: 1,
+                crashes: 1,
+                power: 1,
+                ..p
+            },
             // Power cycles in Solo and in a rejoin.
-            "regions-solo-power" => Self { power: 2, start: 1, ..p },
+            "regions-solo-power" => Self {
+                power: 2,
+                start: 1,
+                ..p
+            },
             // An older copy of leg B is put back.
-            "regions-rollback" => Self { writes: 1, crashes: 2, beats: 2, snapshots: 1, ..p },
-            "regions-object" => Self { writes: 1, crashes: 2, beats: 2, snapshots: 1, beat_object: true, ..p },
-            "regions-rollback-solo" => Self { cuts: 1, heals: 1, snapshots: 1, beats: 2, ..p },
+            "regions-rollback" => Self {
+                writes: 1,
+                crashes: 2,
+                beats: 2,
+                snapshots: 1,
+                ..p
+            },
+            "regions-object2" => Self {
+                writes: 1,
+                cuts: 1,
+                crashes: 2,
+                beats: 2,
+                snapshots: 1,
+                beat_object: true,
+                ..p
+            },
+            "regions-object" => Self {
+                writes: 1,
+                crashes: 2,
+                beats: 2,
+                snapshots: 1,
+                beat_object: true,
+                ..p
+            },
+            "regions-rollback-solo" => Self {
+                cuts: 1,
+                heals: 1,
+                snapshots: 1,
+                beats: 2,
+                ..p
+            },
             // Frozen writes answered with EIO.
-            "regions-eio" => Self { cuts: 2, heals: 2, crashes: 1, errors: 1, ..p },
+            "regions-eio" => Self {
+                cuts: 1,
+                heals: 1,
+                crashes: 1,
+                errors: 1,
+                ..p
+            },
             _ => return None,
         })
     }
 
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let n: usize = value.parse().map_err(|_| format!("{key}: not a number: {value}"))?;
+        let n: usize = value
+            .parse()
+            .map_err(|_| format!("{key}: not a number: {value}"))?;
         let small = u8::try_from(n).unwrap_or(u8::MAX);
         match key {
             "writes" => self.writes = small.min(super::state::WRITES as u8),
@@ -146,6 +204,54 @@ pub const BASE: &[&str] = &[
     "regions-solo-power",
     "regions-rollback",
     "regions-object",
+    "regions-object2",
     "regions-rollback-solo",
     "regions-eio",
+];
+
+/// Each flag in the configuration that shows it.
+pub const SHOWN: &[(&str, &str)] = &[
+    ("regions-crash", "no_wil"),
+    ("regions-crash", "local_map_only"),
+    ("regions-crash", "no_equalise"),
+    ("regions-crash", "alarm_at_1"),
+    ("regions-rejoin", "target_after_copy"),
+    ("regions-rejoin", "delta_no_union"),
+    ("regions-rejoin", "map_not_copied"),
+    ("regions-rejoin", "clear_in_solo"),
+    ("regions-power", "no_sync_before_grow"),
+    ("regions-power", "clear_unflushed"),
+    ("regions-solo-power", "no_flush_fail"),
+    ("regions-solo-power", "flush_source_only"),
+    ("regions-solo-power", "source_stays"),
+    ("regions-rollback", "ack_before_both_pages"),
+    ("regions-rollback", "alarm_at_3"),
+    ("regions-rollback", "free_direction"),
+    ("regions-rollback", "early_beats"),
+    ("regions-object", "damaged_delta"),
+    ("regions-object2", "beat_object_slack"),
+    ("regions-rollback-solo", "delta_no_number"),
+    ("regions-rollback-solo", "base_two_below"),
+    ("regions-eio", "eio_ends"),
+];
+
+/// Flags that this model does not show, with the reason.
+pub const NOT_SHOWN: &[(&str, &str)] = &[
+    (
+        "sb_before_map",
+        "the returning leg brings its own bits into the union; needs a torn map beside it",
+    ),
+    (
+        "full_keeps_base",
+        "the page numbers refuse the delta too; needs a leg that was replaced by another LUN",
+    ),
+    (
+        "clear_with_base",
+        "complete in regions-rejoin: the bits of a Solo are not needed once the grow is won",
+    ),
+    (
+        "flush_pending",
+        "row L3b takes the restarted leg out first; needs an attach without R",
+    ),
+    ("shrink_non_source", "as flush_pending"),
 ];

@@ -62,42 +62,69 @@ impl Regions {
         }
         let both_restarted = s.away == 0 && !s.up(0) && !s.up(1);
         if both_restarted && !alarmed {
-            Self::to(out, s, "both targets restarted: flushFail, reconciles from the local leg", (0, 0), |t| {
-                let w = &mut t.writer;
-                w.flush_fail = true;
-                w.boot = [s.legs[0].boot, s.legs[1].boot];
-                w.source = w.local;
-                w.pending = w.bits;
-                w.unsettled = true;
-                w.writes.iter_mut().for_each(|g| g.on = 0);
-                self.thaw(s, t);
-            });
+            Self::to(
+                out,
+                s,
+                "both targets restarted: flushFail, reconciles from the local leg",
+                (0, 0),
+                |t| {
+                    let w = &mut t.writer;
+                    w.flush_fail = true;
+                    w.boot = [s.legs[0].boot, s.legs[1].boot];
+                    w.source = w.local;
+                    w.pending = w.bits;
+                    w.unsettled = true;
+                    w.writes.iter_mut().for_each(|g| g.on = 0);
+                    self.thaw(s, t);
+                },
+            );
         }
-        let source_only = w.pending != 0 && w.changed & 3 != 0 && !self.made(Mistake::ShrinkNonSource);
-        if s.up(x) && !both_restarted && !(source_only && w.survivor != w.source) && s.register.epoch < 7 {
+        let source_only =
+            w.pending != 0 && w.changed & 3 != 0 && !self.made(Mistake::ShrinkNonSource);
+        if s.up(x)
+            && !both_restarted
+            && !(source_only && w.survivor != w.source)
+            && s.register.epoch < 7
+        {
             Self::to(out, s, "shrink won", (w.survivor, 0), |t| {
                 t.register.epoch += 1;
                 t.register.members = 1 << x;
                 t.register.history[usize::from(t.register.epoch)] = 1 << x;
-                t.writer.phase = if self.made(Mistake::SbBeforeMap) { Phase::ShrinkSb } else { Phase::ShrinkBase };
+                t.writer.phase = if self.made(Mistake::SbBeforeMap) {
+                    Phase::ShrinkSb
+                } else {
+                    Phase::ShrinkBase
+                };
             });
         }
-        for r in (0..REGIONS).filter(|&r| w.writes[r].id != 0 && !w.writes[r].failed && s.errors > 0) {
-            Self::to(out, s, "held write answered EIO", (w.writes[r].id, 0), |t| {
-                t.errors -= 1;
-                if self.made(Mistake::EioEnds) {
-                    t.writer.writes[r] = Write::default();
-                } else {
-                    t.writer.writes[r].failed = true;
-                    t.writer.must_reconcile |= 1 << r;
-                }
-            });
+        for r in
+            (0..REGIONS).filter(|&r| w.writes[r].id != 0 && !w.writes[r].failed && s.errors > 0)
+        {
+            Self::to(
+                out,
+                s,
+                "held write answered EIO",
+                (w.writes[r].id, 0),
+                |t| {
+                    t.errors -= 1;
+                    if self.made(Mistake::EioEnds) {
+                        t.writer.writes[r] = Write::default();
+                    } else {
+                        t.writer.writes[r].failed = true;
+                        t.writer.must_reconcile |= 1 << r;
+                    }
+                },
+            );
         }
     }
 
     /// Back to where the loss was found: before the superblocks of step 9, before step 10, or steady.
     fn thaw(&self, s: &State, t: &mut State) {
-        t.writer.phase = if s.legs.iter().any(|l| l.role != Role::Member || l.epoch != s.writer.epoch) {
+        t.writer.phase = if s
+            .legs
+            .iter()
+            .any(|l| l.role != Role::Member || l.epoch != s.writer.epoch)
+        {
             t.writer.todo = 3;
             Phase::MemberSb
         } else {
@@ -111,12 +138,18 @@ impl Regions {
         let local = usize::from(w.local);
         for r in (0..REGIONS).filter(|&r| w.must_reconcile >> r & 1 == 1) {
             if s.up(0) && s.up(1) && w.bits >> r & 1 == 1 && w.pending >> r & 1 == 0 {
-                Self::to(out, s, "unfinished write: region copied from the local leg", (r as u8, 0), |t| {
-                    let value = s.legs[local].data[r];
-                    self.store(&mut t.legs[1 - local], r, value);
-                    t.writer.must_reconcile &= !(1 << r);
-                    t.writer.writes[r] = Write::default();
-                });
+                Self::to(
+                    out,
+                    s,
+                    "unfinished write: region copied from the local leg",
+                    (r as u8, 0),
+                    |t| {
+                        let value = s.legs[local].data[r];
+                        self.store(&mut t.legs[1 - local], r, value);
+                        t.writer.must_reconcile &= !(1 << r);
+                        t.writer.writes[r] = Write::default();
+                    },
+                );
             }
         }
     }
@@ -131,16 +164,24 @@ impl Regions {
             }
             return;
         }
-        let in_flight = (0..REGIONS).filter(|&r| w.writes[r].id != 0).fold(0u8, |m, r| m | 1 << r);
+        let in_flight = (0..REGIONS)
+            .filter(|&r| w.writes[r].id != 0)
+            .fold(0u8, |m, r| m | 1 << r);
         match w.phase {
-            ShrinkBase => Self::to(out, s, "base number on the survivor", (w.survivor, 0), |t| {
-                if w.changed & ALARMED != 0 && !self.made(Mistake::DamagedDelta) {
-                    (t.legs[x].base, t.legs[x].base_number) = (0, None);
-                } else {
-                    self.new_base(&mut t.legs[x], w.epoch);
-                }
-                t.writer.phase = ShrinkMap;
-            }),
+            ShrinkBase => Self::to(
+                out,
+                s,
+                "base number on the survivor",
+                (w.survivor, 0),
+                |t| {
+                    if w.changed & ALARMED != 0 && !self.made(Mistake::DamagedDelta) {
+                        (t.legs[x].base, t.legs[x].base_number) = (0, None);
+                    } else {
+                        self.new_base(&mut t.legs[x], w.epoch);
+                    }
+                    t.writer.phase = ShrinkMap;
+                },
+            ),
             ShrinkMap => Self::to(out, s, "map on the survivor", (w.survivor, 0), |t| {
                 let page = w.page.unwrap_or_default();
                 t.legs[x].bits |= w.bits | page.bits | in_flight;
@@ -194,15 +235,21 @@ impl Regions {
     /// R40: the last member lacks acked writes: the next FLUSH answers EIO once; what it did not keep is written again only
     /// if the guest was not answered yet.
     pub(super) fn relogin_of_last(&self, s: &State, x: usize, out: &mut Next) {
-        Self::to(out, s, "last member restarted: flushFail, new boot id", (x as u8, 0), |t| {
-            t.writer.boot[x] = s.legs[x].boot;
-            t.legs[x].recorded_boot = s.legs[x].boot;
-            for g in &mut t.writer.writes {
-                g.on &= !(1 << x);
-            }
-            if Self::owes(s) && !self.made(Mistake::NoFlushFail) {
-                t.writer.flush_fail = true;
-            }
-        });
+        Self::to(
+            out,
+            s,
+            "last member restarted: flushFail, new boot id",
+            (x as u8, 0),
+            |t| {
+                t.writer.boot[x] = s.legs[x].boot;
+                t.legs[x].recorded_boot = s.legs[x].boot;
+                for g in &mut t.writer.writes {
+                    g.on &= !(1 << x);
+                }
+                if Self::owes(s) && !self.made(Mistake::NoFlushFail) {
+                    t.writer.flush_fail = true;
+                }
+            },
+        );
     }
 }

@@ -4,10 +4,10 @@
 //! of the step) stay, so a search of 15 million states needs well under a gigabyte. A trace is rebuilt by taking the recorded
 //! steps again from the start. Fingerprints may collide and hide a state: about 1 in 10^5 for the largest run here.
 //!
-//! Why not stateright: it keeps the same shape of table (fingerprint to parent fingerprint) but clones each state into a
-//! boxed action list, hashes twice and re-walks every property as a closure; `README.md` of this crate has the measured ratio.
+//! Why not stateright 0.31: measured on configuration `two` (2 127 384 states, one thread, same machine and minute) it took
+//! 8.8 s with each successor carried in its action and 18.9 s with actions as indices; this search took 4.0 s.
 //!
-//! Not here: liveness (`liveness.rs`), and any knowledge of the protocol.
+//! Not here: any knowledge of the protocol.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;

@@ -177,4 +177,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("life-order", "release_reservation"),
 ];
 
-pub const NOT_SHOWN: &[(&str, &str)] = &[];
+pub const NOT_SHOWN: &[(&str, &str)] = &[(
+    "wipe_no_reread",
+    "a Tombstone never turns back into a Live R within these bounds; needs a reseed under the wipe",
+)];

@@ -12,3 +12,4 @@ pub mod durable;
 pub mod marks;
 pub mod reconcile;
 pub mod records;
+pub mod volumes;

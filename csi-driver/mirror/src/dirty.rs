@@ -20,7 +20,7 @@ use twinsite_register::{Epoch, Leg, Members};
 use crate::layout::{Block, Geometry, MapPage, PAGE_REGIONS, RegionState};
 use crate::regions::RegionSet;
 
-const REGIONS_PER_PAGE: u32 = PAGE_REGIONS as u32;
+pub(crate) const REGIONS_PER_PAGE: u32 = PAGE_REGIONS as u32;
 
 /// A write that waits at the gates, named by its owner.
 pub(crate) type Waiter = crate::slab::Handle;
@@ -167,14 +167,11 @@ impl DirtyMap {
         });
     }
 
-    /// Grow to another geometry. New regions are unwritten; the caller has made their pages durable.
-    pub(crate) fn grow(&mut self, geometry: Geometry, legs: Members) {
+    /// Grow to another geometry. New pages are all in one state; the caller has made their pages durable.
+    pub(crate) fn grow(&mut self, geometry: Geometry, legs: Members, state: RegionState) {
         self.geometry = geometry;
         for page in self.page_count()..geometry.pages() {
-            self.push_page(
-                legs,
-                MapPage::filled(page, 1, self.epoch, RegionState::Unwritten),
-            );
+            self.push_page(legs, MapPage::filled(page, 1, self.epoch, state));
         }
     }
 
@@ -233,12 +230,37 @@ impl DirtyMap {
         Claim::Both
     }
 
-    /// Mark a region without a write that waits for it (pre-dirty, union of maps).
-    pub(crate) fn mark_dirty(&mut self, region: u32, tick: u32) {
-        if !self.is_dirty(region) {
-            self.set(region);
-            self.touch(region, tick);
+    /// Mark regions without a write that waits for them (pre-dirty, union of maps).
+    pub(crate) fn mark_dirty(&mut self, regions: impl IntoIterator<Item = u32>) {
+        // A set of what is being set: a whole page may be marked at once.
+        let mut setting = RegionSet::new();
+        let mut page_of_set = u32::MAX;
+        for region in regions {
+            let index = region / REGIONS_PER_PAGE;
+            let page = &self.pages[index as usize];
+            if page.is_durable(region % REGIONS_PER_PAGE) {
+                continue;
+            }
+            if index != page_of_set {
+                setting.clear();
+                page.in_flight
+                    .iter()
+                    .flat_map(|t| &t.sets)
+                    .chain(&page.sets)
+                    .for_each(|&slot| {
+                        setting.insert(slot);
+                    });
+                page_of_set = index;
+            }
+            if setting.insert(region % REGIONS_PER_PAGE) {
+                self.set(region);
+            }
         }
+    }
+
+    /// Does every leg that keeps the map have the region as dirty?
+    pub(crate) fn is_durable(&self, region: u32) -> bool {
+        self.pages[(region / REGIONS_PER_PAGE) as usize].is_durable(region % REGIONS_PER_PAGE)
     }
 
     fn set(&mut self, region: u32) {
@@ -283,6 +305,11 @@ impl DirtyMap {
     pub(crate) fn join(&mut self, page: u32, leg: Leg) {
         self.pages[page as usize].joins = Some(leg);
         self.queue(page);
+    }
+
+    /// Does the page go to `leg`?
+    pub(crate) fn keeps(&self, page: u32, leg: Leg) -> bool {
+        self.pages[page as usize].legs.contains(leg)
     }
 
     /// Does every page go to `leg`?

@@ -70,6 +70,8 @@ pub enum GuestOp {
 pub enum GuestError {
     #[error("I/O error")]
     Io,
+    #[error("no space left on the legs")]
+    NoSpace,
     #[error("another writer took over, the device is gone")]
     Superseded,
     #[error("outside the device, not aligned or too long")]
@@ -289,7 +291,7 @@ pub enum RegisterError {
 }
 
 /// Format record (2.17): three-valued, durable on every member before it is confirmed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Format {
     #[default]
     None,

@@ -23,4 +23,5 @@ mod locks;
 mod regions;
 mod resync;
 mod script;
+mod serve;
 mod slab;

@@ -154,6 +154,12 @@ pub enum RejoinBlock {
     LegLost,
     WitnessUnreachable,
     WitnessRolledBack,
+    /// The source cannot read a region that must be copied.
+    SourceUnreadable,
+    /// The leg carries a later epoch or active sequence than the register.
+    LegAhead,
+    /// Detach, drop leg or expand came first.
+    GivenUp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

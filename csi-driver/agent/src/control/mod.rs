@@ -12,4 +12,3 @@ pub mod durable;
 pub mod marks;
 pub mod reconcile;
 pub mod records;
-pub mod volumes;

@@ -5,5 +5,3 @@ mod flows;
 mod hostile;
 mod login;
 mod pair;
-mod raw;
-mod rules;

@@ -1,0 +1,427 @@
+//! Copies between the legs: the reconcile after an attach, regions of failed writes, and the filling of a rejoin's target.
+//!
+//! A copy holds its regions from before the read of the source until the target's write is done (R36). The lock keeps guest
+//! writes out; guest reads of the source go on. In a full copy, regions unwritten on the source are zeroed on the target.
+
+use std::ops::Range;
+
+use twinsite_register::{Leg, Members};
+
+use super::Serve;
+use super::commands::Purpose;
+use super::guest::Owner;
+use super::state::{Fact, State};
+use crate::io::{CopyId, DATA_START, LegError, LegOp, Output};
+use crate::layout::PAGE_REGIONS;
+use crate::locks::{Access, Held, Lock};
+use crate::regions::{RegionSet, extent};
+use crate::resync::{Next, Resync};
+use crate::status::{Event, LostWhy, RejoinBlock};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Locking,
+    Read,
+    Write,
+    Zero,
+}
+
+/// A copy under way.
+#[derive(Debug)]
+struct Copy {
+    run: Range<u32>,
+    source: Leg,
+    target: Leg,
+    stage: Stage,
+    held: Option<Held>,
+    sent: bool,
+    /// Given up: only the command under way is waited for.
+    dead: bool,
+    swapped: bool,
+}
+
+/// All copies, and what is left to copy.
+#[derive(Debug)]
+pub(super) struct Copies {
+    slots: Vec<Option<Copy>>,
+    pub(super) resync: Option<Resync>,
+    pub(super) paused: bool,
+    pub(super) next: Option<std::time::Duration>,
+}
+
+impl Copies {
+    pub(super) fn new(slots: u32) -> Self {
+        Self {
+            slots: (0..slots.max(1)).map(|_| None).collect(),
+            resync: None,
+            paused: false,
+            next: None,
+        }
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+}
+
+/// Which leg is right about a pending region.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    /// For the whole volume.
+    pub(super) leg: Leg,
+    /// Pages whose number says otherwise; used only if no boot id changed.
+    pub(super) pages: Vec<u32>,
+}
+
+impl Serve {
+    /// The first region of the run that must be copied before it is read or written.
+    pub(super) fn gated(&self, run: Range<u32>) -> Option<u32> {
+        if self.pending.is_empty() && self.must.is_empty() {
+            return None;
+        }
+        run.into_iter()
+            .find(|&region| self.pending.contains(region) || self.must.contains(region))
+    }
+
+    pub(super) fn hurry(&mut self, region: u32) {
+        if let Some(resync) = &mut self.copies.resync {
+            resync.hurry(region);
+        }
+        self.pump_copies();
+    }
+
+    /// A write may be on one leg only: no read, no clear before the region was copied from `source` (R45). In Solo the dirty
+    /// bit is enough; in a rejoin the region is copied again.
+    pub(super) fn must_reconcile(&mut self, region: u32, source: Leg) {
+        if self.state == State::Ended {
+            return;
+        }
+        if self.running.members != Members::BOTH {
+            self.copy_again(region);
+            return;
+        }
+        self.must.insert(region);
+        if source != self.local {
+            self.repair.insert(region);
+        }
+        self.reconcile(false);
+    }
+
+    /// The rejoin must copy the region (again).
+    pub(super) fn copy_again(&mut self, region: u32) {
+        if self.rejoin.target.is_some()
+            && let Some(resync) = &mut self.copies.resync
+        {
+            resync.add(region);
+        }
+    }
+
+    /// Copy everything pending and must-reconcile.
+    pub(super) fn reconcile(&mut self, restart: bool) {
+        if self.pending.is_empty() && self.must.is_empty() {
+            return;
+        }
+        if restart || self.copies.resync.is_none() {
+            let mut todo = RegionSet::new();
+            self.pending
+                .iter()
+                .chain(self.must.iter())
+                .for_each(|region| {
+                    todo.insert(region);
+                });
+            // No rate limit: flushes wait for this.
+            let config = crate::config::Config {
+                resync_bytes_per_second: None,
+                ..self.config
+            };
+            self.copies.resync = Some(Resync::new(self.now, &config, self.geometry, todo, false));
+        } else if let Some(resync) = &mut self.copies.resync {
+            for region in self.must.iter() {
+                resync.add(region);
+            }
+        }
+        self.pump_copies();
+    }
+
+    fn source_of(&self, region: u32) -> Leg {
+        if let Some(target) = self.rejoin.target {
+            return target.other();
+        }
+        if self.pending.contains(region) {
+            let other_way = self.sources.pages.contains(&(region / PAGE_REGIONS as u32));
+            return if other_way {
+                self.sources.leg.other()
+            } else {
+                self.sources.leg
+            };
+        }
+        if self.repair.contains(region) {
+            self.local.other()
+        } else {
+            self.local
+        }
+    }
+
+    /// Start copies while slots and the rate limit allow.
+    pub(super) fn pump_copies(&mut self) {
+        while !self.copies.paused {
+            let Some(slot) = self.copies.slots.iter().position(Option::is_none) else {
+                return;
+            };
+            let Some(resync) = &mut self.copies.resync else {
+                return;
+            };
+            self.copies.next = None;
+            let run = match resync.next(self.now) {
+                Next::Copy(run) => run,
+                Next::At(at) => {
+                    self.copies.next = Some(at);
+                    return;
+                }
+                Next::Nothing => return,
+            };
+            let source = self.source_of(run.start);
+            let zero = self.zeroes(run.start);
+            let same =
+                |&region: &u32| self.source_of(region) == source && self.zeroes(region) == zero;
+            let end = run.clone().find(|region| !same(region)).unwrap_or(run.end);
+            if end < run.end
+                && let Some(resync) = &mut self.copies.resync
+            {
+                resync.finish(self.now, end..run.end, false);
+            }
+            let run = run.start..end;
+            let (offset, len) = extent(self.geometry, run.clone());
+            self.copies.slots[slot] = Some(Copy {
+                run,
+                source,
+                target: source.other(),
+                stage: Stage::Locking,
+                held: None,
+                sent: false,
+                dead: false,
+                swapped: false,
+            });
+            let owner = Owner::Copy(slot as u32);
+            if let Some(held) = self.locks.acquire(Lock {
+                owner,
+                access: Access::Copy,
+                offset,
+                len,
+            }) {
+                self.copy_locked(slot as u32, held);
+            }
+        }
+    }
+
+    /// A region that reads zeros on the source without ever having been written.
+    fn zeroes(&self, region: u32) -> bool {
+        self.rejoin.target.is_some() && self.map.is_unwritten(region)
+    }
+
+    pub(super) fn copy_locked(&mut self, slot: u32, held: Held) {
+        let zero = self.copies.slots[slot as usize]
+            .as_ref()
+            .is_some_and(|copy| copy.run.clone().all(|region| self.zeroes(region)));
+        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+            self.unlock(held);
+            return;
+        };
+        copy.held = Some(held);
+        if copy.dead {
+            self.copy_over(slot, false);
+            return;
+        }
+        copy.stage = if zero { Stage::Zero } else { Stage::Read };
+        self.copy_send(slot);
+    }
+
+    fn copy_send(&mut self, slot: u32) {
+        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+            return;
+        };
+        let leg = match copy.stage {
+            Stage::Locking => return,
+            Stage::Read => copy.source,
+            Stage::Write | Stage::Zero => copy.target,
+        };
+        if self.links[leg.index()].ready() {
+            copy.sent = true;
+            self.send(leg, Purpose::Copy(slot));
+        }
+    }
+
+    pub(super) fn copy_op(&self, slot: u32) -> Option<LegOp> {
+        let copy = self.copies.slots.get(slot as usize)?.as_ref()?;
+        let (offset, bytes) = extent(self.geometry, copy.run.clone());
+        let (copy_id, offset, len) = (CopyId(slot), DATA_START + offset, bytes as u32);
+        match copy.stage {
+            Stage::Locking => None,
+            Stage::Read => Some(LegOp::CopyRead {
+                copy: copy_id,
+                offset,
+                len,
+            }),
+            Stage::Write => Some(LegOp::CopyWrite {
+                copy: copy_id,
+                offset,
+                len,
+            }),
+            Stage::Zero => Some(LegOp::Zero { offset, len: bytes }),
+        }
+    }
+
+    pub(super) fn copy_done(&mut self, slot: u32, leg: Leg) {
+        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+            return;
+        };
+        copy.sent = false;
+        if copy.dead {
+            self.copy_over(slot, false);
+            return;
+        }
+        match copy.stage {
+            Stage::Locking => {}
+            Stage::Read => {
+                copy.stage = Stage::Write;
+                self.copy_send(slot);
+            }
+            Stage::Write | Stage::Zero => {
+                self.syncs[leg.index()].wrote();
+                self.copy_over(slot, true);
+            }
+        }
+    }
+
+    /// The session died with the command: sent again after the relogin, the lock stays.
+    pub(super) fn copy_gone(&mut self, slot: u32, _leg: Leg) {
+        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+            return;
+        };
+        copy.sent = false;
+        if copy.dead {
+            self.copy_over(slot, false);
+        }
+    }
+
+    pub(super) fn copy_failed(&mut self, slot: u32, leg: Leg, error: LegError) {
+        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+            return;
+        };
+        copy.sent = false;
+        if copy.dead {
+            self.copy_over(slot, false);
+            return;
+        }
+        if copy.stage != Stage::Read {
+            self.copy_over(slot, false);
+            self.lose(leg, LostWhy::WriteError);
+            return;
+        }
+        self.links[leg.index()].read_errors += 1;
+        let (run, swapped) = (copy.run.clone(), copy.swapped);
+        let (offset, len) = extent(self.geometry, run);
+        if self.rejoin.target.is_some() {
+            self.out.event(Event::ReadFailed {
+                offset,
+                len: len as u32,
+            });
+            self.copy_over(slot, false);
+            self.fact(Fact::Blocked(RejoinBlock::SourceUnreadable));
+        } else if swapped || matches!(error, LegError::Refused(..)) {
+            // Unreadable on both: the guest learns it when it reads.
+            self.out.event(Event::ReadFailed {
+                offset,
+                len: len as u32,
+            });
+            self.copy_over(slot, true);
+        } else {
+            // A write that was never acknowledged may take either value: the other leg's is as good.
+            copy.swapped = true;
+            std::mem::swap(&mut copy.source, &mut copy.target);
+            self.copy_send(slot);
+        }
+    }
+
+    fn copy_over(&mut self, slot: u32, copied: bool) {
+        let Some(copy) = self.copies.slots[slot as usize].take() else {
+            return;
+        };
+        if copy.stage == Stage::Write || copy.stage == Stage::Read {
+            self.out.push(Output::CopyFree { copy: CopyId(slot) });
+        }
+        if copied && !copy.dead {
+            self.counters.copied_bytes += extent(self.geometry, copy.run.clone()).1;
+            for region in copy.run.clone() {
+                self.pending.remove(region);
+                self.must.remove(region);
+                self.repair.remove(region);
+                self.map.touch(region, self.tick);
+            }
+        }
+        if let Some(resync) = &mut self.copies.resync {
+            resync.finish(self.now, copy.run.clone(), copied && !copy.dead);
+        }
+        if let Some(held) = copy.held {
+            self.unlock(held);
+        }
+        if copied {
+            for region in copy.run {
+                self.unpark(region);
+            }
+        }
+        self.pump_copies();
+    }
+
+    /// Everything under way is given up; what is left to copy is forgotten.
+    pub(super) fn cancel_copies(&mut self) {
+        self.copies.resync = None;
+        self.copies.paused = false;
+        self.copies.next = None;
+        for slot in 0..self.copies.slots.len() {
+            let Some(copy) = self.copies.slots[slot].as_mut() else {
+                continue;
+            };
+            copy.dead = true;
+            if copy.sent {
+                continue;
+            }
+            if copy.stage == Stage::Locking {
+                self.copies.slots[slot] = None;
+                let mut granted = std::mem::take(&mut self.granted);
+                self.locks.cancel(Owner::Copy(slot as u32), &mut granted);
+                self.granted = granted;
+                self.run_granted();
+            } else {
+                self.copy_over(slot as u32, false);
+            }
+        }
+    }
+
+    /// Pending and must-reconcile regions mean nothing any more: one leg is left, and its bits stay dirty.
+    pub(super) fn forget_reconcile(&mut self) {
+        self.pending.clear();
+        self.must.clear();
+        self.repair.clear();
+        for region in self.parked.keys().copied().collect::<Vec<_>>() {
+            self.unpark(region);
+        }
+    }
+
+    pub(super) fn resend_copies(&mut self, leg: Leg) {
+        for slot in 0..self.copies.slots.len() {
+            let Some(copy) = self.copies.slots[slot].as_ref() else {
+                continue;
+            };
+            let waits = match copy.stage {
+                Stage::Locking => false,
+                Stage::Read => copy.source == leg,
+                Stage::Write | Stage::Zero => copy.target == leg,
+            };
+            if waits && !copy.sent && !copy.dead {
+                self.copy_send(slot as u32);
+            }
+        }
+        self.pump_copies();
+    }
+}

@@ -1,0 +1,896 @@
+//! Guest reads, writes and discards, from admission to the answer.
+//!
+//! ```text
+//! waiting -> gated (region not reconciled) -> lock -> gate 1 (page on one leg) -> data to the targets
+//!         -> data on every needed leg and gate 2 (page on all) -> answered -> every command over -> gone
+//! ```
+//!
+//! Invariants: data leaves only after gate 1 (R1); a write is answered only when every leg of `need` has it and its page
+//! (R2); the lock is held until no command of the request is under way, so two writes to one block keep their order on each
+//! leg; after the answer no new command is sent with the request's buffer; a write that was answered with an error has its
+//! regions in `must` before the answer, and they leave it only by a copy or with the other leg (R45).
+
+use std::time::Duration;
+
+use twinsite_register::{Leg, Members};
+
+use super::Serve;
+use super::commands::Purpose;
+use super::state::{Admit, State};
+use crate::dirty::Claim;
+use crate::io::{DATA_START, GuestError, GuestOp, LegError, LegOp, Output, ReqId};
+use crate::locks::{Access, Held, Lock};
+use crate::regions::span;
+use crate::slab::Handle;
+use crate::status::{Event, LostWhy};
+
+/// Longest piece of a discard that is under way at once.
+const DISCARD_PIECE: u64 = 16 << 20;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Read,
+    Write { fua: bool },
+    Discard,
+    Zero,
+}
+
+/// A request's data on one leg.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LegIo {
+    /// Not a target, or not yet.
+    No,
+    /// To be sent as soon as the leg is ready.
+    Wait,
+    Sent,
+    Done,
+}
+
+/// A guest request under way.
+#[derive(Debug)]
+pub(super) struct Req {
+    id: ReqId,
+    kind: Kind,
+    offset: u64,
+    /// Bytes of the piece under way.
+    len: u64,
+    /// Bytes of a discard behind this piece.
+    rest: u64,
+    need: Members,
+    io: [LegIo; 2],
+    /// Page transactions that must open gate 1, gate 2.
+    gate1: u32,
+    gate2: u32,
+    held: Option<Held>,
+    issued: bool,
+    answered: bool,
+    /// Set at the first send: time runs on over a relogin.
+    deadline: Option<Duration>,
+    /// Members that failed it.
+    failed: Members,
+    /// Starts over when nothing of it is under way.
+    restart: bool,
+}
+
+impl Req {
+    pub(super) fn op(&self, _leg: Leg) -> LegOp {
+        let offset = DATA_START + self.offset;
+        // Reads and writes are at most `io_max`, tested at admission.
+        let len = self.len as u32;
+        match self.kind {
+            Kind::Read => LegOp::ReadData {
+                req: self.id,
+                offset,
+                len,
+            },
+            Kind::Write { fua } => LegOp::WriteData {
+                req: self.id,
+                skip: 0,
+                offset,
+                len,
+                fua,
+            },
+            Kind::Discard => LegOp::Discard {
+                offset,
+                len: self.len,
+            },
+            Kind::Zero => LegOp::Zero {
+                offset,
+                len: self.len,
+            },
+        }
+    }
+
+    fn done(&self) -> Members {
+        Leg::BOTH
+            .into_iter()
+            .filter(|leg| self.io[leg.index()] == LegIo::Done)
+            .collect()
+    }
+
+    fn under_way(&self) -> bool {
+        self.io.contains(&LegIo::Sent)
+    }
+
+    pub(super) fn is_write(&self) -> bool {
+        self.kind != Kind::Read
+    }
+
+    /// Was it sent when fewer legs had to have it?
+    pub(super) fn older(&self, need: Members) -> bool {
+        self.issued && self.need != need
+    }
+}
+
+/// Who holds an interval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    Guest(Handle),
+    Copy(u32),
+}
+
+impl Serve {
+    /// A guest request arrives.
+    pub(super) fn guest(&mut self, id: ReqId, op: GuestOp) {
+        if let Err(error) = self.acceptable(op) {
+            self.out.push(Output::GuestDone {
+                id,
+                result: Err(error),
+            });
+        } else if matches!(op, GuestOp::Flush) {
+            self.flush_request(id);
+        } else if self.waiting.is_empty() && self.may_admit(op) {
+            self.admit(id, op);
+        } else if self.waiting.len() >= self.config.max_queued as usize {
+            self.out.push(Output::GuestDone {
+                id,
+                result: Err(GuestError::QueueFull),
+            });
+        } else {
+            self.waiting.push_back((id, op));
+        }
+    }
+
+    fn acceptable(&self, op: GuestOp) -> Result<(), GuestError> {
+        if !self.shown || self.stopping {
+            return Err(GuestError::NotShown);
+        }
+        if self.failing && !matches!(op, GuestOp::Read { .. }) {
+            return Err(GuestError::Io);
+        }
+        let (offset, len, max) = match op {
+            GuestOp::Read { offset, len } | GuestOp::Write { offset, len, .. } => {
+                (offset, u64::from(len), u64::from(self.config.io_max))
+            }
+            GuestOp::Discard { offset, len } | GuestOp::WriteZeros { offset, len } => {
+                (offset, len, u64::MAX)
+            }
+            GuestOp::Flush => return Ok(()),
+        };
+        let fits = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.geometry.size());
+        let aligned = (offset | len).is_multiple_of(512);
+        if fits && aligned && len > 0 && len <= max {
+            Ok(())
+        } else {
+            Err(GuestError::Invalid)
+        }
+    }
+
+    fn may_admit(&self, op: GuestOp) -> bool {
+        let (read, bytes) = match op {
+            GuestOp::Read { len, .. } => (true, u64::from(len)),
+            GuestOp::Write { len, .. } => (false, u64::from(len)),
+            GuestOp::Discard { .. } | GuestOp::WriteZeros { .. } | GuestOp::Flush => (false, 0),
+        };
+        let wanted = match self.policy.admit {
+            Admit::Nothing => false,
+            Admit::Reads => read,
+            Admit::All => true,
+        };
+        let used = self.reqs.len();
+        wanted
+            && used < self.config.max_requests as usize
+            && (used == 0 || self.bytes + bytes <= self.config.max_bytes)
+    }
+
+    /// Take up what waits for a permit, in order.
+    pub(super) fn admit_waiting(&mut self) {
+        while let Some(&(id, op)) = self.waiting.front() {
+            if !self.may_admit(op) {
+                break;
+            }
+            self.waiting.pop_front();
+            self.admit(id, op);
+        }
+    }
+
+    fn admit(&mut self, id: ReqId, op: GuestOp) {
+        let (kind, offset, len) = match op {
+            GuestOp::Read { offset, len } => {
+                self.counters.reads += 1;
+                self.counters.read_bytes += u64::from(len);
+                (Kind::Read, offset, u64::from(len))
+            }
+            GuestOp::Write { offset, len, fua } => {
+                self.counters.writes += 1;
+                self.counters.written_bytes += u64::from(len);
+                (Kind::Write { fua }, offset, u64::from(len))
+            }
+            GuestOp::Discard { offset, len } => {
+                self.counters.discards += 1;
+                (Kind::Discard, offset, len)
+            }
+            GuestOp::WriteZeros { offset, len } => {
+                self.counters.discards += 1;
+                (Kind::Zero, offset, len)
+            }
+            GuestOp::Flush => return,
+        };
+        let (kind, piece) = self.piece(kind, offset, len);
+        if matches!(kind, Kind::Read | Kind::Write { .. }) {
+            self.bytes += piece;
+        }
+        let at = self.reqs.insert(Req {
+            id,
+            kind,
+            offset,
+            len: piece,
+            rest: len - piece,
+            need: Members::NONE,
+            io: [LegIo::No; 2],
+            gate1: 0,
+            gate2: 0,
+            held: None,
+            issued: false,
+            answered: false,
+            deadline: None,
+            failed: Members::NONE,
+            restart: false,
+        });
+        self.begin(at);
+    }
+
+    /// Cut a discard: at the granularity, so that only whole units are unmapped and the parts beside them are zeroed.
+    fn piece(&self, kind: Kind, offset: u64, len: u64) -> (Kind, u64) {
+        match kind {
+            Kind::Read | Kind::Write { .. } => (kind, len),
+            Kind::Zero => (kind, len.min(DISCARD_PIECE)),
+            Kind::Discard => {
+                let unit = u64::from(self.discard_granularity);
+                if unit == 0 {
+                    return (Kind::Zero, len.min(DISCARD_PIECE));
+                }
+                let to_unit = offset.next_multiple_of(unit) - offset;
+                if to_unit > 0 {
+                    return (Kind::Zero, len.min(to_unit));
+                }
+                let whole = len.min(DISCARD_PIECE.next_multiple_of(unit)) / unit * unit;
+                if whole == 0 {
+                    (Kind::Zero, len)
+                } else {
+                    (Kind::Discard, whole)
+                }
+            }
+        }
+    }
+
+    /// Wait for the regions to be reconciled, then for the bytes.
+    fn begin(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get(at) else { return };
+        let run = span(self.geometry, req.offset, req.len);
+        if let Some(region) = self.gated(run) {
+            self.parked.entry(region).or_default().push(at);
+            self.hurry(region);
+            return;
+        }
+        let access = if req.is_write() {
+            Access::Write
+        } else {
+            Access::Read
+        };
+        let lock = Lock {
+            owner: Owner::Guest(at),
+            access,
+            offset: req.offset,
+            len: req.len,
+        };
+        if let Some(held) = self.locks.acquire(lock) {
+            self.locked(at, held);
+        }
+    }
+
+    /// The lock was granted.
+    pub(super) fn locked(&mut self, at: Handle, held: Held) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            self.unlock(held);
+            return;
+        };
+        if req.answered {
+            self.unlock(held);
+            self.forget_req(at);
+            return;
+        }
+        req.held = Some(held);
+        let run = span(self.geometry, req.offset, req.len);
+        if self.gated(run.clone()).is_some() {
+            // It became must-reconcile while we waited for the bytes.
+            if let Some(req) = self.reqs.get_mut(at) {
+                req.held = None;
+            }
+            self.unlock(held);
+            self.begin(at);
+            return;
+        }
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        if !req.is_write() {
+            self.send_read(at);
+            return;
+        }
+        let (mut gate1, mut gate2) = (0, 0);
+        for region in run {
+            match self.map.claim(region, at, self.tick) {
+                Claim::Hot => {}
+                Claim::Gate2 => gate2 += 1,
+                Claim::Both => {
+                    gate1 += 1;
+                    gate2 += 1;
+                    self.cold(region);
+                }
+            }
+        }
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        (req.gate1, req.gate2) = (gate1, gate2);
+        if gate2 > 0 {
+            self.counters.cold_writes += 1;
+            self.start_pages();
+        }
+        if gate1 == 0 {
+            self.send_write(at);
+        }
+    }
+
+    /// Gate 1 is open for all regions of the write: the data goes to every target of the present state.
+    fn send_write(&mut self, at: Handle) {
+        if self.state == State::Ended {
+            return;
+        }
+        let policy = self.policy;
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        req.issued = true;
+        req.need = policy.need;
+        let deadline = *req.deadline.get_or_insert(self.now + self.config.t_cmd);
+        let run = span(self.geometry, req.offset, req.len);
+        for leg in policy.targets.iter() {
+            let ready = self.links[leg.index()].ready();
+            if let Some(req) = self.reqs.get_mut(at) {
+                req.io[leg.index()] = if ready { LegIo::Sent } else { LegIo::Wait };
+            }
+            if ready {
+                self.send_until(leg, Purpose::Guest(at), deadline);
+            } else {
+                self.links[leg.index()].note_deadline(deadline);
+            }
+        }
+        if let Some(target) = self
+            .rejoin
+            .target
+            .filter(|&target| !policy.targets.contains(target))
+        {
+            debug_assert!(!self.running.members.contains(target));
+            for region in run {
+                self.copy_again(region);
+            }
+        }
+    }
+
+    fn send_read(&mut self, at: Handle) {
+        if self.state == State::Ended {
+            return;
+        }
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        let candidates = self.running.members.and(Members::BOTH);
+        let usable = |leg: Leg| candidates.contains(leg) && !req.failed.contains(leg);
+        let prefer = [self.local, self.local.other()];
+        let ready = prefer
+            .into_iter()
+            .find(|&leg| usable(leg) && self.links[leg.index()].ready());
+        req.issued = true;
+        req.io = [LegIo::No; 2];
+        match ready {
+            Some(leg) => {
+                req.io[leg.index()] = LegIo::Sent;
+                let deadline = *req.deadline.get_or_insert(self.now + self.config.t_cmd);
+                self.send_until(leg, Purpose::Guest(at), deadline);
+            }
+            None => match prefer.into_iter().find(|&leg| usable(leg)) {
+                Some(leg) => req.io[leg.index()] = LegIo::Wait,
+                None => self.read_unreadable(at),
+            },
+        }
+    }
+
+    /// GOOD for the data of a request.
+    pub(super) fn guest_done(&mut self, at: Handle, leg: Leg) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        req.io[leg.index()] = LegIo::Done;
+        if req.restart {
+            self.restart_guest(at);
+            return;
+        }
+        match req.kind {
+            Kind::Read => {
+                self.read_returned(at, leg);
+                return;
+            }
+            Kind::Write { fua: true } => {}
+            Kind::Write { fua: false } | Kind::Discard | Kind::Zero => {
+                self.syncs[leg.index()].wrote()
+            }
+        }
+        if !req.failed.is_empty() {
+            self.settle_failed(at);
+        }
+        self.try_answer(at);
+    }
+
+    /// Answer a write if it may be answered now; forget it when nothing of it is under way.
+    pub(super) fn try_answer(&mut self, at: Handle) {
+        let answer = self.policy.answer;
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        if !req.answered {
+            let complete =
+                req.issued && req.is_write() && req.gate2 == 0 && req.done().includes(req.need);
+            if !complete || !answer || req.need.is_empty() {
+                return;
+            }
+            if req.rest > 0 {
+                if !req.under_way() {
+                    self.next_piece(at);
+                }
+                return;
+            }
+            req.answered = true;
+            let id = req.id;
+            self.out.push(Output::GuestDone { id, result: Ok(()) });
+        }
+        self.forget_req(at);
+    }
+
+    fn next_piece(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        let (old, kind) = ((req.offset, req.len), req.kind);
+        let (offset, rest) = (req.offset + req.len, req.rest);
+        let held = req.held.take();
+        // A zeroed edge of a discard goes on as a discard.
+        let kind = if self.discard_granularity > 0 && kind == Kind::Zero && old.1 < DISCARD_PIECE {
+            Kind::Discard
+        } else {
+            kind
+        };
+        let (kind, len) = self.piece(kind, offset, rest);
+        for region in span(self.geometry, old.0, old.1) {
+            self.map.touch(region, self.tick);
+        }
+        if let Some(req) = self.reqs.get_mut(at) {
+            (req.kind, req.offset, req.len, req.rest) = (kind, offset, len, rest - len);
+            (req.io, req.issued, req.deadline) = ([LegIo::No; 2], false, None);
+        }
+        if let Some(held) = held {
+            self.unlock(held);
+        }
+        self.begin(at);
+    }
+
+    /// The request was answered: once no command names its buffer, its bytes and its permit are free.
+    fn forget_req(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get(at) else { return };
+        if !req.answered || req.under_way() {
+            return;
+        }
+        let write = req.is_write();
+        let (offset, len, kind) = (req.offset, req.len, req.kind);
+        let waiting = req.held.is_none() && !req.issued;
+        let Some(req) = self.reqs.remove(at) else {
+            return;
+        };
+        if matches!(kind, Kind::Read | Kind::Write { .. }) {
+            self.bytes -= len;
+        }
+        if write {
+            for region in span(self.geometry, offset, len) {
+                self.map.touch(region, self.tick);
+            }
+        }
+        if let Some(held) = req.held {
+            self.unlock(held);
+        } else if waiting {
+            let mut granted = std::mem::take(&mut self.granted);
+            self.locks.cancel(Owner::Guest(at), &mut granted);
+            self.granted = granted;
+            self.run_granted();
+        }
+        if !self.waiting.is_empty() {
+            self.admit_waiting();
+        }
+    }
+
+    pub(super) fn unlock(&mut self, held: Held) {
+        let mut granted = std::mem::take(&mut self.granted);
+        self.locks.release(held, &mut granted);
+        self.granted = granted;
+        self.run_granted();
+    }
+
+    pub(super) fn run_granted(&mut self) {
+        while let Some((owner, held)) = self.granted.pop() {
+            match owner {
+                Owner::Guest(at) => self.locked(at, held),
+                Owner::Copy(slot) => self.copy_locked(slot, held),
+            }
+        }
+    }
+
+    /// A gate of the map opened.
+    pub(super) fn gate1(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        req.gate1 = req.gate1.saturating_sub(1);
+        if req.gate1 == 0 && !req.answered && !req.issued {
+            self.send_write(at);
+        }
+    }
+
+    pub(super) fn gate2(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        req.gate2 = req.gate2.saturating_sub(1);
+        if req.gate2 == 0 {
+            self.try_answer(at);
+        }
+    }
+
+    /// The session died with the command under way.
+    pub(super) fn guest_gone(&mut self, at: Handle, leg: Leg) {
+        let members = self.policy.targets;
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        let again = !req.answered && members.contains(leg);
+        if req.restart {
+            req.io[leg.index()] = LegIo::No;
+            self.restart_guest(at);
+            return;
+        }
+        req.io[leg.index()] = if again { LegIo::Wait } else { LegIo::No };
+        if req.answered {
+            if self.rejoin.target == Some(leg) {
+                // Acknowledged from X alone and not known to be on Y: copied again (2.6 step 6).
+                let run = span(self.geometry, req.offset, req.len);
+                run.for_each(|region| self.copy_again(region));
+            }
+            self.forget_req(at);
+        } else if !req.is_write() {
+            self.send_read(at);
+        } else {
+            self.settle_failed(at);
+            self.try_answer(at);
+        }
+    }
+
+    /// BUSY for data that was already acknowledged: its buffer may not be named again, so the regions are copied.
+    /// Says whether that was the case.
+    pub(super) fn guest_busy(&mut self, at: Handle, leg: Leg) -> bool {
+        if self.reqs.get(at).is_none_or(|req| !req.answered) {
+            return false;
+        }
+        self.guest_gone(at, leg);
+        true
+    }
+
+    /// The leg failed the request itself.
+    pub(super) fn guest_failed(&mut self, at: Handle, leg: Leg, error: LegError) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        req.failed = req.failed.with(leg);
+        req.io[leg.index()] = LegIo::No;
+        if req.restart {
+            self.restart_guest(at);
+        } else if req.is_write() {
+            self.write_failed(at, leg, error);
+        } else {
+            self.links[leg.index()].read_errors += 1;
+            self.send_read(at);
+        }
+    }
+
+    /// MEDIUM ERROR, HARDWARE ERROR, no space, a refusal: the leg does not have the write, and is lost for it. Unless it
+    /// is the last member, or the other leg cannot write this either: then the guest gets the error.
+    fn write_failed(&mut self, at: Handle, leg: Leg, error: LegError) {
+        let Some(req) = self.reqs.get(at) else { return };
+        let answered = req.answered;
+        let other = req.io[leg.index() ^ 1];
+        let guest_error = if error == LegError::NoSpace {
+            GuestError::NoSpace
+        } else {
+            GuestError::Io
+        };
+        if self.running.members.sole() == Some(leg) || req.failed == Members::BOTH {
+            let run = span(self.geometry, req.offset, req.len);
+            if self.rejoin.target.is_some() {
+                run.for_each(|region| self.copy_again(region));
+            }
+            self.end_with(at, guest_error);
+        } else if other == LegIo::Sent && !answered {
+            // The other leg's answer decides whose fault it is; it comes within T_cmd.
+        } else {
+            self.lose(leg, LostWhy::WriteError);
+            if answered {
+                self.forget_req(at);
+            }
+        }
+    }
+
+    /// The data is on one leg and the other one failed it.
+    fn settle_failed(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get(at) else { return };
+        if req.is_write() && !req.failed.is_empty() && !req.under_way() {
+            for leg in req.failed.iter() {
+                self.lose(leg, LostWhy::WriteError);
+            }
+        }
+    }
+
+    /// No member can read these bytes.
+    fn read_unreadable(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get(at) else { return };
+        self.out.event(Event::ReadFailed {
+            offset: req.offset,
+            len: req.len as u32,
+        });
+        self.end_with(at, GuestError::Io);
+    }
+
+    /// The bytes are in the shell's buffer. Whether they may be handed out is looked at now, not when it was asked (R8).
+    fn read_returned(&mut self, at: Handle, leg: Leg) {
+        if self.policy.lease && !self.lease.runs(self.now) {
+            self.counters.lease_holds += 1;
+            self.held_reads.push((at, leg));
+            return;
+        }
+        self.answer_read(at);
+    }
+
+    fn answer_read(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        if !req.answered {
+            req.answered = true;
+            let (id, offset, len, failed) = (req.id, req.offset, req.len, req.failed);
+            self.out.push(Output::GuestDone { id, result: Ok(()) });
+            for leg in failed.iter() {
+                self.read_repair(leg, offset, len);
+            }
+        }
+        self.forget_req(at);
+    }
+
+    /// The other leg had the bytes: copy its regions over, which rewrites the bad sectors.
+    fn read_repair(&mut self, leg: Leg, offset: u64, len: u64) {
+        if self.running.members != Members::BOTH {
+            return;
+        }
+        self.counters.read_repairs += 1;
+        self.out.event(Event::ReadRepaired {
+            leg,
+            offset,
+            len: len as u32,
+        });
+        for region in span(self.geometry, offset, len) {
+            self.must_reconcile(region, leg.other());
+        }
+    }
+
+    /// Reads that came back while no lease ran: handed out under a fresh one, read again if their leg is no member.
+    pub(super) fn release_reads(&mut self) {
+        if self.policy.lease && !self.lease.runs(self.now) {
+            return;
+        }
+        for (at, leg) in std::mem::take(&mut self.held_reads) {
+            if self.running.members.contains(leg) {
+                self.answer_read(at);
+            } else {
+                self.send_read(at);
+            }
+        }
+    }
+
+    /// A request that is over for the guest frees what it holds; kept apart from the answer, so that failing all requests
+    /// never lets one of them go on.
+    fn end_with(&mut self, at: Handle, error: GuestError) {
+        self.answer_error(at, error);
+        self.forget_req(at);
+    }
+
+    /// End a request with an error. A write whose data may be on a leg makes its regions must-reconcile first (R45).
+    pub(super) fn answer_error(&mut self, at: Handle, error: GuestError) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        if req.answered {
+            return;
+        }
+        req.answered = true;
+        for io in &mut req.io {
+            if *io == LegIo::Wait {
+                *io = LegIo::No;
+            }
+        }
+        let (id, write, issued) = (req.id, req.is_write(), req.issued);
+        let run = span(self.geometry, req.offset, req.len);
+        if write && issued {
+            run.for_each(|region| self.must_reconcile(region, self.local));
+        }
+        self.held_reads.retain(|&(held, _)| held != at);
+        self.out.push(Output::GuestDone {
+            id,
+            result: Err(error),
+        });
+    }
+
+    /// Everything the guest has open fails: superseded, detached by force, or frozen for too long.
+    pub(super) fn fail_guests(&mut self, error: GuestError, reads: bool) {
+        for (id, op) in std::mem::take(&mut self.waiting) {
+            if reads || !matches!(op, GuestOp::Read { .. }) {
+                self.out.push(Output::GuestDone {
+                    id,
+                    result: Err(error),
+                });
+            } else {
+                self.waiting.push_back((id, op));
+            }
+        }
+        let open = self.reqs.handles();
+        for &at in &open {
+            if self.reqs.get(at).is_some_and(|req| reads || req.is_write()) {
+                self.answer_error(at, error);
+            }
+        }
+        for at in open {
+            self.forget_req(at);
+        }
+        for flush in std::mem::take(&mut self.flushes) {
+            self.out.push(Output::GuestDone {
+                id: flush.id,
+                result: Err(error),
+            });
+        }
+    }
+
+    /// A leg is ready: what waits for it goes out.
+    pub(super) fn resend_guests(&mut self, leg: Leg) {
+        for at in self.reqs.handles() {
+            let Some(req) = self.reqs.get_mut(at) else {
+                continue;
+            };
+            if req.answered || !req.io.contains(&LegIo::Wait) {
+                continue;
+            }
+            if !req.is_write() {
+                self.send_read(at);
+            } else if req.io[leg.index()] == LegIo::Wait {
+                req.io[leg.index()] = LegIo::Sent;
+                let deadline = req.deadline.unwrap_or(self.now + self.config.t_cmd);
+                self.send_until(leg, Purpose::Guest(at), deadline);
+            }
+        }
+    }
+
+    /// From now on only `members` must have the writes that are under way; a read from another leg is asked again.
+    pub(super) fn retarget(&mut self, members: Members) {
+        for at in self.reqs.handles() {
+            let Some(req) = self.reqs.get_mut(at) else {
+                continue;
+            };
+            if req.is_write() {
+                req.need = req.need.and(members);
+                for leg in Leg::BOTH {
+                    if !members.contains(leg) && req.io[leg.index()] == LegIo::Wait {
+                        req.io[leg.index()] = LegIo::No;
+                    }
+                }
+                self.try_answer(at);
+            } else if Leg::BOTH
+                .into_iter()
+                .any(|leg| !members.contains(leg) && req.io[leg.index()] == LegIo::Wait)
+            {
+                self.send_read(at);
+            }
+        }
+        self.release_reads();
+    }
+
+    /// Answers may be given again: look at every request.
+    pub(super) fn answer_all(&mut self) {
+        for at in self.reqs.handles() {
+            self.try_answer(at);
+        }
+        self.release_reads();
+        self.try_flushes();
+        self.admit_waiting();
+    }
+
+    /// After a new decision every open request starts over, once the commands of its first life are over: then nothing
+    /// old can be executed after something newer.
+    pub(super) fn restart_guests(&mut self) {
+        self.parked.clear();
+        self.held_reads.clear();
+        for at in self.reqs.handles() {
+            self.restart_guest(at);
+        }
+    }
+
+    fn restart_guest(&mut self, at: Handle) {
+        let Some(req) = self.reqs.get_mut(at) else {
+            return;
+        };
+        for io in &mut req.io {
+            if *io != LegIo::Sent {
+                *io = LegIo::No;
+            }
+        }
+        (req.gate1, req.gate2, req.need) = (0, 0, Members::NONE);
+        req.restart = true;
+        if req.under_way() {
+            return;
+        }
+        (req.restart, req.issued, req.deadline, req.failed) = (false, false, None, Members::NONE);
+        let held = req.held.take();
+        if req.answered {
+            req.held = held;
+            self.forget_req(at);
+            return;
+        }
+        if let Some(held) = held {
+            self.unlock(held);
+            self.begin(at);
+        } else {
+            // It waits for its bytes, or waited for a copy.
+            let mut granted = std::mem::take(&mut self.granted);
+            self.locks.cancel(Owner::Guest(at), &mut granted);
+            self.granted = granted;
+            self.run_granted();
+            self.begin(at);
+        }
+    }
+
+    /// Regions that wait for a copy were copied: their requests go on.
+    pub(super) fn unpark(&mut self, region: u32) {
+        for at in self.parked.remove(&region).unwrap_or_default() {
+            match self.reqs.get(at) {
+                Some(req) if !req.answered => self.begin(at),
+                Some(_) => self.forget_req(at),
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Own requests to the register: sent until their outcome is known.
+//!
+//! A request that may still be under way is never forgotten (2.3 rule 4): it is repeated byte for byte and the register read
+//! until the read shows that it was won, or that another value replaced the expected one. At most two requests on one
+//! expected value are open: shrink and thaw, or grow and bump. The outcome comes from the proposed generation or stamp,
+//! never from the transaction id (R41). Without an open request the register is read every ten seconds.
+
+use std::time::Duration;
+
+use twinsite_register::{Leg, Outcome, Register, outcome};
+
+use super::Serve;
+use super::state::{Ask, Fact, Standing, State, earliest};
+use crate::io::{CasResult, RegisterError, RegisterId};
+use crate::status::Condition;
+
+/// After this long without an outcome the operator is told.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
+
+/// A request whose outcome is not known.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) ask: Ask,
+    expected: Register,
+    proposed: Register,
+}
+
+/// Requests, reads and their timers.
+#[derive(Debug)]
+pub(super) struct Requests {
+    pub(super) open: Vec<Own>,
+    read: Option<(RegisterId, Duration)>,
+    /// Compare-and-swaps without an answer.
+    cas: Vec<(RegisterId, Ask, Duration)>,
+    /// When the open requests are repeated, or the register read again.
+    again: Option<Duration>,
+    pause: Duration,
+    since: Duration,
+    poll: Duration,
+    failures: u32,
+}
+
+impl Requests {
+    pub(super) fn new(poll: Duration) -> Self {
+        Self {
+            open: Vec::new(),
+            read: None,
+            cas: Vec::new(),
+            again: None,
+            pause: Duration::ZERO,
+            since: Duration::ZERO,
+            poll,
+            failures: 0,
+        }
+    }
+
+    pub(super) fn is_open(&self, ask: impl Fn(Ask) -> bool) -> bool {
+        self.open.iter().any(|own| ask(own.ask))
+    }
+
+    pub(super) fn deadline(&self, timeout: Duration) -> Option<Duration> {
+        let read = self.read.map(|(_, sent)| sent + timeout);
+        let cas = self.cas.iter().map(|&(_, _, sent)| sent + timeout).min();
+        let idle = (self.open.is_empty() && self.read.is_none()).then_some(self.poll);
+        earliest([read, cas, self.again, idle])
+    }
+}
+
+impl Serve {
+    /// Send a request; its fact is [`Fact::Outcome`]. `proposed` was made from `expected` by a transition of the register.
+    pub(super) fn request(&mut self, ask: Ask, expected: Register, proposed: Register) {
+        let requests = &mut self.requests;
+        debug_assert!(
+            requests.open.iter().all(|own| own.expected == expected),
+            "at most two on one expected value"
+        );
+        if requests.open.is_empty() {
+            requests.since = self.now;
+            requests.pause = self.config.register_retry.0;
+        }
+        requests.open.push(Own {
+            ask,
+            expected,
+            proposed,
+        });
+        requests.again = None;
+        self.send_request(requests_last(&self.requests));
+    }
+
+    fn send_request(&mut self, index: usize) {
+        let Some(own) = self.requests.open.get(index) else {
+            return;
+        };
+        let (ask, expected, proposed) = (own.ask, own.expected.clone(), own.proposed.clone());
+        let id = self.out.cas_register(expected, proposed);
+        self.requests.cas.push((id, ask, self.now));
+    }
+
+    /// Read the register now, unless a read is under way.
+    pub(super) fn read_register(&mut self) {
+        if self.requests.read.is_none() {
+            let id = self.out.read_register();
+            self.requests.read = Some((id, self.now));
+        }
+    }
+
+    /// A read that is certainly sent after this point: an answer to an earlier one is not used.
+    pub(super) fn read_register_fresh(&mut self) {
+        self.requests.read = None;
+        self.read_register();
+    }
+
+    pub(super) fn cas_done(&mut self, id: RegisterId, result: CasResult) {
+        let Some(at) = self
+            .requests
+            .cas
+            .iter()
+            .position(|&(open, _, _)| open == id)
+        else {
+            return;
+        };
+        let (_, ask, _) = self.requests.cas.swap_remove(at);
+        if result == CasResult::Won
+            && let Some(own) = self.requests.open.iter().find(|own| own.ask == ask)
+        {
+            // The request's own answer: as good as a read that shows what it proposed.
+            let register = own.proposed.clone();
+            self.resolve(&register);
+            return;
+        }
+        // A refusal is no proof of loss: an earlier copy may have won.
+        if self.requests.open.iter().any(|own| own.ask == ask) {
+            self.read_register_fresh();
+        }
+    }
+
+    pub(super) fn register_read(
+        &mut self,
+        id: RegisterId,
+        result: Result<Option<Box<Register>>, RegisterError>,
+    ) {
+        if self.requests.read.is_none_or(|(open, _)| open != id) {
+            return;
+        }
+        self.requests.read = None;
+        self.requests.poll = self.now + self.config.register_poll;
+        match result {
+            Err(_) => self.register_unreadable(),
+            Ok(read) => {
+                self.requests.failures = 0;
+                self.lower(Condition::WitnessUnreachable);
+                match read {
+                    // An object that is gone is a lost witness, not a decision.
+                    None => self.below(),
+                    Some(register) if self.is_below(&register) => self.below(),
+                    Some(register) => {
+                        self.lower(Condition::WitnessRolledBack);
+                        self.resolve(&register);
+                    }
+                }
+            }
+        }
+    }
+
+    fn register_unreadable(&mut self) {
+        self.requests.failures += 1;
+        if self.requests.failures >= 2 {
+            self.raise(Condition::WitnessUnreachable);
+        }
+        self.schedule_again();
+        if self.requests.open.is_empty() {
+            self.fact(Fact::Read(Standing::Unreadable));
+        }
+    }
+
+    fn below(&mut self) {
+        self.raise(Condition::WitnessRolledBack);
+        self.schedule_again();
+        self.fact(Fact::Read(Standing::Below));
+    }
+
+    /// A register older than what this writer runs with was restored from somewhere (2.3 rule 6).
+    fn is_below(&self, register: &Register) -> bool {
+        let known = |id| register.register_id == id || register.former.contains(&id);
+        let ours = self.register.as_ref().map(|register| register.register_id);
+        let sbs = self.superblocks.iter().flatten().map(|sb| sb.register_id);
+        let marks = self.order.marks.iter();
+        if !ours.into_iter().chain(sbs).all(known) {
+            return true;
+        }
+        let lower = register.epoch < self.running.epoch || register.active.seq < self.running.seq;
+        let mark_above = marks.clone().any(|mark| {
+            mark.register_id == register.register_id
+                && (mark.epoch > register.epoch || mark.seq > register.active.seq)
+        });
+        let known_here = ours.is_none_or(|id| id == register.register_id);
+        (known_here && lower) || mark_above
+    }
+
+    /// A linearizable value: outcomes of the open requests, or our standing.
+    fn resolve(&mut self, register: &Register) {
+        if self.requests.open.is_empty() {
+            let standing = self.standing(register);
+            if standing == Standing::Mine || standing == Standing::UnstampedEqual {
+                self.register = Some(register.clone());
+            }
+            self.seen = Some(register.clone());
+            self.fact(Fact::Read(standing));
+            return;
+        }
+        self.seen = Some(register.clone());
+        let outcomes: Vec<(Ask, Outcome)> = self
+            .requests
+            .open
+            .iter()
+            .map(|own| (own.ask, outcome(&own.expected, &own.proposed, register)))
+            .collect();
+        if outcomes
+            .iter()
+            .all(|&(_, outcome)| outcome == Outcome::Unknown)
+        {
+            self.schedule_again();
+            for (ask, outcome) in outcomes {
+                self.fact(Fact::Outcome(ask, outcome));
+            }
+            return;
+        }
+        // One was won, or the expected value is gone: none of them can be executed any more.
+        self.requests.open.clear();
+        self.requests.cas.clear();
+        self.requests.again = None;
+        self.lower(Condition::MembershipUnknown);
+        let won = outcomes
+            .iter()
+            .find(|(_, o)| matches!(o, Outcome::Won | Outcome::WonSuperseded));
+        match won.or(outcomes.first()) {
+            Some(&(ask, outcome)) => {
+                if matches!(outcome, Outcome::Won | Outcome::Free) {
+                    self.register = Some(register.clone());
+                }
+                self.fact(Fact::Outcome(ask, outcome));
+            }
+            None => {}
+        }
+    }
+
+    /// Where a register that was read puts this writer.
+    fn standing(&self, register: &Register) -> Standing {
+        if register.state != twinsite_register::State::Live {
+            return Standing::Other;
+        }
+        let same_place =
+            (register.active.site, register.active.seq) == (self.running.site, self.running.seq);
+        let later_order = register.order.uid != self.place.uid && register.order.n >= self.place.n;
+        if !same_place || later_order {
+            return Standing::Other;
+        }
+        let equal = self.running.equals(register);
+        if self.stamped {
+            let mine = register.holder == Some(self.running.key) && equal;
+            return if mine {
+                Standing::Mine
+            } else {
+                Standing::Other
+            };
+        }
+        match equal {
+            true if register.holder == Some(self.running.key) => Standing::Mine,
+            true => Standing::UnstampedEqual,
+            false => Standing::UnstampedAhead,
+        }
+    }
+
+    fn schedule_again(&mut self) {
+        let longest = self.config.register_retry.1;
+        let first = self.config.register_retry.0;
+        let pause = self.requests.pause.max(first);
+        self.requests.again = Some(self.now + pause);
+        self.requests.pause = (pause * 2).min(longest);
+    }
+
+    pub(super) fn request_timers(&mut self) {
+        let timeout = self.config.register_timeout;
+        if self
+            .requests
+            .read
+            .is_some_and(|(_, sent)| sent + timeout <= self.now)
+        {
+            self.requests.read = None;
+            self.register_unreadable();
+        }
+        let late: Vec<RegisterId> = self
+            .requests
+            .cas
+            .iter()
+            .filter(|cas| cas.2 + timeout <= self.now)
+            .map(|cas| cas.0)
+            .collect();
+        for id in late {
+            self.cas_done(id, CasResult::Unknown);
+        }
+        if self.requests.again.is_some_and(|at| at <= self.now) {
+            self.requests.again = None;
+            for index in 0..self.requests.open.len() {
+                self.send_request(index);
+            }
+            self.read_register_fresh();
+        }
+        if self.requests.open.is_empty()
+            && self.requests.read.is_none()
+            && self.requests.poll <= self.now
+        {
+            self.requests.poll = self.now + self.config.register_poll;
+            self.read_register();
+        }
+        let unknown =
+            !self.requests.open.is_empty() && self.now >= self.requests.since + UNKNOWN_AFTER;
+        if unknown && self.state != State::Ended {
+            self.raise(Condition::MembershipUnknown);
+        }
+    }
+
+    /// `landed` is set lazily, and never beside another request (2.3 rule 4).
+    pub(super) fn land(&mut self) {
+        let landed = Leg::BOTH
+            .into_iter()
+            .filter(|leg| self.running.members.contains(*leg))
+            .collect();
+        let Some(register) = self
+            .register
+            .clone()
+            .filter(|_| self.stamped && self.requests.open.is_empty())
+        else {
+            return;
+        };
+        if register.landed.includes(landed) && register.granted.is_empty() {
+            return;
+        }
+        let txid = self.ids.txid();
+        if let Ok(proposed) = register.land(&self.running, landed, txid) {
+            self.request(Ask::Land, register, proposed);
+        }
+    }
+}
+
+fn requests_last(requests: &Requests) -> usize {
+    requests.open.len().saturating_sub(1)
+}

@@ -299,7 +299,7 @@ impl Attach {
                 self.legs[leg.index()].up(now, *info, &self.order.config, port);
                 None
             }
-            Input::LegDown { leg, why } => self.leg_down(now, *leg, *why, port),
+            Input::LegDown { leg, why } => self.leg_down(*leg, *why, port),
             Input::LegDone { leg, cmd, result } => {
                 let config = &self.order.config;
                 let track = &mut self.legs[leg.index()];
@@ -333,13 +333,7 @@ impl Attach {
         ended.or_else(|| self.advance(now, port))
     }
 
-    fn leg_down(
-        &mut self,
-        now: Duration,
-        leg: Leg,
-        why: LegDown,
-        port: &mut Port,
-    ) -> Option<AttachEnd> {
+    fn leg_down(&mut self, leg: Leg, why: LegDown, port: &mut Port) -> Option<AttachEnd> {
         let track = &mut self.legs[leg.index()];
         // Failed logins are repeated by the shell; the answer to our own `Disconnect` is no news.
         let was_up = track.info.is_some();
@@ -348,7 +342,7 @@ impl Attach {
             return None;
         }
         match kind {
-            Some(kind) => self.script_failed(now, leg, kind, Fault::Leg, port),
+            Some(kind) => self.script_failed(leg, kind, Fault::Leg, port),
             None => {
                 self.leg_lost(leg);
                 None
@@ -375,21 +369,21 @@ impl Attach {
                     *durable = durable.with(leg);
                 }
             }
-            Ended::Failed(kind, fault) => return self.script_failed(now, leg, kind, fault, port),
+            Ended::Failed(kind, fault) => return self.script_failed(leg, kind, fault, port),
         }
         None
     }
 
     fn script_failed(
         &mut self,
-        now: Duration,
         leg: Leg,
         kind: Kind,
         fault: Fault,
         port: &mut Port,
     ) -> Option<AttachEnd> {
-        let serving_soon = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
-        if fault == Fault::Taken && serving_soon {
+        let decided = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
+        let of_set = self.set().contains(leg) && kind != Kind::Probe;
+        if fault == Fault::Taken && decided && of_set {
             // R16: after the decision a conflict on a member means that another one took over.
             return Some(self.superseded(port));
         }
@@ -495,7 +489,7 @@ impl Attach {
         for leg in Leg::BOTH {
             let ended = self.legs[leg.index()].handle_time(now, &self.order.config, port);
             if let Some(Ended::Failed(kind, fault)) = ended
-                && let Some(end) = self.script_failed(now, leg, kind, fault, port)
+                && let Some(end) = self.script_failed(leg, kind, fault, port)
             {
                 return Some(end);
             }

@@ -172,7 +172,7 @@ impl Medium<'_> {
         } else {
             self.fua(cdb)
         };
-        let ragged = length % self.block() != 0;
+        let ragged = !length.is_multiple_of(self.block());
         let job = match ragged {
             true => Job::Patch {
                 offset,

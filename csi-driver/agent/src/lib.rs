@@ -3,6 +3,8 @@
 pub mod backend;
 pub mod control;
 pub mod frontend;
+pub mod metrics;
 pub mod objects;
 pub mod reactor;
+pub mod status;
 pub mod target;

@@ -25,3 +25,5 @@ mod resync;
 mod script;
 mod serve;
 mod slab;
+
+pub use attach::oneshot;

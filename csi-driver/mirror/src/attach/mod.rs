@@ -16,7 +16,6 @@
 //! is served before every leg of the set is durable and the lease is over.
 //! Not here: what a row says ([`crate::activation`]), how a leg is fenced ([`crate::fence`]), serving.
 
-mod blocks;
 mod cas;
 mod check;
 mod choose;
@@ -24,8 +23,10 @@ mod finish;
 mod head;
 mod lease;
 mod leg;
+pub mod oneshot;
 mod order;
 mod release;
+mod sequence;
 mod settle;
 
 pub(crate) use release::Release;
@@ -133,6 +134,8 @@ pub(crate) struct Attach {
     beat_object: Option<BeatObject>,
     phase: Phase,
     started: Duration,
+    /// Of the last input.
+    now: Duration,
     rounds: u32,
     last_fence: Duration,
     /// Every lease that a superblock named, over all rounds: our own writes must not hide an older one.
@@ -198,6 +201,7 @@ impl Attach {
             beat_object: None,
             phase: Phase::Pause { until: now },
             started: now,
+            now,
             rounds: 0,
             last_fence: now,
             leases_ms: Vec::new(),
@@ -263,11 +267,10 @@ impl Attach {
         let phase = match &self.phase {
             Phase::Check { ask, login_until } => {
                 let logins = Leg::BOTH.into_iter().filter(|leg| !self.is_looked_at(*leg));
-                let first = logins.map(|leg| login_until[leg.index()]).min();
-                [first, (!ask.is_over(Duration::ZERO)).then_some(ask.until)]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                let waits = logins
+                    .map(|leg| login_until[leg.index()])
+                    .chain([ask.until]);
+                waits.filter(|at| *at > self.now).min()
             }
             Phase::ReadRegister(ask) => Some(ask.until),
             Phase::CasWait { wait, .. } => Some(wait.deadline()),
@@ -279,6 +282,8 @@ impl Attach {
             | Phase::SavePlace(_)
             | Phase::SbWrite { .. } => None,
         };
+        // What is past was acted on, and waits for something else now.
+        let phase = phase.filter(|at| *at > self.now);
         let legs = self.legs.iter().filter_map(LegTrack::deadline);
         phase.into_iter().chain(legs).chain(self.budget()).min()
     }
@@ -294,6 +299,7 @@ impl Attach {
         input: &Input,
         port: &mut Port,
     ) -> Option<AttachEnd> {
+        self.now = now;
         let ended = match input {
             Input::LegUp { leg, info } => {
                 self.legs[leg.index()].up(now, *info, &self.order.config, port);

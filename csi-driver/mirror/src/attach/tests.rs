@@ -2,4 +2,4 @@
 
 mod random;
 mod steps;
-mod world;
+pub(crate) mod world;

@@ -16,12 +16,12 @@ use crate::io::{
 use crate::layout::*;
 use crate::status::{Event, Refusal, StateName};
 
-pub(super) const VOLUME: VolumeId = VolumeId([0x21; 16]);
-pub(super) const SIZE: u64 = 4 << 20;
+pub(crate) const VOLUME: VolumeId = VolumeId([0x21; 16]);
+pub(crate) const SIZE: u64 = 4 << 20;
 
 /// What the witness does with requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Witness {
+pub(crate) enum Witness {
     Up,
     /// Reads and requests fail, nothing is executed.
     Down,
@@ -31,31 +31,31 @@ pub(super) enum Witness {
     Stuck,
 }
 
-pub(super) struct World {
-    pub(super) now: Duration,
-    pub(super) legs: [FakeLeg; 2],
-    pub(super) register: Option<Register>,
-    pub(super) witness: Witness,
-    pub(super) beat: Option<BeatObject>,
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    pub(crate) legs: [FakeLeg; 2],
+    pub(crate) register: Option<Register>,
+    pub(crate) witness: Witness,
+    pub(crate) beat: Option<BeatObject>,
     /// Requests that were sent and not executed.
-    pub(super) orphans: Vec<(Register, Register)>,
+    pub(crate) orphans: Vec<(Register, Register)>,
     /// Every value the register ever had.
-    pub(super) history: Vec<Register>,
+    pub(crate) history: Vec<Register>,
 }
 
-pub(super) fn generation(n: u8) -> Gen {
+pub(crate) fn generation(n: u8) -> Gen {
     Gen([n; 16])
 }
 
-pub(super) fn tx(n: u8) -> TxId {
+pub(crate) fn tx(n: u8) -> TxId {
     TxId([n; 16])
 }
 
-pub(super) fn key(site: Site, n: u64) -> Key {
+pub(crate) fn key(site: Site, n: u64) -> Key {
     Key::new(KeyTag::Writer(site), n)
 }
 
-pub(super) fn newborn() -> Register {
+pub(crate) fn newborn() -> Register {
     Register::create(Create {
         register_id: RegisterId([0x23; 16]),
         group: GroupId([0x22; 16]),
@@ -69,7 +69,7 @@ pub(super) fn newborn() -> Register {
     .unwrap()
 }
 
-pub(super) fn superblock(leg: Leg, register: &Register, naa: Naa) -> Superblock {
+pub(crate) fn superblock(leg: Leg, register: &Register, naa: Naa) -> Superblock {
     Superblock {
         compat: 0,
         ro_compat: 0,
@@ -102,7 +102,7 @@ pub(super) fn superblock(leg: Leg, register: &Register, naa: Naa) -> Superblock 
 
 impl World {
     /// A pair that was born and never attached.
-    pub(super) fn born() -> Self {
+    pub(crate) fn born() -> Self {
         let register = newborn();
         let mut legs = [FakeLeg::new(0x61, SIZE), FakeLeg::new(0x62, SIZE)];
         for leg in Leg::BOTH {
@@ -139,24 +139,24 @@ impl World {
         world
     }
 
-    pub(super) fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
         for leg in &mut self.legs {
             leg.now = self.now;
         }
     }
 
-    pub(super) fn r(&self) -> &Register {
+    pub(crate) fn r(&self) -> &Register {
         self.register.as_ref().unwrap()
     }
 
-    pub(super) fn set_register(&mut self, register: Register) {
+    pub(crate) fn set_register(&mut self, register: Register) {
         assert_eq!(register.check(), Ok(()));
         self.history.push(register.clone());
         self.register = Some(register);
     }
 
-    pub(super) fn sb(&self, leg: Leg) -> Superblock {
+    pub(crate) fn sb(&self, leg: Leg) -> Superblock {
         let fake = &self.legs[leg.index()];
         let slots = SLOT_OFFSETS.map(|at| fake.block(at));
         match Slots::parse([&slots[0], &slots[1]]) {
@@ -166,14 +166,14 @@ impl World {
     }
 
     /// Both slots say the same but for their number.
-    pub(super) fn slots_agree(&self, leg: Leg) -> bool {
+    pub(crate) fn slots_agree(&self, leg: Leg) -> bool {
         let fake = &self.legs[leg.index()];
         let [a, b] = SLOT_OFFSETS.map(|at| Superblock::parse(&fake.block(at)).unwrap());
         Superblock { sb_seq: 0, ..a } == Superblock { sb_seq: 0, ..b }
     }
 
     /// Change the newest superblock of a leg in both slots.
-    pub(super) fn edit_sb(&mut self, leg: Leg, edit: impl Fn(&mut Superblock)) {
+    pub(crate) fn edit_sb(&mut self, leg: Leg, edit: impl Fn(&mut Superblock)) {
         let mut sb = self.sb(leg);
         edit(&mut sb);
         let fake = &mut self.legs[leg.index()];
@@ -186,17 +186,17 @@ impl World {
         }
     }
 
-    pub(super) fn page(&self, leg: Leg) -> MapPage {
+    pub(crate) fn page(&self, leg: Leg) -> MapPage {
         MapPage::parse(0, &self.legs[leg.index()].block(map_offset(0))).unwrap()
     }
 
-    pub(super) fn put_page(&mut self, leg: Leg, page: &MapPage) {
+    pub(crate) fn put_page(&mut self, leg: Leg, page: &MapPage) {
         self.legs[leg.index()]
             .blocks
             .insert(map_offset(page.page), *page.emit());
     }
 
-    pub(super) fn put_beat(&mut self, leg: Leg, epoch: u64, beat: u64) {
+    pub(crate) fn put_beat(&mut self, leg: Leg, epoch: u64, beat: u64) {
         let block = Beat {
             volume: VOLUME,
             epoch: Epoch(epoch),
@@ -209,7 +209,7 @@ impl World {
             .insert(BEAT_OFFSET, *block.emit());
     }
 
-    pub(super) fn cas(&mut self, expected: &Register, new: &Register) -> bool {
+    pub(crate) fn cas(&mut self, expected: &Register, new: &Register) -> bool {
         let fits = self.register.as_ref() == Some(expected);
         if fits {
             self.set_register(new.clone());
@@ -218,13 +218,13 @@ impl World {
     }
 
     /// An operator's edit of a free field.
-    pub(super) fn edit_register(&mut self, n: u8) {
+    pub(crate) fn edit_register(&mut self, n: u8) {
         let edited = self.r().rejoin(self.r().no_rejoin, tx(n)).unwrap();
         self.set_register(edited);
     }
 
     /// Somebody else fences a leg.
-    pub(super) fn steal(&mut self, leg: Leg, thief: Key) {
+    pub(crate) fn steal(&mut self, leg: Leg, thief: Key) {
         use crate::fence::Fence;
         use crate::script::{Script, Step};
         let fake = &mut self.legs[leg.index()];
@@ -241,28 +241,28 @@ impl World {
 }
 
 /// One node that attaches.
-pub(super) struct Node {
-    pub(super) id: u8,
-    pub(super) site: Site,
-    pub(super) attach: Option<Attach>,
-    pub(super) port: Port,
-    pub(super) inbox: VecDeque<Input>,
-    pub(super) end: Option<AttachEnd>,
+pub(crate) struct Node {
+    pub(crate) id: u8,
+    pub(crate) site: Site,
+    pub(crate) attach: Option<Attach>,
+    pub(crate) port: Port,
+    pub(crate) inbox: VecDeque<Input>,
+    pub(crate) end: Option<AttachEnd>,
     /// On its disk.
-    pub(super) record: AttachRecord,
-    pub(super) wanted: [bool; 2],
-    pub(super) up: [bool; 2],
+    pub(crate) record: AttachRecord,
+    pub(crate) wanted: [bool; 2],
+    pub(crate) up: [bool; 2],
     /// May it reach the leg?
-    pub(super) link: [bool; 2],
-    pub(super) said: Vec<String>,
-    pub(super) events: Vec<Event>,
-    pub(super) removed: bool,
-    pub(super) saves_held: bool,
-    pub(super) keys: u64,
+    pub(crate) link: [bool; 2],
+    pub(crate) said: Vec<String>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) removed: bool,
+    pub(crate) saves_held: bool,
+    pub(crate) keys: u64,
 }
 
 impl Node {
-    pub(super) fn new(id: u8, site: Site, uid: u8) -> Self {
+    pub(crate) fn new(id: u8, site: Site, uid: u8) -> Self {
         Self {
             id,
             site,
@@ -287,7 +287,7 @@ impl Node {
         }
     }
 
-    pub(super) fn order(&mut self) -> AttachOrder {
+    pub(crate) fn order(&mut self) -> AttachOrder {
         self.keys += 1;
         let mut seed = [self.id; 32];
         seed[..8]
@@ -309,14 +309,14 @@ impl Node {
         }
     }
 
-    pub(super) fn start(&mut self, world: &World, order: AttachOrder) {
+    pub(crate) fn start(&mut self, world: &World, order: AttachOrder) {
         self.end = None;
         self.inbox.clear();
         self.up = [false; 2];
         self.attach = Some(Attach::start(world.now, order, &mut self.port));
     }
 
-    pub(super) fn failover(&mut self, expect_seq: u64) -> AttachOrder {
+    pub(crate) fn failover(&mut self, expect_seq: u64) -> AttachOrder {
         let mv = Some(MoveOrder {
             mode: MoveMode::Failover,
             expect_seq,
@@ -324,12 +324,12 @@ impl Node {
         AttachOrder { mv, ..self.order() }
     }
 
-    pub(super) fn state(&self) -> Option<StateName> {
+    pub(crate) fn state(&self) -> Option<StateName> {
         self.attach.as_ref().map(Attach::state)
     }
 
     /// Carry out what waits in the port; answers go to the inbox.
-    pub(super) fn pump(&mut self, world: &mut World) {
+    pub(crate) fn pump(&mut self, world: &mut World) {
         while let Some(output) = self.port.pop() {
             self.carry_out(world, output);
         }
@@ -432,7 +432,7 @@ impl Node {
         }
     }
 
-    pub(super) fn give(&mut self, world: &World, input: Input) {
+    pub(crate) fn give(&mut self, world: &World, input: Input) {
         if let Some(attach) = &mut self.attach {
             self.end = attach.handle(world.now, &input, &mut self.port);
             if self.end.is_some() {
@@ -442,7 +442,7 @@ impl Node {
     }
 
     /// One step: an answer is taken in, or nothing is left to do. True = something happened.
-    pub(super) fn step(&mut self, world: &mut World) -> bool {
+    pub(crate) fn step(&mut self, world: &mut World) -> bool {
         self.pump(world);
         for leg in Leg::BOTH {
             self.connect(world, leg);
@@ -456,7 +456,7 @@ impl Node {
     }
 
     /// Until `stop` holds after a step; false if it never does.
-    pub(super) fn run_until(
+    pub(crate) fn run_until(
         &mut self,
         world: &mut World,
         stop: impl Fn(&Self, &World) -> bool,
@@ -484,26 +484,26 @@ impl Node {
         );
     }
 
-    pub(super) fn run(&mut self, world: &mut World) -> AttachEnd {
+    pub(crate) fn run(&mut self, world: &mut World) -> AttachEnd {
         self.run_until(world, |node, _| node.attach.is_none());
         self.pump(world);
         self.end.clone().unwrap()
     }
 
-    pub(super) fn attach(&mut self, world: &mut World) -> AttachEnd {
+    pub(crate) fn attach(&mut self, world: &mut World) -> AttachEnd {
         let order = self.order();
         self.start(world, order);
         self.run(world)
     }
 
-    pub(super) fn serve(&mut self, world: &mut World) -> Box<Served> {
+    pub(crate) fn serve(&mut self, world: &mut World) -> Box<Served> {
         match self.attach(world) {
             AttachEnd::Served(served) => served,
             other => panic!("{other:?}: {:?}", self.said),
         }
     }
 
-    pub(super) fn refused(&mut self, world: &mut World) -> Refusal {
+    pub(crate) fn refused(&mut self, world: &mut World) -> Refusal {
         match self.attach(world) {
             AttachEnd::Refused(why) => why,
             other => panic!("{other:?}: {:?}", self.said),
@@ -511,7 +511,7 @@ impl Node {
     }
 
     /// The process dies; what it sent and was not executed stays.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.attach = None;
         self.inbox.clear();
         while self.port.pop().is_some() {}
@@ -520,7 +520,7 @@ impl Node {
     }
 
     /// The link to a leg is cut, or heals.
-    pub(super) fn cut(&mut self, leg: Leg) {
+    pub(crate) fn cut(&mut self, leg: Leg) {
         self.link[leg.index()] = false;
         if self.up[leg.index()] {
             self.up[leg.index()] = false;
@@ -531,23 +531,23 @@ impl Node {
         }
     }
 
-    pub(super) fn heal(&mut self, leg: Leg) {
+    pub(crate) fn heal(&mut self, leg: Leg) {
         self.link[leg.index()] = true;
     }
 
     /// Index of the first thing said that starts with this.
-    pub(super) fn at(&self, what: &str) -> usize {
+    pub(crate) fn at(&self, what: &str) -> usize {
         self.said
             .iter()
             .position(|said| said.starts_with(what))
             .unwrap_or_else(|| panic!("never said {what:?}: {:?}", self.said))
     }
 
-    pub(super) fn never(&self, what: &str) -> bool {
+    pub(crate) fn never(&self, what: &str) -> bool {
         !self.said.iter().any(|said| said.contains(what))
     }
 
-    pub(super) fn count(&self, what: &str) -> usize {
+    pub(crate) fn count(&self, what: &str) -> usize {
         self.said.iter().filter(|said| said.contains(what)).count()
     }
 }
@@ -572,7 +572,7 @@ fn describe(op: &LegOp) -> String {
 }
 
 /// What the serving phase hands back to decide again.
-pub(super) fn held(served: &Served, shown: bool) -> Held {
+pub(crate) fn held(served: &Served, shown: bool) -> Held {
     Held {
         order: served.order.clone(),
         place: served.place,
@@ -584,7 +584,7 @@ pub(super) fn held(served: &Served, shown: bool) -> Held {
 }
 
 /// Run a release to its end, or until nothing but time is left; true = over.
-pub(super) fn release(world: &mut World, release: &mut Release, port: &mut Port) -> bool {
+pub(crate) fn release(world: &mut World, release: &mut Release, port: &mut Port) -> bool {
     let config = Config::default();
     for _ in 0..100 {
         let mut said = false;

@@ -194,12 +194,6 @@ impl DirtyMap {
         self.pages.iter().map(|page| page.map.number).collect()
     }
 
-    /// Is the region dirty, or being set?
-    pub(crate) fn is_dirty(&self, region: u32) -> bool {
-        let page = &self.pages[(region / REGIONS_PER_PAGE) as usize];
-        page.is_durable(region % REGIONS_PER_PAGE) || page.is_setting(region % REGIONS_PER_PAGE)
-    }
-
     pub(crate) fn is_unwritten(&self, region: u32) -> bool {
         let page = &self.pages[(region / REGIONS_PER_PAGE) as usize];
         let slot = region % REGIONS_PER_PAGE;

@@ -37,10 +37,6 @@ impl SyncTracker {
         self.synced < self.written
     }
 
-    pub(crate) fn in_flight(&self) -> bool {
-        self.sent.is_some()
-    }
-
     /// May a SYNC be sent now that helps this mark?
     pub(crate) fn wants(&self, mark: Mark) -> bool {
         self.sent.is_none() && !self.covers(mark)

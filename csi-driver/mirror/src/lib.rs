@@ -24,6 +24,6 @@ mod regions;
 mod resync;
 mod script;
 mod serve;
+#[cfg(test)]
+mod sim;
 mod slab;
-
-pub use attach::oneshot;

@@ -86,14 +86,6 @@ impl<T: Copy + PartialEq> Locks<T> {
         Some(self.grant(lock))
     }
 
-    /// Grant at once or not at all.
-    pub(crate) fn try_acquire(&mut self, lock: Lock<T>) -> Option<Held> {
-        if self.waiting.iter().any(|w| w.conflicts(&lock)) || self.is_blocked(&lock) {
-            return None;
-        }
-        Some(self.grant(lock))
-    }
-
     /// Give an interval back; every waiter that can go now is put on `granted`.
     pub(crate) fn release(&mut self, held: Held, granted: &mut Vec<(T, Held)>) {
         self.held

@@ -170,18 +170,6 @@ impl Resync {
         self.passes
     }
 
-    pub(crate) fn needs(&self, region: u32) -> bool {
-        self.todo.contains(region)
-    }
-
-    pub(crate) fn any(&self, run: Range<u32>) -> bool {
-        self.todo.any(run)
-    }
-
-    pub(crate) fn remaining(&self) -> impl Iterator<Item = u32> {
-        self.todo.iter()
-    }
-
     /// The region must be copied (again).
     pub(crate) fn add(&mut self, region: u32) {
         if self.todo.insert(region) {

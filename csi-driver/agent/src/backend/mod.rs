@@ -18,7 +18,6 @@
 mod backing;
 #[cfg(feature = "test-hooks")]
 pub mod faults;
-mod pace;
 mod pool;
 mod reservations;
 mod store;

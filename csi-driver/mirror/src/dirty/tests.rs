@@ -19,7 +19,7 @@ fn map() -> DirtyMap {
 }
 
 fn blank(page: u32, number: u64) -> MapPage {
-    MapPage::filled(page, number, Epoch(2), RegionState::Unwritten)
+    MapPage::filled(page, number, Epoch(2), Unwritten)
 }
 
 /// Number and the first four regions of the page on its way to the legs.

@@ -278,17 +278,4 @@ impl Serve {
         }
         self.run_script();
     }
-
-    /// Blocks for this leg are not wanted any more: it is no member.
-    pub(super) fn orphan_jobs(&mut self, leg: Leg) {
-        for at in self.scripts.jobs.handles() {
-            match self.scripts.jobs.get_mut(at) {
-                Some(job) if job.write.leg != leg => {}
-                Some(job) if job.sent => job.orphan = true,
-                _ => {
-                    self.scripts.jobs.remove(at);
-                }
-            }
-        }
-    }
 }

@@ -216,7 +216,6 @@ pub(super) enum Fact {
     /// Step 6: nothing acknowledged from X alone is in flight to Y, and every region is clean in memory.
     Converged,
     DropLeg(Leg),
-    Detach,
     Expand(u64),
     Drained,
     DrainTimeout,

@@ -5,7 +5,6 @@
 use twinsite_register::{Leg, Members, Outcome, Running};
 
 use super::Serve;
-use super::link::curable;
 use super::state::{Ask, Fact, Standing, State, Won};
 use crate::engine::{Held, ServeEnd};
 use crate::io::{ControlError, GuestError, Output, RemoveWhy};
@@ -107,7 +106,10 @@ impl Serve {
                 self.rejoin_failed(RejoinBlock::WitnessRolledBack)
             }
             (Solo, Fact::ScriptDone(_)) => self.target_written(),
-            (Solo, Fact::Targeted) => self.enter(RjTarget),
+            (Solo, Fact::Targeted) => {
+                self.enter(RjTarget);
+                self.pump_copies();
+            }
             (Solo, Fact::Lost(leg, _)) if !member(leg) => self.rejoin_failed(RejoinBlock::LegLost),
             (Solo, Fact::Lost(..) | Fact::Back(_)) => {}
             (RjTarget, Fact::RestSmall) => {
@@ -150,7 +152,6 @@ impl Serve {
             // Orders in a state that cannot take them now.
             (Detach, Fact::Drained) => self.detach_drained(),
             (Detach, Fact::ScriptDone(_)) => self.detach_step(),
-            (_, Fact::Detach) => {}
             (_, Fact::DrainTimeout) => self.end_off(),
             (_, Fact::DropLeg(leg)) => {
                 let error = if member(leg) && members != Members::BOTH {
@@ -612,11 +613,6 @@ impl Serve {
         }
     }
 
-    /// Is a leg of the membership lost for good, or only away?
-    pub(super) fn only_away(&self, leg: Leg) -> bool {
-        self.links[leg.index()].lost.is_none_or(curable)
-    }
-
     pub(super) fn raise(&mut self, condition: Condition) {
         if self.conditions.insert(condition) {
             self.out.event(Event::Raised(condition));
@@ -648,7 +644,6 @@ const fn name_of(fact: Fact) -> &'static str {
         Fact::CopyIdle => "no copy under way",
         Fact::Converged => "converged",
         Fact::DropLeg(_) => "drop leg",
-        Fact::Detach => "detach",
         Fact::Expand(_) => "expand",
         Fact::Drained => "drained",
         Fact::DrainTimeout => "drain timed out",

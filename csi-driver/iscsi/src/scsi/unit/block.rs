@@ -172,7 +172,7 @@ impl Medium<'_> {
         } else {
             self.fua(cdb)
         };
-        let ragged = !length.is_multiple_of(self.block());
+        let ragged = length % self.block() != 0;
         let job = match ragged {
             true => Job::Patch {
                 offset,
@@ -255,10 +255,6 @@ impl Medium<'_> {
         })?;
         let total = blocks * self.block();
         let meant = Meant::Out(2 * total);
-        if blocks == 0 && expected.length() > 0 {
-            // More blocks than the one byte can say: writing nothing must not look like success.
-            return Err(bad_cdb(13));
-        }
         if expected != Expected::Out(2 * total as u32) && blocks > 0 || length_of(&data) < 2 * total
         {
             return Err(bad_information_unit());
@@ -330,8 +326,6 @@ impl Medium<'_> {
         } else {
             Some(self.one_block(data, expected)?)
         };
-        // Peers deallocate whatever the block holds, and initiators rely on it: the range then reads as zeros (LBPRZ).
-        let discard = unmap && self.config.discard_zeroes;
         let meant = if no_data {
             Meant::None
         } else {
@@ -343,10 +337,9 @@ impl Medium<'_> {
         let offset = extent.lba * self.block();
         let len = extent.blocks * self.block();
         let fua = self.write_through;
-        let zero = discard
-            || block
-                .as_ref()
-                .is_none_or(|block| block.iter().all(|byte| *byte == 0));
+        let zero = block
+            .as_ref()
+            .is_none_or(|block| block.iter().all(|byte| *byte == 0));
         let job = match block.filter(|_| !zero) {
             Some(block) => Job::Fill {
                 offset,
@@ -354,7 +347,9 @@ impl Medium<'_> {
                 piece: repeated(&block),
                 fua,
             },
-            None if discard => Job::One(Some(StoreOp::Discard { offset, len })),
+            None if unmap && self.config.discard_zeroes => {
+                Job::One(Some(StoreOp::Discard { offset, len }))
+            }
             None => Job::One(Some(StoreOp::WriteZeros { offset, len, fua })),
         };
         Ok(Ok(Plan::new(job, self.lock(extent, false), meant)))

@@ -103,7 +103,9 @@ impl PrState {
             return Permit::ALL;
         };
         let registered = self.key_of(port).is_some();
-        if registered && (reservation.holder == *port || reservation.kind.admits_registrants()) {
+        if reservation.holder == *port && registered
+            || registered && reservation.kind.admits_registrants()
+        {
             return Permit::ALL;
         }
         Permit {

@@ -3,7 +3,7 @@
 //! A key is *declared* (each end says its own value), or *negotiated*: one end offers, the other answers with the
 //! outcome, by the key's rule: smaller, larger, both (AND), either (OR), or the first of the list that it has too.
 //!
-//! Invariants: a key is settled at most once; a key of ours that the peer does not understand keeps its default;
+//! Invariants: a key is settled at most once; a key of ours that the peer does not understand or answer keeps its default;
 //! the outcome never exceeds what either end asked for.
 
 use thiserror::Error;
@@ -238,11 +238,6 @@ impl Operational {
         }
         values.max_send_segment = number(NAME, value, SHORTEST, LONGEST)?;
         Ok(true)
-    }
-
-    /// Whether an offer of ours is still without an answer.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.states.contains(&State::Offered)
     }
 
     /// The outcome, once both ends are ready for the full feature phase.

@@ -101,7 +101,7 @@ fn u16_at(header: &Header, at: usize) -> u16 {
     u16::from_be_bytes([header[at], header[at + 1]])
 }
 
-fn u32_at(header: &Header, at: usize) -> u32 {
+pub(crate) fn u32_at(header: &Header, at: usize) -> u32 {
     u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 

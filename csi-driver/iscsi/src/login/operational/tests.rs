@@ -121,7 +121,7 @@ fn two_ends_reach_the_same_outcome() {
     );
     let mut from_a = TextOut::default();
     a.offer_all(&mut from_a);
-    assert!(a.is_waiting());
+    assert!(a.states.contains(&State::Offered));
     let from_a = from_a.into_bytes();
     let mut from_b = TextOut::default();
     b.declare(&mut from_b);
@@ -133,7 +133,7 @@ fn two_ends_reach_the_same_outcome() {
         assert_eq!(a.handle(key, value, &mut more), Ok(true));
     }
     assert!(more.is_empty());
-    assert!(!a.is_waiting());
+    assert!(!a.states.contains(&State::Offered));
     let expected = Negotiated {
         header_digest: false,
         data_digest: false,

@@ -137,11 +137,6 @@ impl Full {
         stat_sn
     }
 
-    /// The StatSN of a PDU that does not.
-    pub(super) fn stat_sn(&self) -> u32 {
-        self.stat_sn
-    }
-
     pub(super) fn next_ttt(&mut self) -> u32 {
         self.next_ttt = self.next_ttt.wrapping_add(1);
         if self.next_ttt == NO_TAG {
@@ -434,12 +429,9 @@ impl Full {
                 return None;
             }
         };
-        let state = match self.first_data(command, expected, pdu) {
-            Ok(state) => state,
-            Err(_) => {
-                self.refuse(command, unexpected_data(), out);
-                return None;
-            }
+        let Ok(state) = self.first_data(command, expected, pdu) else {
+            self.refuse(command, unexpected_data(), out);
+            return None;
         };
         let slot = self.tasks.insert(|id| Task {
             id,

@@ -73,7 +73,7 @@ fn half_a_login_is_dropped_in_time_at_both_ends() {
 fn a_broken_bit_on_the_way_to_the_target_never_reaches_the_disk() {
     for place in (0..52).chain([52, 60, 2000, 4147, 4148, 4151]) {
         let mut pair = Pair::logged_in(with_digests(initiator_config()), target_config(), 1);
-        let data = pattern(&mut pair.rng, 1, 8 * BLOCK);
+        let data = pattern(&mut pair.dice, 1, 8 * BLOCK);
         pair.to_target.flips.push(pair.to_target.seen.len() + place);
         pair.write(1, 0, data);
         pair.run();
@@ -98,7 +98,7 @@ fn a_broken_bit_on_the_way_to_the_target_never_reaches_the_disk() {
 #[test]
 fn the_command_of_a_broken_data_segment_ends_with_a_crc_error() {
     let mut pair = Pair::logged_in(with_digests(initiator_config()), target_config(), 1);
-    let data = pattern(&mut pair.rng, 1, 8 * BLOCK);
+    let data = pattern(&mut pair.dice, 1, 8 * BLOCK);
     let from = pair.to_initiator.seen.len();
     pair.to_target.flips.push(pair.to_target.seen.len() + 100);
     pair.write(1, 0, data);
@@ -143,7 +143,7 @@ fn a_line_lost_at_any_byte_leaves_no_half_write() {
         target.offer.max_recv_segment = 1024;
         let mut pair = Pair::logged_in(initiator, target, cut);
         let start = pair.to_target.seen.len();
-        let data = pattern(&mut pair.rng, 1, 16 * BLOCK);
+        let data = pattern(&mut pair.dice, 1, 16 * BLOCK);
         pair.write(1, 0, data.clone());
         while pair.to_target.seen.len() < start + cut as usize && pair.step() {}
         // The line is gone: the server closes the session and its tasks with it.
@@ -166,7 +166,7 @@ fn a_line_lost_at_any_byte_leaves_no_half_write() {
 fn a_new_session_of_the_same_port_goes_on_after_the_old_one_was_closed() {
     let mut first = Pair::logged_in(initiator_config(), target_config(), 1);
     first.eager = false;
-    let data = pattern(&mut first.rng, 1, 8 * BLOCK);
+    let data = pattern(&mut first.dice, 1, 8 * BLOCK);
     first.write(1, 0, data);
     first.run();
     let old = first.login.clone().unwrap();

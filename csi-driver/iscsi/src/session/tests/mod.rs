@@ -5,3 +5,5 @@ mod flows;
 mod hostile;
 mod login;
 mod pair;
+mod raw;
+mod rules;

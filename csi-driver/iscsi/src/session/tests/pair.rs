@@ -1,10 +1,10 @@
 //! An initiator, a line and a target with a small disk behind it. All choices come from a seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::super::*;
 use crate::scsi::{
@@ -18,9 +18,9 @@ pub(super) const LUN: Lun = Lun(0);
 
 /// xorshift64*.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(super) struct Dice(u64);
 
-impl Rng {
+impl Dice {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
@@ -75,7 +75,7 @@ pub(super) fn seed() -> ConnectionSeed {
 /// One direction of the line.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    bytes: VecDeque<u8>,
+    bytes: BytesMut,
     /// Everything that went through.
     pub(super) seen: Vec<u8>,
     /// Byte places to flip a bit at.
@@ -84,26 +84,24 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn put(&mut self, transmit: Transmit) {
+        let from = self.seen.len();
         for piece in transmit.pieces {
-            for byte in piece {
-                let at = self.seen.len();
-                let byte = if self.flips.contains(&at) {
-                    byte ^ 0x10
-                } else {
-                    byte
-                };
-                self.seen.push(byte);
-                self.bytes.push_back(byte);
+            self.seen.extend_from_slice(&piece);
+        }
+        for flip in &self.flips {
+            if (from..self.seen.len()).contains(flip) {
+                self.seen[*flip] ^= 0x10;
             }
         }
+        self.bytes.extend_from_slice(&self.seen[from..]);
     }
 
-    fn take(&mut self, rng: &mut Rng, chunk: usize) -> Option<Bytes> {
+    fn take(&mut self, dice: &mut Dice, chunk: usize) -> Option<Bytes> {
         if self.bytes.is_empty() {
             return None;
         }
-        let count = (1 + rng.below(chunk)).min(self.bytes.len());
-        Some(self.bytes.drain(..count).collect())
+        let count = (1 + dice.below(chunk)).min(self.bytes.len());
+        Some(self.bytes.split_to(count).freeze())
     }
 }
 
@@ -112,7 +110,7 @@ pub(super) struct Pair {
     pub(super) initiator: Initiator,
     pub(super) target: TargetSession,
     pub(super) now: Duration,
-    pub(super) rng: Rng,
+    pub(super) dice: Dice,
     pub(super) to_target: Line,
     pub(super) to_initiator: Line,
     /// Longest piece that the line gives at once.
@@ -135,7 +133,7 @@ impl Pair {
             initiator: Initiator::new(initiator, now),
             target: TargetSession::new(Arc::new(target), seed(), now),
             now,
-            rng: Rng::new(random),
+            dice: Dice::new(random),
             to_target: Line::default(),
             to_initiator: Line::default(),
             chunk: 5000,
@@ -176,11 +174,11 @@ impl Pair {
         while let Some(transmit) = self.target.poll_transmit() {
             self.to_initiator.put(transmit);
         }
-        if let Some(bytes) = self.to_target.take(&mut self.rng, self.chunk) {
+        if let Some(bytes) = self.to_target.take(&mut self.dice, self.chunk) {
             moved = true;
             let _ = self.target.handle_bytes(self.now, bytes);
         }
-        if let Some(bytes) = self.to_initiator.take(&mut self.rng, self.chunk) {
+        if let Some(bytes) = self.to_initiator.take(&mut self.dice, self.chunk) {
             moved = true;
             let _ = self.initiator.handle_bytes(self.now, bytes);
         }
@@ -252,7 +250,7 @@ impl Pair {
     /// Answers one open command, any of them.
     pub(super) fn answer_some(&mut self) {
         if !self.open.is_empty() {
-            let at = self.rng.below(self.open.len());
+            let at = self.dice.below(self.open.len());
             let command = self.open.remove(at);
             self.answer(command);
         }
@@ -297,7 +295,7 @@ impl Pair {
     fn pieces(&mut self, mut data: Bytes) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         while !data.is_empty() {
-            let count = (1 + self.rng.below(40_000)).min(data.len());
+            let count = (1 + self.dice.below(40_000)).min(data.len());
             pieces.push(data.split_to(count));
         }
         pieces
@@ -374,13 +372,13 @@ pub(super) fn test_unit_ready() -> Command {
 }
 
 /// Bytes that differ by place and tag, in random pieces.
-pub(super) fn pattern(rng: &mut Rng, tag: u64, length: usize) -> Vec<Bytes> {
+pub(super) fn pattern(dice: &mut Dice, tag: u64, length: usize) -> Vec<Bytes> {
     let mut data: Bytes = (0..length)
         .map(|at| (at as u64 ^ (at as u64 >> 8) ^ tag.wrapping_mul(37)) as u8)
         .collect();
     let mut pieces = Vec::new();
     while !data.is_empty() {
-        let count = (1 + rng.below(30_000)).min(data.len());
+        let count = (1 + dice.below(30_000)).min(data.len());
         pieces.push(data.split_to(count));
     }
     pieces

@@ -22,8 +22,9 @@ pub use persist::PrStateError;
 use crate::scsi::pr::{PrOut, PrType};
 use crate::scsi::{Code, Sense, Specific, TransportId};
 
-/// Registrations of one unit; more get INSUFFICIENT REGISTRATION RESOURCES.
-pub(super) const MAX_REGISTRATIONS: usize = 256;
+/// Registrations of one unit; more get INSUFFICIENT REGISTRATION RESOURCES. With the longest names their
+/// full status still fits an allocation length of 16 bits.
+pub(super) const MAX_REGISTRATIONS: usize = 128;
 
 /// Persistent reservation state as it is saved with the unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

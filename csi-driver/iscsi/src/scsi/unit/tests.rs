@@ -2,9 +2,11 @@
 
 mod blocks;
 mod drains;
+mod fences;
 mod hostile;
 mod identity;
 mod ordering;
+mod random;
 mod reservations;
 mod states;
 

@@ -2,35 +2,10 @@
 
 use bytes::Bytes;
 
+use super::random::Random;
 use super::{A, B, Lab, config, port};
 use crate::scsi::unit::StoreOp;
 use crate::scsi::{Attribute, Cdb, Expected, NexusId, TaskFunction, TaskKey};
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// Bytes that are often zero, so that commands often pass their first checks.
-    fn byte(&mut self) -> u8 {
-        if self.below(3) == 0 {
-            self.next() as u8
-        } else {
-            0
-        }
-    }
-}
 
 const OPCODES: [u8; 45] = [
     0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x16, 0x17, 0x1A, 0x1B, 0x1D, 0x1E, 0x25, 0x28, 0x2A, 0x2E,

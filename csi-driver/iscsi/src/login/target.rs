@@ -106,11 +106,24 @@ impl<'a> PartyKeys<'a> {
         })
     }
 
-    fn is_empty(&self) -> bool {
-        self.initiator.is_none()
-            && self.alias.is_none()
-            && self.target.is_none()
-            && self.session_type.is_none()
+    /// Whether these keys, where they are given, say what was said before.
+    fn agrees(&self, known: &Party) -> bool {
+        let kind = if known.target.is_some() {
+            "Normal"
+        } else {
+            "Discovery"
+        };
+        self.initiator.is_none_or(|name| name == known.initiator)
+            && self
+                .alias
+                .is_none_or(|alias| known.alias.as_deref() == Some(alias))
+            && self.session_type.is_none_or(|asked| asked == kind)
+            && self.target.is_none_or(|name| {
+                known
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| target.eq_ignore_ascii_case(name))
+            })
     }
 }
 
@@ -265,10 +278,11 @@ impl TargetLogin {
                 out.pair(key, NOT_UNDERSTOOD);
             }
         }
-        if self.party.is_none() {
-            self.party = Some(self.meet(&party)?);
-        } else if !party.is_empty() {
-            return Err(LoginStatus::INITIATOR_ERROR);
+        match &self.party {
+            None => self.party = Some(self.meet(&party)?),
+            // Some initiators say again who they are in the next stage; nobody becomes another one.
+            Some(known) if party.agrees(known) => {}
+            Some(_) => return Err(LoginStatus::INITIATOR_ERROR),
         }
         Ok(security)
     }

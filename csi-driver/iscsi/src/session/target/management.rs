@@ -105,6 +105,7 @@ impl Full {
         for slot in concerned {
             self.drop_undelivered(slot, out);
         }
+        self.tell_window(out);
     }
 
     /// Gives a function to the server and marks the tasks that it aborts. `false`: there are too many.

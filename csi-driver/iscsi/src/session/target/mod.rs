@@ -6,6 +6,7 @@
 //!
 //! Invariants: no event of a command before `accept_login`; a closed session gives no bytes but those queued before.
 
+mod commands;
 mod config;
 mod discovery;
 mod full;

@@ -557,6 +557,10 @@ fn logins_that_break_a_rule_are_refused_with_its_status() {
         assert_eq!(login_status(target_config(), &pdus), Some(status), "{text}");
     };
     check2(stay, "InitiatorAlias=x\0", (2, 0));
+    check2(stay, "InitiatorName=iqn.2026-01.example:other\0", (2, 0));
+    check2(stay, "TargetName=iqn.2026-01.example:other\0", (2, 0));
+    check2(stay, "SessionType=Discovery\0", (2, 0));
+    check2(stay, &names, (0, 0));
     check2(LoginRequest { itt: 2, ..stay }, "", (2, 0x0B));
     check2(
         LoginRequest {

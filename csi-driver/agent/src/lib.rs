@@ -3,6 +3,9 @@
 pub mod backend;
 pub mod control;
 pub mod frontend;
+pub mod initiator;
+pub mod metrics;
 pub mod objects;
 pub mod reactor;
+pub mod status;
 pub mod target;

@@ -31,6 +31,8 @@ pub(crate) struct FakeLeg {
     pub(crate) faults: Vec<(&'static str, LegError)>,
     pub(crate) bad_blocks: BTreeSet<u64>,
     pub(crate) log: Vec<String>,
+    /// What the last data write stands for: its request id.
+    pub(crate) data: u64,
     /// Every (attach key, offset) written, to see who wrote.
     pub(crate) writes: Vec<(Option<Key>, u64)>,
 }
@@ -61,6 +63,7 @@ impl FakeLeg {
             faults: Vec::new(),
             bad_blocks: BTreeSet::new(),
             log: Vec::new(),
+            data: 0,
             writes: Vec::new(),
         }
     }
@@ -256,6 +259,10 @@ impl FakeLeg {
                 self.blocks
                     .retain(|at, _| *at < *offset || *at >= offset + len);
                 self.zeroed.push((*offset, *len));
+                Ok(LegReply::Done)
+            }
+            LegOp::WriteData { req, .. } => {
+                self.data = req.0;
                 Ok(LegReply::Done)
             }
             _ => Ok(LegReply::Done),

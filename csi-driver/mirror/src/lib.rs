@@ -27,3 +27,5 @@ mod serve;
 #[cfg(test)]
 mod sim;
 mod slab;
+
+pub use attach::oneshot;

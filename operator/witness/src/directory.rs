@@ -69,6 +69,15 @@ pub enum DirectoryError {
 }
 
 impl Directory {
+    /// A directory that need not be there now: while it is not, the witness is unreachable.
+    pub fn at(root: &Path) -> Result<Self, DirectoryError> {
+        let path = root.to_owned();
+        if !root.is_absolute() {
+            return Err(DirectoryError::Relative { path });
+        }
+        Ok(Self { root: path })
+    }
+
     /// A directory that exists: one that does not may be a disk that is not mounted.
     pub fn open(root: &Path) -> Result<Self, DirectoryError> {
         let path = root.to_owned();

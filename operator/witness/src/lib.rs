@@ -22,6 +22,7 @@
 mod bucket;
 mod claim;
 mod directory;
+mod guard;
 mod handle;
 mod probe;
 mod store;
@@ -30,6 +31,7 @@ mod witness;
 pub use bucket::{Bucket, BucketCredentials, BucketError};
 pub use claim::{Claim, ClaimError, Sites};
 pub use directory::{Directory, DirectoryError};
+pub use guard::Guard;
 pub use handle::{Observer, WitnessHandle};
 pub use probe::{ProbeError, probe};
 pub use store::{

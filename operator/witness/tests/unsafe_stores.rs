@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
 
 use bytes::Bytes;
 use twinsite_witness::{
-    Care, Condition, ObjectName, Pending, ProbeError, Store, StoreError, Version, Versioned,
+    Care, Condition, Guard, ObjectName, Pending, ProbeError, Store, StoreError, Version, Versioned,
     Written, probe,
 };
 
@@ -127,6 +127,28 @@ async fn a_store_that_does_not_is_refused_for_ever_and_says_why() {
             }
             (other, left) => panic!("{word}: {other:?}, {left} objects left"),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_store_is_not_used_before_it_was_probed() {
+    let name = ObjectName::new(&["object"]).unwrap();
+    for (flaw, opens) in [(Flaw::None, true), (Flaw::IgnoresVersions, false)] {
+        let store: Arc<dyn Store> = Arc::new(Flawed {
+            flaw,
+            objects: Mutex::default(),
+        });
+        let guard = Guard::new(store);
+        let bytes = Bytes::from_static(b"x");
+        let write = async || {
+            guard
+                .write(&name, bytes.clone(), Condition::Absent, Care::Durable)
+                .await
+        };
+        assert!(matches!(write().await, Written::Unknown(_)));
+        assert_eq!(guard.admit().await.is_ok(), opens);
+        assert_eq!(write().await == Written::Done, opens);
+        assert_eq!(guard.read(&name, Care::Durable).await.is_ok(), opens);
     }
 }
 

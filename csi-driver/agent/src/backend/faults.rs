@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use twinsite_iscsi::scsi::{StoreError, StoreOp, StoreReply};
 
+use super::pace::bytes_of;
 use super::store::StoreResult;
 use crate::reactor::{Context, Descriptor, Token};
 
@@ -26,8 +27,6 @@ const BLOCK: u64 = 512;
 pub struct Faults {
     /// Every operation takes this much longer.
     pub service_time: Duration,
-    /// Data moves no faster than this.
-    pub bytes_per_second: Option<u64>,
     pub ranges: Vec<FaultRange>,
     /// FUA writes are treated as plain ones.
     pub ignore_fua: bool,
@@ -70,7 +69,6 @@ pub(super) enum Admission {
 #[derive(Debug, Default)]
 pub struct FaultLayer {
     faults: Faults,
-    busy_until: Duration,
     delayed: BTreeMap<Token, StoreOp>,
     hung: BTreeMap<Token, StoreOp>,
     cache: Option<Cache>,
@@ -88,7 +86,6 @@ impl FaultLayer {
     /// Replaces the faults; what hung is looked at again under the new ones.
     pub fn set(&mut self, cx: &mut Context<'_>, faults: Faults) {
         self.faults = faults;
-        self.busy_until = Duration::ZERO;
         for (token, op) in std::mem::take(&mut self.hung) {
             self.delayed.insert(token, op);
             cx.alarm(cx.now(), token);
@@ -105,12 +102,7 @@ impl FaultLayer {
     }
 
     pub(super) fn admit(&mut self, cx: &mut Context<'_>, token: Token, op: StoreOp) -> Admission {
-        let start = self.busy_until.max(cx.now());
-        let moved = self.faults.bytes_per_second.map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(bytes_of(&op) as f64 / rate.max(1) as f64)
-        });
-        self.busy_until = start + moved;
-        let due = self.busy_until + self.faults.service_time;
+        let due = cx.now() + self.faults.service_time;
         if due > cx.now() {
             self.delayed.insert(token, op);
             cx.alarm(due, token);
@@ -263,13 +255,5 @@ fn extent_of(op: &StoreOp) -> (u64, u64) {
         | StoreOp::Map { offset, len } => (*offset, *len),
         StoreOp::Write { offset, .. } => (*offset, bytes_of(op)),
         StoreOp::Flush | StoreOp::SavePr(_) => (0, u64::MAX),
-    }
-}
-
-fn bytes_of(op: &StoreOp) -> u64 {
-    match op {
-        StoreOp::Read { len, .. } => *len,
-        StoreOp::Write { data, .. } => data.iter().map(|piece| piece.len() as u64).sum(),
-        _ => 0,
     }
 }

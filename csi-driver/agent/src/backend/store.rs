@@ -15,6 +15,7 @@ use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
 use super::backing::{Access, Backing};
 #[cfg(feature = "test-hooks")]
 use super::faults::{Admission, FaultLayer};
+use super::pace::Pace;
 use super::reservations::Reservations;
 use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token};
 
@@ -55,6 +56,7 @@ pub struct Store {
     reservations: Option<Reservations>,
     /// The file system said that it can not clear ranges.
     clears_by_writing: bool,
+    pace: Option<Pace>,
     #[cfg(feature = "test-hooks")]
     faults: FaultLayer,
 }
@@ -82,6 +84,7 @@ impl Store {
             clearing: BTreeMap::new(),
             reservations,
             clears_by_writing: false,
+            pace: None,
             #[cfg(feature = "test-hooks")]
             faults,
         })
@@ -90,6 +93,12 @@ impl Store {
     /// The file was grown.
     pub fn set_size(&mut self, size: u64) {
         self.size = size;
+    }
+
+    /// Limits the bytes read and written in a second. To be called before the first operation.
+    pub fn set_rate(&mut self, bytes_per_second: Option<u64>) {
+        debug_assert!(self.pace.is_none(), "operations may wait in the old one");
+        self.pace = bytes_per_second.map(Pace::new);
     }
 
     #[cfg(feature = "test-hooks")]
@@ -110,7 +119,7 @@ impl Store {
             self.admitted(cx, token, admission)
         }
         #[cfg(not(feature = "test-hooks"))]
-        self.begin(cx, token, op)
+        self.pass(cx, token, op)
     }
 
     /// Takes in an event of an operation; gives its result if that was the last of its events.
@@ -120,17 +129,31 @@ impl Store {
         token: Token,
         event: Event,
     ) -> Option<StoreResult> {
-        #[cfg(feature = "test-hooks")]
-        {
-            if let Event::Alarm = event {
+        if let Event::Alarm = event {
+            if let Some(op) = self.pace.as_mut().and_then(|pace| pace.release(token)) {
+                return self.begin(cx, token, op);
+            }
+            #[cfg(feature = "test-hooks")]
+            {
                 let admission = self.faults.release(token);
                 return self.admitted(cx, token, admission);
             }
-            let result = self.advance(cx, token, event)?;
-            Some(self.faults.finish(token, result))
+            #[cfg(not(feature = "test-hooks"))]
+            return None;
         }
-        #[cfg(not(feature = "test-hooks"))]
-        self.advance(cx, token, event)
+        let result = self.advance(cx, token, event)?;
+        #[cfg(feature = "test-hooks")]
+        let result = self.faults.finish(token, result);
+        Some(result)
+    }
+
+    /// Begins an operation as soon as its turn has come.
+    fn pass(&mut self, cx: &mut Context<'_>, token: Token, op: StoreOp) -> Option<StoreResult> {
+        let op = match &mut self.pace {
+            None => op,
+            Some(pace) => pace.admit(cx, token, op)?,
+        };
+        self.begin(cx, token, op)
     }
 
     #[cfg(feature = "test-hooks")]
@@ -141,7 +164,7 @@ impl Store {
         admission: Admission,
     ) -> Option<StoreResult> {
         match admission {
-            Admission::Go(op) => self.begin(cx, token, op),
+            Admission::Go(op) => self.pass(cx, token, op),
             Admission::Answer(result) => Some(result),
             Admission::Held => None,
         }

@@ -174,11 +174,16 @@ struct Bench {
 
 impl Bench {
     fn new(backing: Backing) -> Self {
+        Self::with_rate(backing, None)
+    }
+
+    fn with_rate(backing: Backing, rate: Option<u64>) -> Self {
         let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring is there");
         let id = thread.reserve();
         let (mailbox, inlet) = thread.mailbox(id, 16);
         let (report, reported) = mpsc::channel();
-        let store = Store::new(backing).expect("a store");
+        let mut store = Store::new(backing).expect("a store");
+        store.set_rate(rate);
         thread.start(id, move |_| {
             Box::new(Runner {
                 store,
@@ -332,6 +337,23 @@ fn a_file_cut_short_under_a_store_is_a_medium_error() {
         }),
         Err(StoreError::Medium)
     );
+}
+
+#[test]
+fn a_paced_store_moves_no_more_than_its_rate() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    let backing = pool.open_leg("a", MIB).expect("opens");
+    let bench = Bench::with_rate(backing, Some(MIB));
+    let started = crate::reactor::boottime();
+    for n in 0..5 {
+        assert_eq!(
+            bench.run(write(n << 16, 1, 1 << 16, false)),
+            Ok(StoreReply::Done)
+        );
+    }
+    // The first one begins at once, the fifth after the time of four times 64 KiB.
+    assert!(crate::reactor::boottime() - started >= Duration::from_millis(250));
 }
 
 #[test]

@@ -10,5 +10,10 @@
 
 pub mod durable;
 pub mod marks;
+pub mod order;
 pub mod reconcile;
 pub mod records;
+pub mod secrets;
+pub mod storage;
+pub mod volumes;
+pub mod witnesses;

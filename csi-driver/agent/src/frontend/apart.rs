@@ -6,6 +6,9 @@
 //! request: the process can not end. A child has its own descriptor table: when we die, ours is closed, the FUSE
 //! connection ends, the child's call returns, and both are gone.
 //!
+//! Mapped memory counts as well: a ring that a child inherits keeps the files of its pending operations open, the
+//! FUSE descriptor among them, which is why rings are not inherited (`reactor`).
+//!
 //! Invariants: the child closes every inherited descriptor before the chore begins, dies with the thread that made
 //! it, and the caller waits no longer than the limit it names.
 #![allow(unsafe_code, reason = "fork, pipe and wait have no safe form in std")]

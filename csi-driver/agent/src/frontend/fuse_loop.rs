@@ -1,52 +1,55 @@
 //! The front end for every kernel: a FUSE mount with one file and a loop device over it.
 //!
 //! ```text
-//!   file system -> /dev/loopN -> FUSE file -> this thread -> events -> owner of the volume
-//!                                    ^--------------- answers, on the owner's thread
+//!   file system -> /dev/loopN -> FUSE file -> owner of the volume
 //! ```
-//! Three threads at most: `reader` for the life of the device, `setup` and `removal` for the moments in which a
-//! child process configures the loop device.
+//! Threads of its own exist only for the moments in which a child process configures the loop device.
 //!
 //! Invariants: no thread of this process ever touches the mount or the loop device (see `apart`); after
-//! [`Removal::Abort`] the kernel answers everything with EIO even if nobody reads any more.
+//! [`Removal::Abort`] the kernel answers everything with EIO by itself; the mount point goes last, since by its path
+//! the leftovers of a killed agent are known.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
 
 use super::fuse::abi::{self, Answer, FILE_NAME, FILE_NODE, Op, Request};
-use super::fuse::device::{self, Channel, ReadBuffer, Stop, Woken};
-use super::leftovers::unmount;
+use super::fuse::device::{Channel, ReadBuffer};
+use super::leftovers::{abort, lock_file, unmount};
 use super::loop_device::{CONTROL, LoopDevice};
 use super::{
-    BLOCK_SIZE, DeviceSpec, Events, Frontend, FrontendError, FrontendEvent, GuestErrno, GuestId,
-    GuestOp, GuestReply, GuestRequest, Removal,
+    BLOCK_SIZE, DeviceSpec, Ended, Events, Frontend, FrontendError, FrontendEvent, GuestErrno,
+    GuestId, GuestOp, GuestReply, GuestRequest, Removal,
 };
+use crate::reactor::Descriptor;
 
 /// A volume shown through FUSE and a loop device.
 pub struct FuseLoop {
+    channel: Option<Channel>,
+    buffer: ReadBuffer,
+    size: u64,
+    block: u32,
     shared: Arc<Shared>,
 }
 
+/// What the owner and the threads beside it both see.
 struct Shared {
-    channel: Mutex<Option<Arc<Channel>>>,
-    stop: Stop,
-    size: AtomicU64,
-    block: u32,
     mount_point: PathBuf,
-    device: Mutex<Binding>,
+    lock_file: PathBuf,
+    binding: Mutex<Binding>,
+    removing: AtomicBool,
+    mounted: AtomicBool,
     events: Events,
 }
 
 /// Where the loop device is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Binding {
-    /// `setup` is at it; it undoes its work when it finds `Removed` at the end.
+    /// `set_up` is at it; it undoes its work when it finds `Removed` at the end.
     Coming,
     Bound(LoopDevice),
     Removed,
@@ -54,13 +57,12 @@ enum Binding {
 
 impl FuseLoop {
     /// Mounts the device file below `run_dir` and begins to set up the loop device; [`FrontendEvent::Shown`] or
-    /// [`FrontendEvent::ShowFailed`] follows. Requests may come before `Shown` and have to be answered.
+    /// [`FrontendEvent::ShowFailed`] follows.
     pub fn show(spec: &DeviceSpec, run_dir: &Path, events: Events) -> Result<Self, FrontendError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if spec.name.is_empty() || spec.name.starts_with('.') || !spec.name.bytes().all(plain) {
-            return Err(FrontendError::BadName {
-                name: spec.name.clone(),
-            });
+            let name = spec.name.clone();
+            return Err(FrontendError::BadName { name });
         }
         if !Path::new(CONTROL).exists() {
             return Err(FrontendError::NoKernelSupport { path: CONTROL });
@@ -70,41 +72,66 @@ impl FuseLoop {
             path: mount_point.clone(),
             source,
         })?;
-        let channel = Arc::new(Channel::open()?);
-        let stop = Stop::new().map_err(|source| FrontendError::Thread { source })?;
+        let channel = Channel::open()?;
         channel
             .mount(&mount_point, &format!("twinsite:{}", spec.name))
             .map_err(|source| FrontendError::Mount {
                 path: mount_point.clone(),
                 source,
             })?;
-        let shared = Arc::new(Shared {
-            channel: Mutex::new(Some(channel.clone())),
-            stop,
-            size: AtomicU64::new(spec.size),
-            block: spec.discard_granularity.max(BLOCK_SIZE),
-            mount_point,
-            device: Mutex::new(Binding::Coming),
-            events,
-        });
         // From here on a drop takes the mount away again.
-        let this = Self { shared };
-        let (reader, setup) = (this.shared.clone(), this.shared.clone());
-        spawn("frontend-read", move || reader.read_all(&channel))?;
-        spawn("frontend-setup", move || setup.set_up())?;
+        let this = Self {
+            channel: Some(channel),
+            buffer: ReadBuffer::default(),
+            size: spec.size,
+            block: spec.discard_granularity.max(BLOCK_SIZE),
+            shared: Arc::new(Shared {
+                mount_point,
+                lock_file: lock_file(run_dir),
+                binding: Mutex::new(Binding::Coming),
+                removing: AtomicBool::new(false),
+                mounted: AtomicBool::new(true),
+                events,
+            }),
+        };
+        let shared = this.shared.clone();
+        spawn("frontend-setup", move || shared.set_up())?;
         Ok(this)
-    }
-
-    fn channel(&self) -> Option<Arc<Channel>> {
-        lock(&self.shared.channel).clone()
     }
 }
 
 impl Frontend for FuseLoop {
-    fn complete(&mut self, id: GuestId, result: Result<GuestReply, GuestErrno>) {
-        let Some(channel) = self.channel() else {
-            return;
+    fn descriptor(&self) -> Option<Descriptor> {
+        Some(self.channel.as_ref()?.descriptor().clone())
+    }
+
+    fn take(&mut self, limit: usize, into: &mut Vec<GuestRequest>) -> Result<(), Ended> {
+        let Some(channel) = &self.channel else {
+            return Ok(());
         };
+        for _ in 0..limit {
+            match channel.read(&mut self.buffer) {
+                Ok(Some(bytes)) => {
+                    into.extend(answer_or_pass(channel, bytes, self.size, self.block))
+                }
+                Ok(None) => return Ok(()),
+                Err(_) if self.shared.removing.load(Ordering::Acquire) => {
+                    self.channel = None;
+                    return Ok(());
+                }
+                Err(error) => {
+                    let at = self.shared.mount_point.display();
+                    tracing::error!(%at, %error, "the device file was taken away");
+                    self.channel = None;
+                    return Err(Ended);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, id: GuestId, result: Result<GuestReply, GuestErrno>) {
+        let Some(channel) = &self.channel else { return };
         match result {
             Ok(GuestReply::Done) => channel.answer(&Answer::done(id.0)),
             Ok(GuestReply::Wrote(len)) => channel.answer(&Answer::wrote(id.0, len)),
@@ -120,31 +147,87 @@ impl Frontend for FuseLoop {
     }
 
     fn resize(&mut self, size: u64) {
-        self.shared.size.store(size, Ordering::Release);
-        let Binding::Bound(device) = *lock(&self.shared.device) else {
+        self.size = size;
+        let Binding::Bound(device) = *lock(&self.shared.binding) else {
             return;
         };
         let shared = self.shared.clone();
-        let resized = spawn("frontend-resize", move || {
-            match device.update_capacity(&shared.file()) {
-                Ok(()) => (shared.events)(FrontendEvent::Resized { size }),
-                Err(error) => (shared.events)(FrontendEvent::ResizeFailed(error)),
-            }
+        let begun = spawn("frontend-resize", move || {
+            (shared.events)(match device.update_capacity(&shared.file()) {
+                Ok(()) => FrontendEvent::Resized { size },
+                Err(error) => FrontendEvent::ResizeFailed(error),
+            });
         });
-        if let Err(error) = resized {
+        if let Err(error) = begun {
             (self.shared.events)(FrontendEvent::ResizeFailed(error));
         }
     }
 
     fn remove(&mut self, how: Removal) {
-        self.shared.clone().remove(how);
+        if how == Removal::Abort && self.channel.take().is_some() {
+            self.shared.abort();
+        }
+        if self.shared.removing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = self.shared.clone();
+        if let Err(error) = spawn("frontend-remove", move || shared.take_down()) {
+            // The loop device and the mount stay for `clear_leftovers`; they give EIO.
+            tracing::error!(%error, "cannot take the device down");
+            self.channel = None;
+            self.shared.abort();
+        }
     }
 }
 
 impl Drop for FuseLoop {
     fn drop(&mut self) {
-        self.shared.clone().remove(Removal::Abort);
+        self.remove(Removal::Abort);
     }
+}
+
+/// Answers what concerns the file itself; gives back what the guest asks of the volume.
+fn answer_or_pass(channel: &Channel, bytes: &[u8], size: u64, block: u32) -> Option<GuestRequest> {
+    let Request { unique, node, op } = match abi::parse(bytes) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::error!(%error, "the kernel sent a request that cannot be read");
+            return None;
+        }
+    };
+    let answer = match op {
+        Op::Read { offset, len } => return guest(unique, GuestOp::Read { offset, len }),
+        Op::Write { offset, data } => {
+            let data = Bytes::copy_from_slice(data);
+            let fua = false;
+            return guest(unique, GuestOp::Write { offset, data, fua });
+        }
+        Op::Fsync => return guest(unique, GuestOp::Flush),
+        Op::Punch { offset, len } => return guest(unique, GuestOp::Discard { offset, len }),
+        Op::Zero { offset, len } => return guest(unique, GuestOp::Zero { offset, len }),
+        Op::Silent => return None,
+        Op::Init {
+            major,
+            minor,
+            max_readahead,
+            flags,
+        } => Answer::init(unique, major, minor, max_readahead, flags),
+        Op::Lookup { name } if name == FILE_NAME.to_bytes() => Answer::entry(unique, size),
+        Op::Lookup { .. } => Answer::error(unique, libc::ENOENT),
+        Op::GetAttributes | Op::SetAttributes => Answer::attributes(unique, node, size),
+        Op::Open if node == FILE_NODE => Answer::opened(unique),
+        Op::Open => Answer::error(unique, libc::EISDIR),
+        Op::StatFs => Answer::statfs(unique, size, block),
+        Op::Acknowledge => Answer::done(unique),
+        Op::Unsupported { .. } => Answer::error(unique, libc::ENOSYS),
+    };
+    channel.answer(&answer);
+    None
+}
+
+fn guest(unique: u64, op: GuestOp) -> Option<GuestRequest> {
+    let id = GuestId(unique);
+    Some(GuestRequest { id, op })
 }
 
 impl Shared {
@@ -154,19 +237,19 @@ impl Shared {
     }
 
     fn set_up(&self) {
-        let attached = LoopDevice::attach(&self.file());
-        let mut binding = lock(&self.device);
+        let attached = LoopDevice::attach(&self.file(), &self.lock_file);
+        let mut binding = lock(&self.binding);
         match (attached, *binding) {
             (Ok(device), Binding::Coming) => {
                 *binding = Binding::Bound(device);
                 drop(binding);
-                (self.events)(FrontendEvent::Shown {
-                    path: device.path(),
-                });
+                let path = device.path();
+                (self.events)(FrontendEvent::Shown { path });
             }
             (Ok(device), _) => {
                 drop(binding);
-                self.detach(device);
+                detach(device);
+                self.unmount();
             }
             (Err(error), Binding::Coming) => {
                 drop(binding);
@@ -176,121 +259,41 @@ impl Shared {
         }
     }
 
-    fn detach(&self, device: LoopDevice) {
-        if let Err(error) = device.detach() {
-            tracing::warn!(device = %device.path().display(), %error, "cannot detach the loop device");
+    fn take_down(&self) {
+        let before = std::mem::replace(&mut *lock(&self.binding), Binding::Removed);
+        if let Binding::Bound(device) = before {
+            detach(device);
+        }
+        self.unmount();
+        (self.events)(FrontendEvent::Gone);
+    }
+
+    /// Fails everything that is open and that will come, also while somebody still waits for the descriptor.
+    fn abort(&self) {
+        if self.mounted.load(Ordering::Acquire) {
+            abort(&self.mount_point);
         }
     }
 
-    fn remove(self: Arc<Self>, how: Removal) {
-        let before = std::mem::replace(&mut *lock(&self.device), Binding::Removed);
-        if how == Removal::Abort {
-            self.disconnect();
-        }
-        if before == Binding::Removed {
+    fn unmount(&self) {
+        if !self.mounted.swap(false, Ordering::AcqRel) {
             return;
         }
-        let shared = self.clone();
-        let spawned = spawn("frontend-remove", move || {
-            if let Binding::Bound(device) = before {
-                shared.detach(device);
-            }
-            shared.disconnect();
-            (shared.events)(FrontendEvent::Gone);
-        });
-        if spawned.is_err() {
-            // Without a thread the loop device stays for `clear_leftovers`; its file gives EIO.
-            self.disconnect();
-        }
-    }
-
-    /// Ends the connection: the kernel fails what is open, and all that comes.
-    fn disconnect(&self) {
-        if lock(&self.channel).take().is_none() {
-            return;
-        }
-        self.stop.set();
         match unmount(&self.mount_point) {
-            Ok(()) => {
-                let _ = fs::remove_dir(&self.mount_point);
-            }
+            // Not empty only if it is not the folder we made.
+            Ok(()) => drop(fs::remove_dir(&self.mount_point)),
             Err(error) => {
-                tracing::warn!(at = %self.mount_point.display(), %error, "cannot unmount the device file")
+                let at = self.mount_point.display();
+                tracing::warn!(%at, %error, "cannot unmount the device file");
             }
         }
     }
+}
 
-    fn read_all(&self, channel: &Channel) {
-        let mut buffer = ReadBuffer::default();
-        loop {
-            match channel.read(&mut buffer) {
-                Ok(Some(bytes)) => self.take(channel, bytes),
-                Ok(None) => match device::wait(channel, &self.stop) {
-                    Ok(Woken::Request) => {}
-                    Ok(Woken::Stopped) => return,
-                    Err(error) => return self.lost(&error),
-                },
-                Err(error) => return self.lost(&error),
-            }
-        }
-    }
-
-    /// The connection ended under us: somebody unmounted or aborted it.
-    fn lost(&self, error: &io::Error) {
-        if lock(&self.channel).take().is_some() {
-            tracing::error!(at = %self.mount_point.display(), %error, "the device file was taken away");
-            (self.events)(FrontendEvent::Gone);
-        }
-    }
-
-    fn take(&self, channel: &Channel, bytes: &[u8]) {
-        let Request { unique, node, op } = match abi::parse(bytes) {
-            Ok(request) => request,
-            Err(error) => {
-                return tracing::error!(%error, "the kernel sent a request that cannot be read");
-            }
-        };
-        let size = || self.size.load(Ordering::Acquire);
-        let guest = |op| {
-            (self.events)(FrontendEvent::Request(GuestRequest {
-                id: GuestId(unique),
-                op,
-            }))
-        };
-        match op {
-            Op::Read { offset, len } => guest(GuestOp::Read { offset, len }),
-            Op::Write { offset, data } => {
-                guest(GuestOp::Write {
-                    offset,
-                    data: Bytes::copy_from_slice(data),
-                    fua: false,
-                });
-            }
-            Op::Fsync => guest(GuestOp::Flush),
-            Op::Punch { offset, len } => guest(GuestOp::Discard { offset, len }),
-            Op::Zero { offset, len } => guest(GuestOp::Zero { offset, len }),
-            Op::Init {
-                major,
-                minor,
-                max_readahead,
-                flags,
-            } => {
-                channel.answer(&Answer::init(unique, major, minor, max_readahead, flags));
-            }
-            Op::Lookup { name } if name == FILE_NAME.to_bytes() => {
-                channel.answer(&Answer::entry(unique, size()))
-            }
-            Op::Lookup { .. } => channel.answer(&Answer::error(unique, libc::ENOENT)),
-            Op::GetAttributes | Op::SetAttributes => {
-                channel.answer(&Answer::attributes(unique, node, size()))
-            }
-            Op::Open if node == FILE_NODE => channel.answer(&Answer::opened(unique)),
-            Op::Open => channel.answer(&Answer::error(unique, libc::EISDIR)),
-            Op::StatFs => channel.answer(&Answer::statfs(unique, size(), self.block)),
-            Op::Acknowledge => channel.answer(&Answer::done(unique)),
-            Op::Silent => {}
-            Op::Unsupported { .. } => channel.answer(&Answer::error(unique, libc::ENOSYS)),
-        }
+fn detach(device: LoopDevice) {
+    if let Err(error) = device.detach() {
+        let device = device.path();
+        tracing::warn!(device = %device.display(), %error, "cannot detach the loop device");
     }
 }
 

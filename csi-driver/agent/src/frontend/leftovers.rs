@@ -4,13 +4,18 @@
 //! Only mounts of our type below the folder given are touched, and only loop devices whose backing file lies on one
 //! of them. A file system that is still mounted on such a loop device keeps it (every access gives EIO); the loop
 //! device then goes with the last user.
+//!
+//! A child that was binding a loop device when its agent died may finish that one call before it dies too. It holds a
+//! shared lock on a file of the folder meanwhile; clearing waits for that lock.
 #![allow(unsafe_code, reason = "umount2 has no safe form in std")]
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::FrontendError;
 use super::fuse::device::FS_TYPE;
@@ -27,6 +32,13 @@ pub struct Cleared {
 /// only agent that uses this folder.
 pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
     let mut cleared = Cleared::default();
+    if !run_dir.exists() {
+        return Ok(cleared);
+    }
+    let mounts = mounts_below(run_dir)?;
+    // Nobody serves them any more. Whoever still waits for an answer gets an error, a dying child above all.
+    mounts.iter().for_each(|at| abort(at));
+    let _lock = wait_for_children(&lock_file(run_dir))?;
     for (device, backing) in bound_loops()? {
         if backing.starts_with(run_dir) {
             match device.detach() {
@@ -37,7 +49,7 @@ pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
             }
         }
     }
-    for at in mounts_below(run_dir)? {
+    for at in mounts {
         match unmount(&at) {
             Ok(()) => {
                 // Not empty only if it is not the folder we made.
@@ -52,12 +64,46 @@ pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
     Ok(cleared)
 }
 
+/// How long a dying child is waited for.
+const CHILD_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) fn lock_file(run_dir: &Path) -> PathBuf {
+    run_dir.join(".devices.lock")
+}
+
+fn wait_for_children(path: &Path) -> Result<File, FrontendError> {
+    let cannot = |source| FrontendError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::create(path).map_err(cannot)?;
+    let end = Instant::now() + CHILD_LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(cannot(error.into())),
+        }
+    }
+}
+
 /// Takes a mount out of the tree at once; what still uses it ends on its own.
 pub(super) fn unmount(at: &Path) -> io::Result<()> {
+    umount2(at, libc::MNT_DETACH)
+}
+
+/// Ends the connection of a mount, which stays in the tree while it is in use.
+pub(super) fn abort(at: &Path) {
+    // Busy, as it is meant to be: the connection was ended before that was looked at.
+    let _ = umount2(at, libc::MNT_FORCE);
+}
+
+fn umount2(at: &Path, flags: i32) -> io::Result<()> {
     let name = CString::new(at.as_os_str().as_bytes())?;
-    // SAFETY: a string that outlives the call. With MNT_DETACH it does not talk to the server of the mount.
-    let failed =
-        unsafe { libc::umount2(name.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) != 0 };
+    // SAFETY: a string that outlives the call. With either flag it does not wait for the server of the mount.
+    let failed = unsafe { libc::umount2(name.as_ptr(), flags | libc::UMOUNT_NOFOLLOW) != 0 };
     if failed {
         Err(io::Error::last_os_error())
     } else {

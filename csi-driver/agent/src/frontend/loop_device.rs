@@ -24,13 +24,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 const DOWN_LIMIT: Duration = Duration::from_secs(5);
 
 const LOOP_MAJOR: u32 = 7;
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "open the device file",
     "open loop-control",
     "find a free number",
     "open the loop device",
     "configure",
     "set the capacity",
+    "take the lock file",
 ];
 const OPEN_FILE: u32 = 0;
 const OPEN_CONTROL: u32 = 1;
@@ -38,6 +39,7 @@ const FREE_NUMBER: u32 = 2;
 const OPEN_LOOP: u32 = 3;
 const CONFIGURE: u32 = 4;
 const CAPACITY: u32 = 5;
+const LOCK: u32 = 6;
 
 const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
@@ -82,10 +84,10 @@ impl LoopDevice {
         PathBuf::from(format!("/dev/loop{}", self.number))
     }
 
-    /// Binds a free loop device to `file`.
-    pub(super) fn attach(file: &Path) -> Result<Self, FrontendError> {
-        let name = c_path(file);
-        outcome(LIMIT, move || attach_in_child(&name)).map(|number| Self { number })
+    /// Binds a free loop device to `file`, holding `lock_file` meanwhile (see `leftovers`).
+    pub(super) fn attach(file: &Path, lock_file: &Path) -> Result<Self, FrontendError> {
+        let (name, lock) = (c_path(file), c_path(lock_file));
+        outcome(LIMIT, move || attach_in_child(&name, &lock)).map(|number| Self { number })
     }
 
     /// Makes the kernel look at the size of the file again.
@@ -140,7 +142,10 @@ fn outcome(limit: Duration, chore: impl FnOnce() -> ChoreResult) -> Result<u32, 
     }
 }
 
-fn attach_in_child(file: &CStr) -> ChoreResult {
+fn attach_in_child(file: &CStr, lock: &CStr) -> ChoreResult {
+    let lock = open(lock, libc::O_RDWR | libc::O_CREAT, LOCK)?;
+    // SAFETY: our own descriptor. The lock goes with this process.
+    check(unsafe { libc::flock(lock, libc::LOCK_SH) }, LOCK)?;
     let backing = open(file, libc::O_RDWR | libc::O_DIRECT, OPEN_FILE)?;
     let control = open(CONTROL_NODE, libc::O_RDWR, OPEN_CONTROL)?;
     let mut config = LoopConfig {
@@ -222,7 +227,7 @@ fn loop_node(number: u32, room: &mut [u8; 24]) -> &CStr {
 
 fn open(path: &CStr, flags: i32, step: u32) -> Result<RawFd, ChoreError> {
     // SAFETY: a string that outlives the call.
-    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o600) };
     check(fd, step)
 }
 

@@ -1,12 +1,15 @@
 //! Block front ends: what shows a volume to this machine as a block device.
 //!
-//! A front end turns what the kernel asks of the device into [`GuestRequest`]s and carries the answers back. It has
-//! a thread of its own only where the kernel's interface needs one; what it has to say goes through the [`Events`]
-//! it was given, which the owner of the volume points at its inbox. Answers are given from the owner's thread and
-//! never block.
+//! A front end turns what the kernel asks of the device into [`GuestRequest`]s and carries the answers back, all on the
+//! thread of the volume's owner, which waits for [`Frontend::descriptor`] in its own loop: no request changes threads.
+//! What takes longer (setting a device up, taking it down) runs beside it and is told through [`Events`].
 //!
-//! Invariants: every request is answered at most once by [`Frontend::complete`]; the bytes of a write are a private
-//! copy that nobody changes any more; nothing here keeps a page cache below the file system.
+//! Call order: show; then whenever the descriptor is readable, [`Frontend::take`] until it gives fewer than asked for;
+//! [`Frontend::complete`] for each request. Requests come before `Shown` already: they must be answered, or `Shown`
+//! never comes.
+//!
+//! Invariants: the bytes of a write are a private copy that nobody changes any more; nothing here keeps a page cache
+//! below the file system; no call of this trait blocks.
 //! Not here: what an answer means (the mirror engine), who decides that a device is shown (`volume`).
 
 mod apart;
@@ -19,6 +22,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::reactor::Descriptor;
 
 pub use fuse_loop::FuseLoop;
 pub use leftovers::{Cleared, clear_leftovers};
@@ -90,10 +95,9 @@ impl GuestErrno {
     }
 }
 
-/// What a front end tells the owner of the volume.
+/// What a front end tells the owner of the volume beside the requests.
 #[derive(Debug)]
 pub enum FrontendEvent {
-    Request(GuestRequest),
     /// The device is there and answers; `path` is its block device node.
     Shown {
         path: PathBuf,
@@ -103,11 +107,11 @@ pub enum FrontendEvent {
         size: u64,
     },
     ResizeFailed(FrontendError),
-    /// The kernel's side went away: removed by us, or by somebody else behind our back.
+    /// The device was taken down, as [`Frontend::remove`] said.
     Gone,
 }
 
-/// Where a front end puts its events; called from its threads, must not block.
+/// Where a front end puts its events; called from threads of its own, must not block.
 pub type Events = Arc<dyn Fn(FrontendEvent) + Send + Sync>;
 
 /// How a device goes.
@@ -134,6 +138,10 @@ pub const BLOCK_SIZE: u32 = 4096;
 
 /// A device that is shown or on its way to be.
 pub trait Frontend: Send {
+    /// Readable when there are requests, or when the device has gone. `None` after [`Frontend::remove`].
+    fn descriptor(&self) -> Option<Descriptor>;
+    /// Takes at most `limit` requests that wait.
+    fn take(&mut self, limit: usize, into: &mut Vec<GuestRequest>) -> Result<(), Ended>;
     /// Answers one request. An id that is not open any more is ignored.
     fn complete(&mut self, id: GuestId, result: Result<GuestReply, GuestErrno>);
     /// Announces a larger size; the outcome comes as an event.
@@ -141,6 +149,11 @@ pub trait Frontend: Send {
     /// Takes the device down in the background; `Gone` comes when it is.
     fn remove(&mut self, how: Removal);
 }
+
+/// The kernel's side of the device is gone, taken away by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the device was taken away")]
+pub struct Ended;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrontendError {

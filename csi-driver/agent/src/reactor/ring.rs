@@ -150,6 +150,8 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn new(entries: u32, bell: Descriptor) -> io::Result<Self> {
         let uring = IoUring::builder()
+            // A forked child must not keep the ring, and with it all files of its operations, alive.
+            .dontfork()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()

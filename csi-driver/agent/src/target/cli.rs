@@ -25,7 +25,7 @@ pub struct TargetArgs {
     /// iSCSI name of the target.
     #[arg(long)]
     iqn: String,
-    /// A logical unit: N=PATH[,size=BYTES][,readonly][,removable][,block=512|4096][,writethrough][,reservations=PATH]
+    /// A logical unit: N=PATH[,size=BYTES][,readonly][,removable][,block=512|4096][,writethrough][,rate=BYTES_PER_SECOND][,reservations=PATH]
     #[arg(long = "lun", value_name = "N=PATH[,OPTION..]", required = true)]
     luns: Vec<LunArg>,
     /// CHAP accounts: lines `user NAME SECRET [INITIATOR]` and `target NAME SECRET`.
@@ -52,6 +52,7 @@ struct LunArg {
     removable: bool,
     write_through: bool,
     block: BlockSize,
+    rate: Option<u64>,
     reservations: Option<PathBuf>,
 }
 
@@ -76,11 +77,13 @@ impl FromStr for LunArg {
             removable: false,
             write_through: false,
             block: BlockSize::B512,
+            rate: None,
             reservations: None,
         };
         for option in parts {
             match option.split_once('=') {
                 Some(("size", size)) => lun.size = Some(parse_size(size)?),
+                Some(("rate", rate)) => lun.rate = Some(parse_size(rate)?),
                 Some(("block", "512")) => lun.block = BlockSize::B512,
                 Some(("block", "4096")) => lun.block = BlockSize::B4096,
                 Some(("reservations", path)) => lun.reservations = Some(path.into()),
@@ -188,6 +191,7 @@ fn open_lun(iqn: &str, lun: &LunArg) -> anyhow::Result<ExportLun> {
     let mut export = ExportLun::new(iqn, lun.number, backing);
     export.block_size = lun.block;
     export.removable = lun.removable;
+    export.rate = lun.rate;
     export.write_cache = !lun.write_through;
     Ok(export)
 }
@@ -227,6 +231,7 @@ mod tests {
                 removable: true,
                 write_through: false,
                 block: BlockSize::B4096,
+                rate: None,
                 reservations: None,
             }
         );

@@ -132,6 +132,8 @@ pub struct ExportLun {
     pub removable: bool,
     /// Whether writes may be acknowledged from the page cache (WCE=1).
     pub write_cache: bool,
+    /// Bytes that may be read and written in a second.
+    pub rate: Option<u64>,
 }
 
 impl ExportLun {
@@ -146,6 +148,7 @@ impl ExportLun {
             serial: naa[8..].iter().map(|byte| format!("{byte:02x}")).collect(),
             removable: false,
             write_cache: true,
+            rate: None,
         }
     }
 }

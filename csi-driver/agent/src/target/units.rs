@@ -81,7 +81,9 @@ fn prepare_unit(
         task_limit: TASK_LIMIT,
         pr,
     });
-    let store = Store::new(lun.backing).map_err(|error| ServerError::Serve(iqn.into(), error))?;
+    let mut store =
+        Store::new(lun.backing).map_err(|error| ServerError::Serve(iqn.into(), error))?;
+    store.set_rate(lun.rate);
     let stats = LunStats {
         number: lun.number,
         size,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use twinsite_register::{Leg, Members, Register, Running};
 
-use super::blocks::BlockWriter;
 use super::head::Body;
 use super::lease::{Evidence, wait_until};
+use super::sequence::Sequence;
 use super::settle::{Settlement, settle};
 use super::{Attach, Phase, Plan, order};
 use crate::activation::{BeatView, RegView, SbView, boot_changed};
@@ -53,7 +53,7 @@ impl Attach {
         }
         track.write(
             now,
-            BlockWriter::new(settled.blocks),
+            Sequence::blocks(settled.blocks),
             &self.order.config,
             port,
         );

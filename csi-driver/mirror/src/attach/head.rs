@@ -121,6 +121,19 @@ impl HeadReader {
         }
     }
 
+    /// Without the test of the registrations: for a look that decides nothing, and for a leg not yet fenced.
+    pub(super) fn looking(volume: VolumeId, leg: Leg, info: LegInfo) -> Self {
+        let len = BLOCK_BYTES;
+        Self {
+            at: At::Slot(0),
+            sent: LegOp::ReadMeta {
+                offset: SLOT_OFFSETS[0],
+                len,
+            },
+            ..Self::new(Key::from_u64(0), volume, leg, info)
+        }
+    }
+
     fn send(&mut self, at: At, op: LegOp) -> Step<Box<Head>> {
         self.at = at;
         self.sent = op.clone();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use twinsite_register::{Key, Leg, VolumeId};
 
-use super::blocks::BlockWriter;
 use super::head::{Head, HeadReader};
+use super::sequence::Sequence;
 use crate::config::Config;
 use crate::engine::Port;
 use crate::fence::Fence;
@@ -76,7 +76,7 @@ enum Job {
     Probe(Probe),
     Fence(Fence),
     Read(Box<HeadReader>),
-    Write(BlockWriter),
+    Write(Sequence),
 }
 
 /// A script came to its end.
@@ -205,10 +205,24 @@ impl LegTrack {
         self.run(now, Job::Read(Box::new(reader)), None, config, port);
     }
 
+    /// Read without the test of the registrations.
+    pub(super) fn look(
+        &mut self,
+        now: Duration,
+        volume: VolumeId,
+        info: LegInfo,
+        config: &Config,
+        port: &mut Port,
+    ) {
+        self.head = None;
+        let reader = HeadReader::looking(volume, self.leg, info);
+        self.run(now, Job::Read(Box::new(reader)), None, config, port);
+    }
+
     pub(super) fn write(
         &mut self,
         now: Duration,
-        writer: BlockWriter,
+        writer: Sequence,
         config: &Config,
         port: &mut Port,
     ) {

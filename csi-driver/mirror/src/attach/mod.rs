@@ -16,7 +16,6 @@
 //! is served before every leg of the set is durable and the lease is over.
 //! Not here: what a row says ([`crate::activation`]), how a leg is fenced ([`crate::fence`]), serving.
 
-mod blocks;
 mod cas;
 mod check;
 mod choose;
@@ -24,8 +23,10 @@ mod finish;
 mod head;
 mod lease;
 mod leg;
+pub mod oneshot;
 mod order;
 mod release;
+mod sequence;
 mod settle;
 
 pub(crate) use release::Release;
@@ -133,6 +134,8 @@ pub(crate) struct Attach {
     beat_object: Option<BeatObject>,
     phase: Phase,
     started: Duration,
+    /// Of the last input.
+    now: Duration,
     rounds: u32,
     last_fence: Duration,
     /// Every lease that a superblock named, over all rounds: our own writes must not hide an older one.
@@ -198,6 +201,7 @@ impl Attach {
             beat_object: None,
             phase: Phase::Pause { until: now },
             started: now,
+            now,
             rounds: 0,
             last_fence: now,
             leases_ms: Vec::new(),
@@ -263,11 +267,10 @@ impl Attach {
         let phase = match &self.phase {
             Phase::Check { ask, login_until } => {
                 let logins = Leg::BOTH.into_iter().filter(|leg| !self.is_looked_at(*leg));
-                let first = logins.map(|leg| login_until[leg.index()]).min();
-                [first, (!ask.is_over(Duration::ZERO)).then_some(ask.until)]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                let waits = logins
+                    .map(|leg| login_until[leg.index()])
+                    .chain([ask.until]);
+                waits.filter(|at| *at > self.now).min()
             }
             Phase::ReadRegister(ask) => Some(ask.until),
             Phase::CasWait { wait, .. } => Some(wait.deadline()),
@@ -279,6 +282,8 @@ impl Attach {
             | Phase::SavePlace(_)
             | Phase::SbWrite { .. } => None,
         };
+        // What is past was acted on, and waits for something else now.
+        let phase = phase.filter(|at| *at > self.now);
         let legs = self.legs.iter().filter_map(LegTrack::deadline);
         phase.into_iter().chain(legs).chain(self.budget()).min()
     }
@@ -294,12 +299,13 @@ impl Attach {
         input: &Input,
         port: &mut Port,
     ) -> Option<AttachEnd> {
+        self.now = now;
         let ended = match input {
             Input::LegUp { leg, info } => {
                 self.legs[leg.index()].up(now, *info, &self.order.config, port);
                 None
             }
-            Input::LegDown { leg, why } => self.leg_down(now, *leg, *why, port),
+            Input::LegDown { leg, why } => self.leg_down(*leg, *why, port),
             Input::LegDone { leg, cmd, result } => {
                 let config = &self.order.config;
                 let track = &mut self.legs[leg.index()];
@@ -333,13 +339,7 @@ impl Attach {
         ended.or_else(|| self.advance(now, port))
     }
 
-    fn leg_down(
-        &mut self,
-        now: Duration,
-        leg: Leg,
-        why: LegDown,
-        port: &mut Port,
-    ) -> Option<AttachEnd> {
+    fn leg_down(&mut self, leg: Leg, why: LegDown, port: &mut Port) -> Option<AttachEnd> {
         let track = &mut self.legs[leg.index()];
         // Failed logins are repeated by the shell; the answer to our own `Disconnect` is no news.
         let was_up = track.info.is_some();
@@ -348,7 +348,7 @@ impl Attach {
             return None;
         }
         match kind {
-            Some(kind) => self.script_failed(now, leg, kind, Fault::Leg, port),
+            Some(kind) => self.script_failed(leg, kind, Fault::Leg, port),
             None => {
                 self.leg_lost(leg);
                 None
@@ -375,21 +375,21 @@ impl Attach {
                     *durable = durable.with(leg);
                 }
             }
-            Ended::Failed(kind, fault) => return self.script_failed(now, leg, kind, fault, port),
+            Ended::Failed(kind, fault) => return self.script_failed(leg, kind, fault, port),
         }
         None
     }
 
     fn script_failed(
         &mut self,
-        now: Duration,
         leg: Leg,
         kind: Kind,
         fault: Fault,
         port: &mut Port,
     ) -> Option<AttachEnd> {
-        let serving_soon = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
-        if fault == Fault::Taken && serving_soon {
+        let decided = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
+        let of_set = self.set().contains(leg) && kind != Kind::Probe;
+        if fault == Fault::Taken && decided && of_set {
             // R16: after the decision a conflict on a member means that another one took over.
             return Some(self.superseded(port));
         }
@@ -495,7 +495,7 @@ impl Attach {
         for leg in Leg::BOTH {
             let ended = self.legs[leg.index()].handle_time(now, &self.order.config, port);
             if let Some(Ended::Failed(kind, fault)) = ended
-                && let Some(end) = self.script_failed(now, leg, kind, fault, port)
+                && let Some(end) = self.script_failed(leg, kind, fault, port)
             {
                 return Some(end);
             }

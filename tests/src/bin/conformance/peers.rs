@@ -1,4 +1,4 @@
-//! The targets under test: ours and tgt, each with the same three units.
+//! The targets under test: ours and tgt, each with the same units.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -10,6 +10,8 @@ use twinsite_tests::process::{Group, Signal};
 
 const IQN: &str = "iqn.2026-01.io.twinsite:conformance";
 const UNIT_BYTES: u64 = 64 << 20;
+/// Bytes in a second: an overwrite of a whole unit takes some 6 seconds, twice what the test waits before it looks.
+const SLOW_RATE: u64 = 10 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,16 +19,24 @@ pub(crate) enum Unit {
     Ordinary,
     Removable,
     WriteProtected,
+    /// Logical blocks of 4096 bytes.
+    Native,
 }
 
 impl Unit {
-    const ALL: [Self; 3] = [Self::Ordinary, Self::Removable, Self::WriteProtected];
+    const ALL: [Self; 4] = [
+        Self::Ordinary,
+        Self::Removable,
+        Self::WriteProtected,
+        Self::Native,
+    ];
 
     fn lun(self) -> u16 {
         match self {
             Self::Ordinary => 1,
             Self::Removable => 2,
             Self::WriteProtected => 3,
+            Self::Native => 4,
         }
     }
 }
@@ -40,8 +50,17 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn start_ours(agent: &Path, folder: &Path, out: &Path) -> anyhow::Result<Self> {
-        let log = out.join("agent.log");
-        let _ = std::fs::remove_file(&log);
+        Self::start_agent(agent, folder, &out.join("agent.log"), "")
+    }
+
+    /// A target of its own with units so slow that a sanitize operation can be watched.
+    pub(crate) fn start_slow(agent: &Path, folder: &Path, out: &Path) -> anyhow::Result<Self> {
+        let option = format!(",rate={SLOW_RATE}");
+        Self::start_agent(agent, folder, &out.join("agent-slow.log"), &option)
+    }
+
+    fn start_agent(agent: &Path, folder: &Path, log: &Path, options: &str) -> anyhow::Result<Self> {
+        let _ = std::fs::remove_file(log);
         let mut command = Command::new(agent);
         command.args([
             "target",
@@ -59,15 +78,15 @@ impl Peer {
                 Unit::Ordinary => "",
                 Unit::Removable => ",removable",
                 Unit::WriteProtected => ",readonly",
+                Unit::Native => ",block=4096",
             };
-            command
-                .arg("--lun")
-                .arg(format!("{}={}{option}", unit.lun(), path.display()));
+            let lun = format!("{}={}{option}{options}", unit.lun(), path.display());
+            command.arg("--lun").arg(lun);
         }
-        let mut process = Group::start(&mut command, &log).context("the agent")?;
+        let mut process = Group::start(&mut command, log).context("the agent")?;
         let start = Instant::now();
         loop {
-            let portals = listening(&std::fs::read_to_string(&log).unwrap_or_default());
+            let portals = listening(&std::fs::read_to_string(log).unwrap_or_default());
             if portals.len() == 2 {
                 return Ok(Self {
                     name: "ours",
@@ -84,8 +103,8 @@ impl Peer {
 
     pub(crate) fn start_tgt(folder: &Path, out: &Path) -> anyhow::Result<Self> {
         let portals = vec![free_port()?, free_port()?];
-        // tgtd's control socket is numbered; a port number that was free is as good as any.
-        let control = portals[0].port().to_string();
+        // tgtd's control socket has a number below 32768; one made from a port that was free is as good as any.
+        let control = (portals[0].port() / 2).to_string();
         let mut command = Command::new("tgtd");
         command.args(["-f", "-C", &control]);
         for portal in &portals {
@@ -119,10 +138,14 @@ impl Peer {
             let lun = unit.lun();
             let path = folder.join(format!("tgt-{lun}"));
             make_file(&path)?;
-            let backing = format!("--tid 1 --lun {lun} --backing-store {}", path.display());
+            let block = if unit == Unit::Native { 4096 } else { 512 };
+            let backing = format!(
+                "--tid 1 --lun {lun} --blocksize {block} --backing-store {}",
+                path.display()
+            );
             admin(&format!("--mode logicalunit --op new {backing}"))?;
             let parameters = match unit {
-                Unit::Ordinary => "thin_provisioning=1",
+                Unit::Ordinary | Unit::Native => "thin_provisioning=1",
                 Unit::Removable => "removable=1,thin_provisioning=1",
                 Unit::WriteProtected => "readonly=1",
             };

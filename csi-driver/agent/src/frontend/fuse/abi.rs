@@ -29,6 +29,8 @@ const ASYNC_DIO: u32 = 1 << 15;
 const MAX_PAGES: u32 = 1 << 22;
 
 const FOPEN_DIRECT_IO: u32 = 1 << 0;
+/// A close has nothing to flush, and must not wait for us: it may be a dying child of ours that closes.
+const FOPEN_NOFLUSH: u32 = 1 << 5;
 const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 const KEEP_SIZE: u32 = 0x1;
@@ -279,7 +281,7 @@ impl Answer {
     pub fn opened(unique: u64) -> Self {
         let mut answer = Self::new(unique, 0);
         answer.u64(0);
-        answer.u32(FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES);
+        answer.u32(FOPEN_DIRECT_IO | FOPEN_NOFLUSH | FOPEN_PARALLEL_DIRECT_WRITES);
         answer.u32(0);
         answer
     }

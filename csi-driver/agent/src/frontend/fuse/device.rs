@@ -1,16 +1,13 @@
 //! The FUSE descriptor and its mount: requests are read here, answers written.
 //!
-//! Invariants: the descriptor is close-on-exec and never blocks; dropping the last owner of a [`Channel`] ends the
-//! connection, after which the kernel answers every open and new request with an error by itself.
-#![allow(
-    unsafe_code,
-    reason = "mount, writev and poll have no safe form in std"
-)]
+//! Invariants: the descriptor is close-on-exec and never blocks; dropping a [`Channel`] (and what waits for its
+//! descriptor) ends the connection, after which the kernel answers every open and new request with an error by itself.
+#![allow(unsafe_code, reason = "mount has no safe form in std")]
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -19,6 +16,7 @@ use bytes::Bytes;
 
 use super::super::FrontendError;
 use super::abi::{Answer, MAX_IO, WRITE_HEAD};
+use crate::reactor::Descriptor;
 
 pub const DEVICE: &str = "/dev/fuse";
 /// How our mounts are told from others in a mount list.
@@ -28,17 +26,23 @@ pub const FS_TYPE: &str = "fuse.twinsite";
 #[derive(Debug)]
 pub struct Channel {
     file: File,
+    /// The same open file, for waiting.
+    descriptor: Descriptor,
 }
 
 impl Channel {
     pub fn open() -> Result<Self, FrontendError> {
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(DEVICE)
-            .map(|file| Self { file })
-            .map_err(|_| FrontendError::NoKernelSupport { path: DEVICE })
+            .map_err(|_| FrontendError::NoKernelSupport { path: DEVICE })?;
+        let descriptor = file
+            .try_clone()
+            .map_err(|_| FrontendError::NoKernelSupport { path: DEVICE })?
+            .into();
+        Ok(Self { file, descriptor })
     }
 
     /// Mounts the connection at an existing folder.
@@ -70,9 +74,8 @@ impl Channel {
         }
     }
 
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
-        self.file.as_fd()
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
     }
 
     /// One request, or `None` when there is none now. An error says that the connection is over.
@@ -150,60 +153,5 @@ impl ReadBuffer {
 
     fn filled(&self, len: usize) -> &[u8] {
         &self.bytes[self.begin..self.begin + len]
-    }
-}
-
-/// Wakes a thread that waits in [`wait`].
-#[derive(Debug)]
-pub struct Stop {
-    event: OwnedFd,
-}
-
-impl Stop {
-    pub fn new() -> io::Result<Self> {
-        // SAFETY: a fresh descriptor that nobody else owns.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: as above.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { event })
-    }
-
-    pub fn set(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: eight bytes, as an eventfd takes them. It can only fail when it is set already.
-        unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Woken {
-    Request,
-    Stopped,
-}
-
-/// Waits until the channel has a request or ended (both are found by reading), or `stop` is set.
-pub fn wait(channel: &Channel, stop: &Stop) -> io::Result<Woken> {
-    let poll = |fd| libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let mut polls = [poll(channel.file.as_raw_fd()), poll(stop.event.as_raw_fd())];
-    loop {
-        // SAFETY: two valid entries.
-        if unsafe { libc::poll(polls.as_mut_ptr(), 2, -1) } >= 0 {
-            return Ok(if polls[1].revents != 0 {
-                Woken::Stopped
-            } else {
-                Woken::Request
-            });
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
     }
 }

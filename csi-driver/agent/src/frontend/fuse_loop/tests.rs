@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::frontend::clear_leftovers;
+use crate::reactor::{Actor, Context, Event, Inlet, Mailbox, Thread, ThreadConfig, Token};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 64 * MIB;
@@ -39,14 +40,15 @@ macro_rules! needs_devices {
     };
 }
 
-/// A volume in memory behind a front end, answering on a thread of its own.
+/// A volume in memory behind a front end, on a data thread of its own.
 struct Shown {
     path: PathBuf,
-    orders: mpsc::Sender<Order>,
+    orders: Mailbox<Order>,
     done: Receiver<Memory>,
     run: tempfile::TempDir,
 }
 
+#[derive(Debug)]
 enum Order {
     Event(FrontendEvent),
     FailEverything,
@@ -108,24 +110,7 @@ fn show(name: &str) -> Shown {
 }
 
 fn show_in(name: &str, run: tempfile::TempDir) -> Shown {
-    let (orders, inbox) = mpsc::channel();
-    let (shown, path) = mpsc::channel();
-    let (finished, done) = mpsc::channel();
-    let (events, spec) = (
-        orders.clone(),
-        DeviceSpec {
-            name: name.to_owned(),
-            size: SIZE,
-            discard_granularity: 65536,
-        },
-    );
-    let front = FuseLoop::show(
-        &spec,
-        run.path(),
-        Arc::new(move |event| drop(events.send(Order::Event(event)))),
-    )
-    .unwrap();
-    thread::spawn(move || serve(front, &inbox, &shown, &finished));
+    let (orders, path, done) = serve(name, run.path());
     let path = path.recv_timeout(PATIENCE).expect("the device is shown");
     Shown {
         path,
@@ -135,38 +120,88 @@ fn show_in(name: &str, run: tempfile::TempDir) -> Shown {
     }
 }
 
-fn serve(
-    mut front: FuseLoop,
-    inbox: &Receiver<Order>,
-    shown: &mpsc::Sender<PathBuf>,
-    finished: &mpsc::Sender<Memory>,
-) {
-    let mut memory = Memory {
-        bytes: vec![0; usize::try_from(4 * SIZE).unwrap()],
-        ..Memory::default()
+fn serve(name: &str, run: &Path) -> (Mailbox<Order>, Receiver<PathBuf>, Receiver<Memory>) {
+    let reactor = Thread::spawn(ThreadConfig::default()).unwrap();
+    let actor = reactor.reserve();
+    let (orders, inlet) = reactor.mailbox(actor, 64);
+    let (shown, path) = mpsc::channel();
+    let (finished, done) = mpsc::channel();
+    let events = orders.clone();
+    let spec = DeviceSpec {
+        name: name.to_owned(),
+        size: SIZE,
+        discard_granularity: 65536,
     };
-    for order in inbox {
-        match order {
-            Order::Event(FrontendEvent::Request(GuestRequest { id, op })) => {
-                front.complete(id, memory.answer(op))
-            }
-            Order::Event(FrontendEvent::Shown { path }) => shown.send(path).unwrap(),
-            Order::Event(FrontendEvent::Resized { size }) => {
-                shown.send(PathBuf::from(size.to_string())).unwrap_or(())
-            }
-            Order::Event(FrontendEvent::Gone) => break,
-            Order::Event(event) => panic!("unexpected: {event:?}"),
-            Order::FailEverything => memory.failing = true,
-            Order::Resize(size) => front.resize(size),
-            Order::Remove(how) => front.remove(how),
+    let events: Events = Arc::new(move |event| drop(events.post(Order::Event(event))));
+    let front = FuseLoop::show(&spec, run, events).unwrap();
+    let stop = reactor.clone();
+    reactor.start(actor, move |cx| {
+        cx.readable(&front.descriptor().unwrap(), Token(0));
+        Box::new(Server {
+            front,
+            inlet,
+            shown,
+            finished,
+            stop,
+            memory: Memory {
+                bytes: vec![0; usize::try_from(4 * SIZE).unwrap()],
+                ..Memory::default()
+            },
+        })
+    });
+    (orders, path, done)
+}
+
+struct Server {
+    front: FuseLoop,
+    inlet: Inlet<Order>,
+    shown: mpsc::Sender<PathBuf>,
+    finished: mpsc::Sender<Memory>,
+    stop: Thread,
+    memory: Memory,
+}
+
+impl Server {
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        let _ = self.finished.send(std::mem::take(&mut self.memory));
+        cx.finish();
+        self.stop.stop();
+    }
+}
+
+impl Actor for Server {
+    fn handle(&mut self, cx: &mut Context<'_>, _token: Token, _event: Event) {
+        let mut requests = Vec::new();
+        if self.front.take(16, &mut requests).is_err() {
+            return self.finish(cx);
+        }
+        for GuestRequest { id, op } in requests {
+            let answer = self.memory.answer(op);
+            self.front.complete(id, answer);
+        }
+        if let Some(descriptor) = self.front.descriptor() {
+            cx.readable(&descriptor, Token(0));
         }
     }
-    let _ = finished.send(memory);
+
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        while let Some(order) = self.inlet.take() {
+            match order {
+                Order::Event(FrontendEvent::Shown { path }) => self.shown.send(path).unwrap(),
+                Order::Event(FrontendEvent::Resized { .. }) => {}
+                Order::Event(FrontendEvent::Gone) => self.finish(cx),
+                Order::Event(event) => panic!("unexpected: {event:?}"),
+                Order::FailEverything => self.memory.failing = true,
+                Order::Resize(size) => self.front.resize(size),
+                Order::Remove(how) => self.front.remove(how),
+            }
+        }
+    }
 }
 
 impl Shown {
     fn remove(self, how: Removal) -> (Memory, tempfile::TempDir) {
-        self.orders.send(Order::Remove(how)).unwrap();
+        self.orders.post(Order::Remove(how)).unwrap();
         let memory = self.done.recv_timeout(PATIENCE).expect("the device goes");
         (memory, self.run)
     }
@@ -294,7 +329,7 @@ fn an_error_reaches_the_application() {
         "dd if=/dev/zero of={device} bs=4k count=1 oflag=direct conv=fsync status=none"
     ))
     .unwrap();
-    shown.orders.send(Order::FailEverything).unwrap();
+    shown.orders.post(Order::FailEverything).unwrap();
     let failed = sh(&format!(
         "dd if=/dev/zero of={device} bs=4k count=1 oflag=direct status=none"
     ))
@@ -335,7 +370,7 @@ fn a_device_grows_under_use() {
         run("blockdev", &["--getsize64", &device]).unwrap().trim(),
         SIZE.to_string()
     );
-    shown.orders.send(Order::Resize(2 * SIZE)).unwrap();
+    shown.orders.post(Order::Resize(2 * SIZE)).unwrap();
     assert!(soon(|| run("blockdev", &["--getsize64", &device])
         .unwrap()
         .trim()
@@ -369,30 +404,14 @@ fn serve_until_killed() {
     let Some(folder) = std::env::var_os(KILL_DIR) else {
         return;
     };
-    let (orders, inbox) = mpsc::channel();
-    let spec = DeviceSpec {
-        name: "victim".into(),
-        size: SIZE,
-        discard_granularity: 0,
-    };
-    let events = orders.clone();
-    let begun = Path::new(&folder).join("begun");
-    fs::write(&begun, "").unwrap();
-    let front = FuseLoop::show(
-        &spec,
-        Path::new(&folder),
-        Arc::new(move |event| drop(events.send(Order::Event(event)))),
-    )
-    .unwrap();
-    let (shown, path) = mpsc::channel();
-    let (finished, _done) = mpsc::channel();
-    thread::spawn(move || {
-        let path: PathBuf = path.recv().unwrap();
-        let new = Path::new(&folder).join("shown.new");
-        fs::write(&new, path.display().to_string()).unwrap();
-        fs::rename(new, Path::new(&folder).join("shown")).unwrap();
-    });
-    serve(front, &inbox, &shown, &finished);
+    let folder = Path::new(&folder);
+    fs::write(folder.join("begun"), "").unwrap();
+    let (_orders, path, done) = serve("victim", folder);
+    let path: PathBuf = path.recv().unwrap();
+    let new = folder.join("shown.new");
+    fs::write(&new, path.display().to_string()).unwrap();
+    fs::rename(new, folder.join("shown")).unwrap();
+    let _ = done.recv();
 }
 
 fn victim(folder: &Path) -> std::process::Child {

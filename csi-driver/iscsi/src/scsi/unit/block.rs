@@ -172,7 +172,7 @@ impl Medium<'_> {
         } else {
             self.fua(cdb)
         };
-        let ragged = length % self.block() != 0;
+        let ragged = !length.is_multiple_of(self.block());
         let job = match ragged {
             true => Job::Patch {
                 offset,
@@ -255,6 +255,10 @@ impl Medium<'_> {
         })?;
         let total = blocks * self.block();
         let meant = Meant::Out(2 * total);
+        if blocks == 0 && expected.length() > 0 {
+            // More blocks than the one byte can say: writing nothing must not look like success.
+            return Err(bad_cdb(13));
+        }
         if expected != Expected::Out(2 * total as u32) && blocks > 0 || length_of(&data) < 2 * total
         {
             return Err(bad_information_unit());
@@ -326,6 +330,8 @@ impl Medium<'_> {
         } else {
             Some(self.one_block(data, expected)?)
         };
+        // Peers deallocate whatever the block holds, and initiators rely on it: the range then reads as zeros (LBPRZ).
+        let discard = unmap && self.config.discard_zeroes;
         let meant = if no_data {
             Meant::None
         } else {
@@ -337,9 +343,10 @@ impl Medium<'_> {
         let offset = extent.lba * self.block();
         let len = extent.blocks * self.block();
         let fua = self.write_through;
-        let zero = block
-            .as_ref()
-            .is_none_or(|block| block.iter().all(|byte| *byte == 0));
+        let zero = discard
+            || block
+                .as_ref()
+                .is_none_or(|block| block.iter().all(|byte| *byte == 0));
         let job = match block.filter(|_| !zero) {
             Some(block) => Job::Fill {
                 offset,
@@ -347,9 +354,7 @@ impl Medium<'_> {
                 piece: repeated(&block),
                 fua,
             },
-            None if unmap && self.config.discard_zeroes => {
-                Job::One(Some(StoreOp::Discard { offset, len }))
-            }
+            None if discard => Job::One(Some(StoreOp::Discard { offset, len })),
             None => Job::One(Some(StoreOp::WriteZeros { offset, len, fua })),
         };
         Ok(Ok(Plan::new(job, self.lock(extent, false), meant)))

@@ -72,7 +72,10 @@ pub(super) fn parse(cdb: &Cdb, list: &Bytes, config: &UnitConfig) -> Result<Copy
         .saturating_add(targets_len)
         .saturating_add(segments_len)
         .saturating_add(inline_len);
-    if end > list.len() || targets_len + segments_len > MAX_LIST || targets_len % TARGET_LEN != 0 {
+    if end > list.len()
+        || targets_len + segments_len > MAX_LIST
+        || !targets_len.is_multiple_of(TARGET_LEN)
+    {
         return Err(short_list());
     }
     if inline_len != 0 {
@@ -151,7 +154,7 @@ fn parse_segment(segment: &[u8], targets: usize, config: &UnitConfig) -> Result<
         BLOCK_TO_BLOCK => (be(segment, 10, 2) * block, 0, 0),
         _ => (be(segment, 8, 4), be(segment, 28, 2), be(segment, 30, 2)),
     };
-    if (len | from_byte | to_byte) % block != 0 || len > MAX_SEGMENT_BYTES {
+    if !(len | from_byte | to_byte).is_multiple_of(block) || len > MAX_SEGMENT_BYTES {
         return Err(bad_list(HEAD));
     }
     let place = |lba: u64, byte: u64| {

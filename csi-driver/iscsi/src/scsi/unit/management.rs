@@ -117,12 +117,8 @@ impl LogicalUnit {
         self.reserved6 = None;
         self.modes.descriptor_sense = false;
         self.modes.protected = false;
-        for (id, state) in &mut self.nexuses {
-            if *id == nexus {
-                state.prevents_removal = false;
-            } else {
-                state.reset(code);
-            }
+        for state in self.nexuses.values_mut() {
+            state.reset(code);
         }
         self.abort_gathering();
         self.abort_all(now, nexus, tag, |_| true);

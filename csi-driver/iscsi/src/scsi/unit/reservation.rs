@@ -104,9 +104,7 @@ impl PrState {
             return Permit::ALL;
         };
         let registered = self.key_of(port).is_some();
-        if reservation.holder == *port && registered
-            || registered && reservation.kind.admits_registrants()
-        {
+        if registered && (reservation.holder == *port || reservation.kind.admits_registrants()) {
             return Permit::ALL;
         }
         Permit {

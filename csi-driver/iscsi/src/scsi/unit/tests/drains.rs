@@ -201,7 +201,7 @@ fn abort_task_set_ends_ones_own_and_clear_task_set_everybodys() {
 }
 
 #[test]
-fn lun_reset_ends_all_tasks_releases_reserve_6_and_tells_the_others() {
+fn lun_reset_ends_all_tasks_releases_reserve_6_and_tells_everybody() {
     let mut lab = Lab::new();
     lab.run(A, &[0x16, 0, 0, 0, 0, 0]);
     lab.hold = true;
@@ -213,9 +213,10 @@ fn lun_reset_ends_all_tasks_releases_reserve_6_and_tells_the_others() {
     lab.release();
     assert_eq!(lab.functions, [(tag, TaskResponse::Complete)]);
     lab.hold = false;
-    assert_eq!(lab.run(B, &[0; 6]).status, Status::Good);
-    assert_eq!(code(&lab.run(A, &[0; 6])), Code::BUS_DEVICE_RESET);
-    assert_eq!(lab.run(A, &[0; 6]).status, Status::Good);
+    for nexus in [A, B] {
+        assert_eq!(code(&lab.run(nexus, &[0; 6])), Code::BUS_DEVICE_RESET);
+        assert_eq!(lab.run(nexus, &[0; 6]).status, Status::Good);
+    }
 }
 
 #[test]

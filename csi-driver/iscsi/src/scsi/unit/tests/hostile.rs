@@ -48,11 +48,11 @@ fn inside(op: &StoreOp, size: u64) -> bool {
         | StoreOp::Discard { offset, len }
         | StoreOp::WriteZeros { offset, len, .. }
         | StoreOp::Map { offset, len } => {
-            fits(*offset, *len) && offset % 512 == 0 && len % 512 == 0
+            fits(*offset, *len) && offset.is_multiple_of(512) && len.is_multiple_of(512)
         }
         StoreOp::Write { offset, data, .. } => {
             let len: usize = data.iter().map(Bytes::len).sum();
-            fits(*offset, len as u64) && offset % 512 == 0 && len % 512 == 0
+            fits(*offset, len as u64) && offset.is_multiple_of(512) && len.is_multiple_of(512)
         }
         StoreOp::Flush | StoreOp::SavePr(_) => true,
     }
@@ -61,7 +61,7 @@ fn inside(op: &StoreOp, size: u64) -> bool {
 fn storm(seed: u64, steps: u64) {
     let mut random = Random(seed);
     let mut config = config();
-    config.removable = seed % 2 == 0;
+    config.removable = seed.is_multiple_of(2);
     config.size = 512 * 256;
     let size = config.size;
     let mut lab = Lab::with(config);

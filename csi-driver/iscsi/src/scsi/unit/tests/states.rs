@@ -244,6 +244,7 @@ fn sanitize_goes_on_through_aborts_resets_and_logout_and_shows_its_progress() {
     assert_eq!(lab.aborted, [task]);
     lab.unit.nexus_removed(lab.now, A);
     lab.release();
+    assert_eq!(code(&lab.run(B, &[0; 6])), Code::BUS_DEVICE_RESET);
     let sense = lab.read_in(B, &Cdb::new(&[0x03, 0, 0, 0, 18, 0]));
     assert_eq!((sense[2], sense[12], sense[13]), (2, 0x04, 0x1B));
     let progress = lab.run(B, &[0; 6]).sense.and_then(|sense| sense.specific);

@@ -1,0 +1,312 @@
+//! An Attachment becomes the order that the data path can carry out: names become addresses, secrets
+//! become credentials, limits become a configuration of the engine.
+
+use std::time::Duration;
+
+use twinsite_api::{
+    AttachmentMode, AttachmentSpec, LegIndex, MoveMode, OnNoQuorum, SitePair, attachment_uid,
+    parse_naa,
+};
+use twinsite_mirror::{
+    config::{self, Config},
+    io::{AttachOrder, AttachRecord, Leg, Mark, Mode, MoveOrder, Naa},
+};
+use twinsite_register::{AttachmentUid, GroupId, Key, KeyTag, RegisterId, Site, VolumeId};
+
+use super::{durable, secrets, storage::Fault, volumes::LegTarget};
+use crate::objects::Objects;
+
+/// The part of an order that follows from the objects.
+#[derive(Debug)]
+pub struct Prepared {
+    pub volume: VolumeId,
+    pub group: GroupId,
+    pub legs: [Option<LegTarget>; 2],
+    pub attach: AttachOrder,
+    pub reseed: Option<RegisterId>,
+}
+
+/// What the node adds to it.
+#[derive(Debug)]
+pub struct Local {
+    pub node: String,
+    pub record: AttachRecord,
+    pub marks: Vec<Mark>,
+    /// The kernel still shows a device of an earlier attach of this uid.
+    pub shown: bool,
+}
+
+/// Uid of an Attachment as the register knows it.
+pub fn uid(text: &str) -> AttachmentUid {
+    AttachmentUid(attachment_uid(text))
+}
+
+/// Whose register decides about a volume.
+pub fn group(spec: &AttachmentSpec) -> GroupId {
+    GroupId(spec.group_id().bytes())
+}
+
+pub fn leg(index: LegIndex) -> Leg {
+    match index {
+        LegIndex::A => Leg::A,
+        LegIndex::B => Leg::B,
+    }
+}
+
+pub fn leg_index(leg: Leg) -> LegIndex {
+    match leg {
+        Leg::A => LegIndex::A,
+        Leg::B => LegIndex::B,
+    }
+}
+
+/// Translates an Attachment.
+pub fn prepare(
+    spec: &AttachmentSpec,
+    pair: &SitePair,
+    objects: &Objects,
+    local: Local,
+) -> Result<Prepared, Fault> {
+    let invalid = |text: &str| Fault {
+        word: twinsite_api::reason::INVALID_SPEC,
+        text: text.to_owned(),
+    };
+    let site = match spec
+        .own_index()
+        .ok_or_else(|| invalid("no leg stands at the agent's site: correct spec.site"))?
+    {
+        LegIndex::A => Site::A,
+        LegIndex::B => Site::B,
+    };
+    let mut legs = [None, None];
+    let mut initialize = [None, None];
+    for named in &spec.legs {
+        let iqn = spec.target_name(named);
+        let index = leg(named.leg).index();
+        legs[index] = Some(LegTarget {
+            portals: named.portals.clone(),
+            lun: named.lun,
+            naa: naa(&spec.naa_text(named))?,
+            chap: secrets::chap(&objects.secrets, named.chap.as_ref(), &iqn)?,
+            array: named.array,
+            cache_protected: named.cache_protected,
+            iqn,
+        });
+        initialize[index] = named.initialize.as_deref().map(naa).transpose()?;
+    }
+    let tag = match spec.mode {
+        AttachmentMode::Inspect => KeyTag::Inspect,
+        _ => KeyTag::Writer(site),
+    };
+    let key = Key::new(tag, u64::from_le_bytes(durable::random()?));
+    let volume = VolumeId(spec.volume.bytes());
+    let attach = AttachOrder {
+        volume,
+        uid: local.record.uid,
+        key,
+        seed: durable::random()?,
+        site,
+        node: local.node,
+        mode: if spec.mode == AttachmentMode::Caretaker {
+            Mode::Caretaker
+        } else {
+            Mode::Writer
+        },
+        mv: spec.move_.as_ref().map(|order| MoveOrder {
+            expect_seq: order.expect_seq,
+            mode: move_mode(order.mode, pair),
+        }),
+        record: local.record,
+        shown: local.shown,
+        marks: local.marks,
+        initialize,
+        config: config(spec, pair),
+    };
+    let reseed = spec.reseed.as_ref().map(|order| order.register_id.parse());
+    let reseed = reseed
+        .transpose()
+        .map_err(|error| invalid(&format!("spec.reseed.registerId: {error}")))?;
+    Ok(Prepared {
+        volume,
+        group: group(spec),
+        legs,
+        attach,
+        reseed,
+    })
+}
+
+fn naa(text: &str) -> Result<Naa, Fault> {
+    let invalid = || Fault {
+        word: twinsite_api::reason::INVALID_SPEC,
+        text: format!("{text:?} is no NAA name"),
+    };
+    parse_naa(text).map(Naa).ok_or_else(invalid)
+}
+
+/// A failover that a policy ordered is refused while the holder still writes; one that a human ordered is not.
+fn move_mode(mode: MoveMode, pair: &SitePair) -> twinsite_mirror::io::MoveMode {
+    use twinsite_api::FailoverPolicy;
+    match (mode, pair.spec.failover.policy) {
+        (MoveMode::Planned, _) => twinsite_mirror::io::MoveMode::Planned,
+        (MoveMode::Failover, FailoverPolicy::Automatic) => {
+            twinsite_mirror::io::MoveMode::Automatic {
+                detect_after: pair.spec.failover.detect_after.length(),
+            }
+        }
+        (MoveMode::Failover, FailoverPolicy::Manual | FailoverPolicy::Observe) => {
+            twinsite_mirror::io::MoveMode::Failover
+        }
+    }
+}
+
+fn config(spec: &AttachmentSpec, pair: &SitePair) -> Config {
+    let defaults = Config::default();
+    let rate = spec.max_resync_bytes_per_second.as_ref().or(pair
+        .spec
+        .resync
+        .max_bytes_per_second
+        .as_ref());
+    let length = |span: Option<&twinsite_api::Span>, default: Duration| {
+        span.map_or(default, twinsite_api::Span::length)
+    };
+    let t_lease = length(spec.lease.as_ref(), defaults.t_lease);
+    Config {
+        t_cmd: length(spec.command_timeout.as_ref(), defaults.t_cmd),
+        t_lease,
+        lease_renew: defaults.lease_renew.min(t_lease / 3),
+        on_no_quorum: match spec.on_no_quorum {
+            OnNoQuorum::Suspend => config::OnNoQuorum::Suspend,
+            OnNoQuorum::Error => config::OnNoQuorum::Error,
+        },
+        resync_bytes_per_second: rate.map(twinsite_api::Quantity::bytes),
+        ..defaults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::parse_file;
+
+    const TEXT: &str = "
+apiVersion: twinsite.io/v1alpha1
+kind: SitePair
+metadata: {name: ctrc}
+spec:
+  sites: [{name: medical}, {name: research}]
+  witness: {directory: {path: /w}}
+  resync: {maxBytesPerSecond: 200Mi}
+---
+apiVersion: twinsite.io/v1alpha1
+kind: Attachment
+metadata: {name: w, uid: 00000000-0000-4000-8000-000000000001}
+spec:
+  volume: ts-000102030405060708090a0b0c0d0e0f
+  sitePair: ctrc
+  node: r1
+  site: research
+  mode: Writer
+  size: 2Gi
+  onNoQuorum: Error
+  commandTimeout: 5s
+  move: {mode: Failover, expectSeq: 3}
+  legs:
+  - {leg: A, site: medical, portals: ['127.0.0.1:3260']}
+  - {leg: B, site: research, portals: ['127.0.0.1:3261'], chap: {pairSecret: s}, naa: naa.6006000000000001}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {key: 0123456789abcdef}
+";
+
+    fn prepared(text: &str) -> Result<Prepared, Fault> {
+        let mut objects = Objects::default();
+        let parsed = parse_file("f", text);
+        assert_eq!(parsed.problems, []);
+        for (_, object) in parsed.objects {
+            objects.add(object).unwrap();
+        }
+        let attachment = &objects.attachments["w"];
+        let uid = uid(attachment.metadata.uid.as_deref().unwrap());
+        let record = AttachRecord {
+            uid,
+            keys: Vec::new(),
+            n: None,
+            stale: false,
+        };
+        let local = Local {
+            node: "r1".to_owned(),
+            record,
+            marks: Vec::new(),
+            shown: false,
+        };
+        prepare(&attachment.spec, &objects.pairs["ctrc"], &objects, local)
+    }
+
+    #[test]
+    fn an_order_says_everything_that_the_engine_and_its_sessions_need() {
+        let order = prepared(TEXT).unwrap();
+        let [Some(a), Some(b)] = &order.legs else {
+            panic!("two legs")
+        };
+        assert_eq!(
+            a.iqn,
+            "iqn.2026-11.io.twinsite:ts-000102030405060708090a0b0c0d0e0f.a"
+        );
+        assert_eq!((a.chap.is_some(), b.chap.is_some()), (false, true));
+        assert_eq!(b.naa.to_string(), "60060000000000010000000000000000");
+        assert_eq!(order.attach.site, Site::B);
+        assert_eq!(order.attach.key.tag(), KeyTag::Writer(Site::B));
+        assert_eq!(
+            order.attach.mv,
+            Some(MoveOrder {
+                mode: twinsite_mirror::io::MoveMode::Failover,
+                expect_seq: 3
+            })
+        );
+        assert_eq!(order.attach.config.t_cmd, Duration::from_secs(5));
+        assert_eq!(order.attach.config.on_no_quorum, config::OnNoQuorum::Error);
+        assert_eq!(
+            order.attach.config.resync_bytes_per_second,
+            Some(209_715_200)
+        );
+        assert_eq!(
+            order.attach.uid.to_string(),
+            "00000000000040008000000000000001"
+        );
+        assert_eq!(order.group.0, order.volume.0);
+    }
+
+    #[test]
+    fn every_try_has_its_own_key_and_an_inspection_a_key_that_no_fence_counts() {
+        let (one, two) = (prepared(TEXT).unwrap(), prepared(TEXT).unwrap());
+        assert_ne!(one.attach.key, two.attach.key);
+        assert_ne!(one.attach.seed, two.attach.seed);
+        let text = TEXT
+            .replace("mode: Writer", "mode: Inspect")
+            .replace("  move: {mode: Failover, expectSeq: 3}\n", "");
+        assert_eq!(prepared(&text).unwrap().attach.key.tag(), KeyTag::Inspect);
+    }
+
+    #[test]
+    fn a_policy_does_not_take_over_from_a_holder_that_still_writes() {
+        let text = TEXT.replace(
+            "  resync:",
+            "  failover: {policy: Automatic, detectAfter: 7s}\n  resync:",
+        );
+        let mode = twinsite_mirror::io::MoveMode::Automatic {
+            detect_after: Duration::from_secs(7),
+        };
+        assert_eq!(prepared(&text).unwrap().attach.mv.unwrap().mode, mode);
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_is_named() {
+        let text = TEXT.replace("pairSecret: s", "pairSecret: other");
+        assert_eq!(
+            prepared(&text).unwrap_err().text,
+            "Secret other is not there: add it"
+        );
+    }
+}

@@ -1,0 +1,461 @@
+//! The witness of each pair, this site's claim of its name there, and its signs of life.
+//!
+//! An agent comes up whether the witness answers or not. A store of objects is used only after it was
+//! seen to keep its conditions. The liveness of the site is renewed by every agent of it, so that a
+//! restart of one is not the loss of a site.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::JoinHandle, time::sleep};
+use twinsite_api::{SitePair, WitnessSpec};
+use twinsite_register::{GroupId, Site};
+use twinsite_witness::{
+    Bucket, BucketCredentials, ClaimError, Directory, Guard, Liveness, Observer, ProbeError, Sites,
+    Store, Witness, WitnessHandle,
+};
+
+use super::secrets;
+use crate::objects::Secret;
+
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
+const CLAIM_RETRY: Duration = Duration::from_secs(5);
+const PROBE_RETRY: Duration = Duration::from_secs(2);
+/// How often a register is read although nobody here uses it (protocol 2.3 rule 6).
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Who claims and signs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub site: String,
+    pub node: String,
+    /// Who this site is, at the witness: the same for all its nodes, another one for any other cluster.
+    pub claimant: String,
+}
+
+/// The witnesses that this node uses, by pair.
+pub struct Witnesses {
+    identity: Identity,
+    observer: Observer,
+    runtime: Handle,
+    pairs: BTreeMap<String, InUse>,
+}
+
+struct InUse {
+    spec: WitnessSpec,
+    secret: Option<Secret>,
+    /// The index that the objects give this site, and the groups that are watched.
+    interest: Interest,
+    handle: Result<WitnessHandle, String>,
+    state: Arc<Mutex<PairState>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What of a pair concerns this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// The index that the objects of this node give to its site.
+    pub index: Option<Site>,
+    /// Groups whose legs stand here.
+    pub groups: Vec<GroupId>,
+}
+
+/// What is known of a pair's witness.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PairState {
+    /// Whether the last sign of life was taken.
+    pub reachable: Option<bool>,
+    /// Why the store is not used.
+    pub refused: Option<String>,
+    /// Why the site's name is not ours.
+    pub claim_error: Option<String>,
+    pub sites: Sites,
+}
+
+impl Witnesses {
+    pub fn new(identity: Identity, observer: Observer, runtime: Handle) -> Self {
+        Self {
+            identity,
+            observer,
+            runtime,
+            pairs: BTreeMap::new(),
+        }
+    }
+
+    /// Uses exactly these pairs from now on.
+    pub fn set(
+        &mut self,
+        pairs: &BTreeMap<String, SitePair>,
+        interests: &BTreeMap<String, Interest>,
+        secrets: &BTreeMap<String, Secret>,
+    ) {
+        let own = |pair: &SitePair| {
+            pair.spec
+                .sites
+                .iter()
+                .any(|site| site.name == self.identity.site)
+        };
+        let wanted: BTreeMap<&String, &SitePair> =
+            pairs.iter().filter(|(_, pair)| own(pair)).collect();
+        self.pairs.retain(|name, _| wanted.contains_key(name));
+        for (name, pair) in wanted {
+            let spec = &pair.spec.witness;
+            let secret = spec
+                .object_store
+                .as_ref()
+                .and_then(|store| secrets.get(&store.secret))
+                .cloned();
+            let interest = interests.get(name).cloned().unwrap_or_default();
+            let same = self.pairs.get(name).is_some_and(|used| {
+                used.spec == *spec && used.secret == secret && used.interest == interest
+            });
+            if same {
+                continue;
+            }
+            // Tasks of the old one end when it is dropped.
+            let used = self.begin(name, spec.clone(), secret, interest);
+            self.pairs.insert(name.clone(), used);
+        }
+    }
+
+    fn begin(
+        &self,
+        pair: &str,
+        spec: WitnessSpec,
+        secret: Option<Secret>,
+        interest: Interest,
+    ) -> InUse {
+        let state = Arc::new(Mutex::new(PairState::default()));
+        let mut tasks = Vec::new();
+        let opened = open(&spec, secret.as_ref());
+        let handle = opened.and_then(|(store, guard)| {
+            let witness = Witness::new(store, pair).map_err(|error| error.to_string())?;
+            if let Some(guard) = guard {
+                tasks.push(self.runtime.spawn(admit(guard, Arc::clone(&state))));
+            }
+            let handle = WitnessHandle::new(Arc::new(witness), self.runtime.clone());
+            Ok(handle.observed_by(Arc::clone(&self.observer)))
+        });
+        match &handle {
+            Ok(handle) => {
+                let witness = handle.witness();
+                tasks.push(self.runtime.spawn(renew(
+                    Arc::clone(witness),
+                    self.identity.clone(),
+                    Arc::clone(&state),
+                )));
+                if let Some(index) = interest.index {
+                    let claim = claim(
+                        Arc::clone(witness),
+                        self.identity.clone(),
+                        index,
+                        Arc::clone(&state),
+                    );
+                    tasks.push(self.runtime.spawn(claim));
+                }
+                if !interest.groups.is_empty() {
+                    tasks.push(
+                        self.runtime
+                            .spawn(poll(handle.clone(), interest.groups.clone())),
+                    );
+                }
+            }
+            Err(why) => update(&state, |state| state.refused = Some(why.clone())),
+        }
+        InUse {
+            spec,
+            secret,
+            interest,
+            handle,
+            state,
+            tasks,
+        }
+    }
+
+    /// The witness of a pair.
+    pub fn handle(&self, pair: &str) -> Result<WitnessHandle, String> {
+        match self.pairs.get(pair) {
+            Some(used) => used.handle.clone(),
+            None => Err(format!(
+                "site {} is not part of SitePair {pair}",
+                self.identity.site
+            )),
+        }
+    }
+
+    /// What is known of the witness of each pair.
+    pub fn states(&self) -> BTreeMap<String, PairState> {
+        let state = |used: &InUse| {
+            used.state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
+        self.pairs
+            .iter()
+            .map(|(name, used)| (name.clone(), state(used)))
+            .collect()
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+type Opened = (Arc<dyn Store>, Option<Arc<Guard>>);
+
+fn open(spec: &WitnessSpec, secret: Option<&Secret>) -> Result<Opened, String> {
+    if let Some(directory) = &spec.directory {
+        let directory =
+            Directory::at(Path::new(&directory.path)).map_err(|error| error.to_string())?;
+        return Ok((Arc::new(directory), None));
+    }
+    if let Some(bucket) = &spec.object_store {
+        let missing = || secrets::SecretFault::Missing(bucket.secret.clone()).to_string();
+        let secret = secret.ok_or_else(missing)?;
+        let text = |key: &'static str| {
+            let no_key = || {
+                secrets::SecretFault::NoKey {
+                    name: bucket.secret.clone(),
+                    key,
+                }
+                .to_string()
+            };
+            secret.text(key).ok_or_else(no_key)
+        };
+        let credentials = BucketCredentials {
+            access_key_id: text("accessKeyId")?,
+            secret_access_key: text("secretAccessKey")?,
+            region: secret.text("region"),
+        };
+        let bucket = Bucket::open(&bucket.url, &credentials).map_err(|error| error.to_string())?;
+        let guard = Arc::new(Guard::new(Arc::new(bucket)));
+        return Ok((Arc::clone(&guard) as Arc<dyn Store>, Some(guard)));
+    }
+    Err("a witness in Kubernetes needs the operator: without Kubernetes use witness.objectStore or witness.directory".to_owned())
+}
+
+fn update(state: &Mutex<PairState>, change: impl FnOnce(&mut PairState)) {
+    change(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+async fn admit(guard: Arc<Guard>, state: Arc<Mutex<PairState>>) {
+    loop {
+        let verdict = guard.admit().await;
+        update(&state, |state| {
+            state.refused = verdict.as_ref().err().map(ToString::to_string)
+        });
+        match verdict {
+            Ok(()) => return,
+            Err(error @ ProbeError::Unsafe { .. }) => {
+                tracing::error!(%error, "the witness is not used");
+                return;
+            }
+            Err(ProbeError::Unreachable { .. }) => sleep(PROBE_RETRY).await,
+        }
+    }
+}
+
+async fn renew(witness: Arc<Witness>, identity: Identity, state: Arc<Mutex<PairState>>) {
+    let start: [u8; 8] = super::durable::random().unwrap_or_default();
+    let mut nonce = u64::from_le_bytes(start);
+    loop {
+        nonce = nonce.wrapping_add(1);
+        let liveness = Liveness {
+            writer: identity.node.clone(),
+            nonce,
+        };
+        let renewed = witness.renew(&identity.site, &liveness).await;
+        let mut changed = false;
+        update(&state, |state| {
+            changed = state.reachable != Some(renewed.is_ok());
+            state.reachable = Some(renewed.is_ok());
+        });
+        if changed {
+            match renewed {
+                Ok(()) => tracing::info!(?witness, "the witness answers"),
+                Err(error) => tracing::warn!(?witness, %error, "the witness does not answer"),
+            }
+        }
+        sleep(LIVENESS_INTERVAL).await;
+    }
+}
+
+async fn claim(
+    witness: Arc<Witness>,
+    identity: Identity,
+    index: Site,
+    state: Arc<Mutex<PairState>>,
+) {
+    loop {
+        match witness
+            .claim_as(&identity.site, &identity.claimant, index)
+            .await
+        {
+            Ok(claim) => {
+                tracing::info!(site = identity.site, index = %claim.index, "the site is claimed");
+                let sites = witness.sites().await.unwrap_or_else(|_| Sites {
+                    claims: vec![claim],
+                });
+                update(&state, |state| {
+                    state.claim_error = None;
+                    state.sites = sites;
+                });
+                return;
+            }
+            Err(ClaimError::Read(_) | ClaimError::Contended) => {}
+            Err(error) => {
+                tracing::error!(site = identity.site, %error, "the site cannot be claimed: nothing attaches here");
+                update(&state, |state| state.claim_error = Some(error.to_string()));
+            }
+        }
+        sleep(CLAIM_RETRY).await;
+    }
+}
+
+/// Reads registers for the sake of the marks.
+async fn poll(witness: WitnessHandle, groups: Vec<GroupId>) {
+    loop {
+        for group in &groups {
+            witness.read(*group, |_| {});
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{Objects, parse_file};
+    use std::time::Instant;
+
+    fn pairs(witness: &str) -> Objects {
+        let text = format!(
+            "apiVersion: twinsite.io/v1alpha1\nkind: SitePair\nmetadata: {{name: ctrc}}\nspec:\n  sites: [{{name: medical}}, {{name: research}}]\n  witness: {witness}\n"
+        );
+        let mut objects = Objects::default();
+        for (_, object) in parse_file("f", &text).objects {
+            objects.add(object).unwrap();
+        }
+        objects
+    }
+
+    fn witnesses(site: &str, claimant: &str) -> Witnesses {
+        let identity = Identity {
+            site: site.to_owned(),
+            node: "n".to_owned(),
+            claimant: claimant.to_owned(),
+        };
+        Witnesses::new(identity, Arc::new(|_| {}), Handle::current())
+    }
+
+    async fn until(witnesses: &Witnesses, holds: impl Fn(&PairState) -> bool) {
+        let start = Instant::now();
+        while !witnesses.states().get("ctrc").is_some_and(&holds) {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{:?}",
+                witnesses.states()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn interest(index: Site) -> BTreeMap<String, Interest> {
+        BTreeMap::from([(
+            "ctrc".to_owned(),
+            Interest {
+                index: Some(index),
+                groups: Vec::new(),
+            },
+        )])
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_site_claims_its_name_and_shows_life_and_a_second_claimant_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = pairs(&format!(
+            "{{directory: {{path: {}}}}}",
+            dir.path().display()
+        ));
+        let mut first = witnesses("medical", "one");
+        first.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+        until(&first, |state| {
+            state.reachable == Some(true) && state.sites.named("medical").is_some()
+        })
+        .await;
+        let witness = first.handle("ctrc").unwrap();
+        assert!(
+            witness
+                .witness()
+                .liveness("medical")
+                .await
+                .unwrap()
+                .is_some()
+        );
+        let mut second = witnesses("medical", "two");
+        second.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+        until(&second, |state| {
+            state
+                .claim_error
+                .as_ref()
+                .is_some_and(|error| error.contains("claimed by one"))
+        })
+        .await;
+        let mut wrong = witnesses("research", "three");
+        wrong.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+        until(&wrong, |state| {
+            state
+                .claim_error
+                .as_ref()
+                .is_some_and(|error| error.contains("wrong way round"))
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_witness_that_comes_later_is_found_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("later");
+        let objects = pairs(&format!("{{directory: {{path: {}}}}}", path.display()));
+        let mut witnesses = witnesses("medical", "one");
+        witnesses.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+        until(&witnesses, |state| state.reachable == Some(false)).await;
+        std::fs::create_dir(&path).unwrap();
+        until(&witnesses, |state| state.reachable == Some(true)).await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_a_witness_here_says_so() {
+        for (spec, word) in [
+            (
+                "{kubernetes: {kubeconfigSecret: s, namespace: n}}",
+                "needs the operator",
+            ),
+            (
+                "{objectStore: {url: 'https://h/b', secret: s}}",
+                "Secret s is not there",
+            ),
+        ] {
+            let objects = pairs(spec);
+            let mut witnesses = witnesses("medical", "one");
+            witnesses.set(&objects.pairs, &BTreeMap::new(), &objects.secrets);
+            assert!(witnesses.handle("ctrc").unwrap_err().contains(word));
+        }
+        let objects = pairs("{directory: {path: /w}}");
+        let mut witnesses = witnesses("moon", "one");
+        witnesses.set(&objects.pairs, &BTreeMap::new(), &objects.secrets);
+        assert!(
+            witnesses
+                .handle("ctrc")
+                .unwrap_err()
+                .contains("not part of")
+        );
+    }
+}

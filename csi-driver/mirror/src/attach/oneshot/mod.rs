@@ -1,0 +1,781 @@
+//! One-shot orders to legs: birth, inspect, wipe, reseed. Everything that touches a leg is done by an agent, by iSCSI.
+//!
+//! ```text
+//! Look    read R, log in, register (nobody is preempted), read superblocks -> may this be done to these legs?
+//! Fence   PREEMPT AND ABORT (not for inspect) -> read R again, it must not have changed (R43)
+//! Verify  registrations and superblocks once more, behind the fence -> still?
+//! Write   birth: zero, map, beat, superblock; wipe: map, slots, CLEAR; reseed: the new register id in both slots
+//! Birth   the compare-and-swap, if both legs were born here
+//! ```
+//! Same use as an engine: `handle`, then `poll` until `None`, `deadline`; over when [`OneShot::end`] answers. A crash at any
+//! point is repaired by the same order again.
+//!
+//! Invariants: nothing is written to a leg whose superblock speaks of anything else (I18); a leg that was looked at only is
+//! left without our registration.
+
+mod birth;
+mod look;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Approval, ForceError, Token, force, reseed_seed};
+
+use std::time::Duration;
+
+use twinsite_register::{
+    Class, Key, KeyTag, Leg, LegSeed, Mark, Members, Naa, Register, RegisterId as RegisterName,
+    Site, VolumeId, classify,
+};
+
+use super::head::Head;
+use super::leg::{Ended, Kind, LegTrack};
+use super::sequence::{Sequence, Zeroing};
+use crate::config::Config;
+use crate::engine::{IdSource, Port};
+use crate::io::{CasResult, Input, LegDown, LegInfo, LegOp, Output, RegisterId, Session};
+use crate::layout::{
+    BEAT_OFFSET, BLOCK, Geometry, SLOT_OFFSETS, Slots, Superblock, history_offset, map_offset,
+    slot_offset,
+};
+use crate::script::Fault;
+
+pub use look::LegInspection;
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// Initialise legs. Under a Creating register they are members of epoch 1, under a Live one they are New.
+    Birth {
+        /// Bytes of data.
+        size: u64,
+        /// LUNs that may be initialised although they are not blank, by leg.
+        initialize: [Option<Naa>; 2],
+    },
+    /// Read and report; preempts nobody, writes nothing.
+    Inspect,
+    /// Erase legs under a tombstone.
+    Wipe,
+    /// Write the id of the new register to legs whose register is lost or below.
+    Reseed {
+        /// The new id.
+        register_id: RegisterName,
+    },
+}
+
+/// A one-shot order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OneShotOrder {
+    /// What to do.
+    pub task: Task,
+    /// To which legs.
+    pub legs: Members,
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// New for this order; before a fence its random bits are used under the tag of `plan`.
+    pub key: Key,
+    /// 32 random bytes.
+    pub seed: [u8; 32],
+    /// Where this runs.
+    pub site: Site,
+    /// Which node.
+    pub node: String,
+    /// Highest register values seen at this site.
+    pub marks: Vec<Mark>,
+    /// Limits.
+    pub config: Config,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Done {
+    /// The legs carry their first superblock; `live`: and the register is Live since.
+    Born {
+        /// Is the register live?
+        live: bool,
+    },
+    /// What stands on each leg of the order; `None`: not reached.
+    Inspected {
+        /// The register, if it could be read and exists.
+        register: Option<Box<Register>>,
+        /// By leg.
+        legs: [Option<Box<LegInspection>>; 2],
+    },
+    /// The legs are erased; the register must hear of it (`wiped`).
+    Wiped,
+    /// The superblocks name the new register; these may be granted.
+    Reseeded {
+        /// By leg.
+        legs: [Option<LegSeed>; 2],
+    },
+}
+
+/// Why it was not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// Not reached in time, or lost on the way.
+    #[error("leg {0} is not reachable")]
+    Unreachable(Leg),
+    /// Somebody else fenced it meanwhile.
+    #[error("leg {0} was taken by another key")]
+    Taken(Leg),
+    /// It carries something that this order may not touch.
+    #[error("leg {0} carries other data")]
+    ForeignData(Leg),
+    /// The LUN cannot hold the volume.
+    #[error("leg {0} is too small")]
+    TooSmall(Leg),
+    /// Written by software that knows more.
+    #[error("leg {0} was written by newer software")]
+    UnknownFormat(Leg),
+    /// A human gave this LUN up.
+    #[error("leg {0} was retired")]
+    Retired(Leg),
+    /// The register did not answer.
+    #[error("the witness did not answer")]
+    WitnessUnreachable,
+    /// The register is older than what was seen.
+    #[error("the register is below what was seen here")]
+    WitnessBehind,
+    /// The register is not in the state in which this may be done.
+    #[error("the register is not in the state for this order")]
+    WrongState,
+    /// The register changed while the legs were fenced.
+    #[error("the register changed meanwhile")]
+    Changed,
+    /// The size cannot be a volume.
+    #[error("the size is out of bounds")]
+    BadSize,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Logging in, registering, reading. `late`: whoever has not answered by now is not there.
+    Look {
+        register: Option<RegisterId>,
+        until: Duration,
+        late: bool,
+    },
+    Unregister,
+    Fence,
+    Again {
+        register: RegisterId,
+        until: Duration,
+    },
+    Verify,
+    Write,
+    Cas {
+        register: Register,
+        id: RegisterId,
+        until: Duration,
+    },
+    Outcome {
+        register: Register,
+        id: RegisterId,
+        until: Duration,
+    },
+    Over,
+}
+
+/// Where a leg stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    Away,
+    Registering,
+    Reading,
+    Looked,
+    /// Nothing is to be written: it is as it should be.
+    Ready,
+}
+
+/// One one-shot order under way.
+#[derive(Debug)]
+pub struct OneShot {
+    order: OneShotOrder,
+    key: Key,
+    /// For looking before the fence: a live writer is not disturbed by a key of this tag.
+    look_key: Key,
+    /// Why nothing is done, told once our registrations are gone.
+    failure: Option<Failure>,
+    ids: IdSource,
+    port: Port,
+    tracks: [LegTrack; 2],
+    at: [At; 2],
+    register: Option<Result<Option<Box<Register>>, ()>>,
+    phase: Phase,
+    seeds: [Option<LegSeed>; 2],
+    end: Option<Result<Done, Failure>>,
+}
+
+impl OneShot {
+    /// Begin.
+    pub fn new(now: Duration, order: OneShotOrder) -> Self {
+        let random = order.key.to_u64() >> 8;
+        let mut port = Port::default();
+        for leg in order.legs.iter() {
+            port.push(Output::Connect { leg });
+        }
+        let register = Some(port.read_register());
+        let until = now
+            + order
+                .config
+                .login_timeout
+                .max(order.config.register_timeout);
+        Self {
+            key: Key::new(KeyTag::Writer(order.site), random),
+            look_key: Key::new(KeyTag::Inspect, random),
+            failure: None,
+            ids: IdSource::new(order.seed),
+            port,
+            tracks: Leg::BOTH.map(LegTrack::new),
+            at: [At::Away; 2],
+            register: None,
+            phase: Phase::Look {
+                register,
+                until,
+                late: false,
+            },
+            seeds: [None; 2],
+            end: None,
+            order,
+        }
+    }
+
+    /// The next output.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.port.pop()
+    }
+
+    /// How it ended, once it did.
+    pub fn end(&self) -> Option<&Result<Done, Failure>> {
+        self.end.as_ref()
+    }
+
+    /// When [`Input::Tick`] is wanted.
+    pub fn deadline(&self) -> Option<Duration> {
+        let phase = match &self.phase {
+            Phase::Look { late: true, .. } => None,
+            Phase::Look { until, .. }
+            | Phase::Again { until, .. }
+            | Phase::Cas { until, .. }
+            | Phase::Outcome { until, .. } => Some(*until),
+            Phase::Unregister | Phase::Fence | Phase::Verify | Phase::Write | Phase::Over => None,
+        };
+        self.tracks
+            .iter()
+            .filter_map(LegTrack::deadline)
+            .chain(phase)
+            .min()
+    }
+
+    /// Take one input; a [`Input::Detach`] gives the order up.
+    pub fn handle(&mut self, now: Duration, input: &Input) {
+        if self.end.is_some() {
+            return;
+        }
+        match input {
+            Input::LegUp { leg, info } => self.up(now, *leg, *info),
+            Input::LegDown { leg, why } => self.down(*leg, *why),
+            Input::LegDone { leg, cmd, result } => {
+                let config = self.order.config;
+                let track = &mut self.tracks[leg.index()];
+                let ended = track.handle_done(now, *cmd, result.clone(), &config, &mut self.port);
+                if let Some(ended) = ended {
+                    self.script_ended(now, *leg, ended);
+                }
+            }
+            Input::RegisterRead { id, result } => {
+                let read = result.clone().map_err(|_| ());
+                self.register_read(now, *id, read);
+            }
+            Input::RegisterCas { id, result } => self.cas_answered(now, *id, *result),
+            Input::Detach => self.fail(Failure::Changed),
+            Input::Tick => self.time(now),
+            _ => {}
+        }
+        self.advance(now);
+    }
+
+    fn up(&mut self, now: Duration, leg: Leg, info: LegInfo) {
+        if !self.order.legs.contains(leg) || !matches!(self.phase, Phase::Look { .. }) {
+            return;
+        }
+        let mut register = Sequence::default();
+        register.push(LegOp::PrRegister {
+            key: self.look_key,
+            session: Session::Data,
+        });
+        let track = &mut self.tracks[leg.index()];
+        track.info = Some(info);
+        self.at[leg.index()] = At::Registering;
+        track.write(now, register, &self.order.config, &mut self.port);
+    }
+
+    fn down(&mut self, leg: Leg, why: LegDown) {
+        let was_up = self.tracks[leg.index()].info.is_some();
+        self.tracks[leg.index()].down();
+        self.at[leg.index()] = At::Away;
+        if was_up && why != LegDown::Closed && !matches!(self.phase, Phase::Look { .. }) {
+            self.lost(leg, Fault::Leg);
+        }
+    }
+
+    fn lost(&mut self, leg: Leg, fault: Fault) {
+        self.at[leg.index()] = At::Away;
+        self.tracks[leg.index()].head = None;
+        // A report about the other leg is still worth having.
+        if self.order.task != Task::Inspect {
+            self.fail(match fault {
+                Fault::Taken => Failure::Taken(leg),
+                Fault::Leg | Fault::Unreserved => Failure::Unreachable(leg),
+            });
+        }
+    }
+
+    fn script_ended(&mut self, now: Duration, leg: Leg, ended: Ended) {
+        match ended {
+            Ended::Written if self.at[leg.index()] == At::Registering => self.read(now, leg),
+            Ended::Read(head) => {
+                self.tracks[leg.index()].head = Some(head);
+                self.at[leg.index()] = At::Looked;
+            }
+            Ended::Written | Ended::Fenced | Ended::Probed => {}
+            // The nexus may carry news of an earlier registration.
+            Ended::Failed(Kind::Write, Fault::Taken) if self.at[leg.index()] == At::Registering => {
+                if let Some(info) = self.tracks[leg.index()].info {
+                    self.up(now, leg, info);
+                }
+            }
+            Ended::Failed(_, fault) => self.lost(leg, fault),
+        }
+    }
+
+    fn read(&mut self, now: Duration, leg: Leg) {
+        let track = &mut self.tracks[leg.index()];
+        if let Some(info) = track.info {
+            self.at[leg.index()] = At::Reading;
+            track.look(
+                now,
+                self.order.volume,
+                info,
+                &self.order.config,
+                &mut self.port,
+            );
+        }
+    }
+
+    fn register_read(
+        &mut self,
+        now: Duration,
+        id: RegisterId,
+        read: Result<Option<Box<Register>>, ()>,
+    ) {
+        match &mut self.phase {
+            Phase::Look { register, .. } if *register == Some(id) => {
+                *register = None;
+                self.register = Some(read);
+            }
+            Phase::Again { register, .. } if *register == id => self.verify_register(now, read),
+            Phase::Outcome {
+                register, id: open, ..
+            } if *open == id => {
+                let proposed = register.clone();
+                self.birth_read(&proposed, read);
+            }
+            _ => {}
+        }
+    }
+
+    /// The register as it was first read, if it exists.
+    fn seen(&self) -> Option<&Register> {
+        self.register.as_ref()?.as_ref().ok()?.as_deref()
+    }
+
+    fn time(&mut self, now: Duration) {
+        for leg in Leg::BOTH {
+            let config = self.order.config;
+            let ended = self.tracks[leg.index()].handle_time(now, &config, &mut self.port);
+            if let Some(Ended::Failed(_, fault)) = ended {
+                self.lost(leg, fault);
+            }
+        }
+        let over = |until: &Duration| *until <= now;
+        match &mut self.phase {
+            Phase::Look { until, late, .. } if over(until) => *late = true,
+            Phase::Again { until, .. } if over(until) => self.fail(Failure::WitnessUnreachable),
+            Phase::Cas {
+                register, until, ..
+            } if over(until) => {
+                let register = register.clone();
+                self.ask_outcome(now, register);
+            }
+            Phase::Outcome { until, .. } if over(until) => self.fail(Failure::WitnessUnreachable),
+            Phase::Look { .. }
+            | Phase::Again { .. }
+            | Phase::Cas { .. }
+            | Phase::Outcome { .. }
+            | Phase::Unregister
+            | Phase::Fence
+            | Phase::Verify
+            | Phase::Write
+            | Phase::Over => {}
+        }
+    }
+
+    fn advance(&mut self, now: Duration) {
+        // A phase that had nothing to send is over at once; phases only go forward.
+        while self.end.is_none() && self.turn(now) {}
+    }
+
+    /// Leave the phase if it has all it waited for.
+    fn turn(&mut self, now: Duration) -> bool {
+        let idle = self.tracks.iter().all(LegTrack::is_idle);
+        match &self.phase {
+            Phase::Look { register, late, .. } => {
+                if !idle || !self.is_settled(register.is_none(), *late) {
+                    return false;
+                }
+                self.looked(now);
+            }
+            Phase::Unregister if idle => self.inspected(),
+            Phase::Fence if idle => self.ask_again(now),
+            Phase::Verify if idle => self.write(now),
+            Phase::Write if idle => self.written(now),
+            Phase::Unregister
+            | Phase::Fence
+            | Phase::Again { .. }
+            | Phase::Verify
+            | Phase::Write
+            | Phase::Cas { .. }
+            | Phase::Outcome { .. }
+            | Phase::Over => return false,
+        }
+        true
+    }
+
+    fn is_settled(&self, register_answered: bool, late: bool) -> bool {
+        let legs = self
+            .order
+            .legs
+            .iter()
+            .all(|leg| match self.at[leg.index()] {
+                At::Looked => true,
+                At::Away => late,
+                At::Registering | At::Reading | At::Ready => false,
+            });
+        legs && (register_answered || late)
+    }
+
+    /// Everything that could be seen without a fence was seen.
+    fn looked(&mut self, now: Duration) {
+        if self.order.task == Task::Inspect {
+            self.unregister(now);
+            return;
+        }
+        if let Err(failure) = self.may_begin() {
+            self.failure = Some(failure);
+            self.unregister(now);
+            return;
+        }
+        self.phase = Phase::Fence;
+        for leg in self.order.legs.iter() {
+            let track = &mut self.tracks[leg.index()];
+            track.fence(now, self.key, &self.order.config, &mut self.port);
+        }
+    }
+
+    fn may_begin(&self) -> Result<(), Failure> {
+        let register = match &self.register {
+            Some(Ok(register)) => register.as_deref(),
+            Some(Err(())) | None => return Err(Failure::WitnessUnreachable),
+        };
+        let class = classify(register, &self.order.marks, &[]);
+        let allowed = match (&self.order.task, class) {
+            (Task::Reseed { .. }, _) => true,
+            (_, Class::Below(_)) => return Err(Failure::WitnessBehind),
+            (Task::Birth { .. }, Class::Creating | Class::Live) => true,
+            (Task::Wipe, Class::Tombstone) => true,
+            (Task::Birth { .. } | Task::Wipe | Task::Inspect, _) => false,
+        };
+        if !allowed {
+            return Err(Failure::WrongState);
+        }
+        for leg in self.order.legs.iter() {
+            if self.at[leg.index()] != At::Looked {
+                return Err(Failure::Unreachable(leg));
+            }
+            self.judge(leg)?;
+        }
+        Ok(())
+    }
+
+    fn head(&self, leg: Leg) -> Option<(&Head, LegInfo)> {
+        let track = &self.tracks[leg.index()];
+        Some((track.head.as_deref()?, track.info?))
+    }
+
+    fn ask_again(&mut self, now: Duration) {
+        let register = self.port.read_register();
+        let until = now + self.order.config.register_timeout;
+        self.phase = Phase::Again { register, until };
+    }
+
+    /// R43: behind the fence the register must be the one that was judged by. Of a tombstone the other leg may have landed
+    /// meanwhile.
+    fn verify_register(&mut self, now: Duration, read: Result<Option<Box<Register>>, ()>) {
+        let Ok(read) = read else {
+            return self.fail(Failure::WitnessUnreachable);
+        };
+        let same = match (&self.order.task, self.seen(), read.as_deref()) {
+            (Task::Birth { .. }, Some(seen), Some(read)) => seen.txid == read.txid,
+            (Task::Wipe, Some(seen), Some(read)) => {
+                (seen.register_id, seen.epoch, seen.state)
+                    == (read.register_id, read.epoch, read.state)
+            }
+            (Task::Reseed { .. }, seen, read) => seen == read,
+            (Task::Birth { .. } | Task::Wipe | Task::Inspect, _, _) => false,
+        };
+        if !same {
+            return self.fail(Failure::Changed);
+        }
+        self.phase = Phase::Verify;
+        for leg in self.order.legs.iter() {
+            let track = &mut self.tracks[leg.index()];
+            if let Some(info) = track.info {
+                let (key, volume) = (self.key, self.order.volume);
+                track.read(now, key, volume, info, &self.order.config, &mut self.port);
+            }
+        }
+    }
+
+    /// Judged once more, behind the fence: then the leg is written.
+    fn write(&mut self, now: Duration) {
+        self.phase = Phase::Write;
+        for leg in self.order.legs.iter() {
+            let work = match self.judge(leg) {
+                Ok(Judged::Ready) => {
+                    self.at[leg.index()] = At::Ready;
+                    continue;
+                }
+                Ok(Judged::Work) => self.work(leg),
+                Err(failure) => return self.fail(failure),
+            };
+            match work {
+                Ok(sequence) => {
+                    let track = &mut self.tracks[leg.index()];
+                    track.write(now, sequence, &self.order.config, &mut self.port);
+                }
+                Err(failure) => return self.fail(failure),
+            }
+        }
+    }
+
+    fn judge(&self, leg: Leg) -> Result<Judged, Failure> {
+        let (head, info) = self.head(leg).ok_or(Failure::Unreachable(leg))?;
+        if head.is_newer() {
+            return Err(Failure::UnknownFormat(leg));
+        }
+        if self
+            .seen()
+            .is_some_and(|register| register.is_retired(leg, info.naa))
+        {
+            return Err(Failure::Retired(leg));
+        }
+        match &self.order.task {
+            Task::Birth { size, initialize } => {
+                let geometry = Geometry::for_new(*size).map_err(|_| Failure::BadSize)?;
+                let register = self.seen().ok_or(Failure::WrongState)?;
+                let named = initialize[leg.index()] == Some(info.naa) && !info.naa.is_zero();
+                birth::judge(
+                    register,
+                    leg,
+                    self.order.volume,
+                    geometry,
+                    head,
+                    &info,
+                    named,
+                )
+            }
+            Task::Wipe => self.judge_wipe(leg, head),
+            Task::Reseed { register_id } => self.judge_reseed(leg, head, *register_id),
+            Task::Inspect => Ok(Judged::Ready),
+        }
+    }
+
+    /// A leg is erased only under a tombstone of its own register and of a later epoch (I18). A blank one was erased before.
+    fn judge_wipe(&self, leg: Leg, head: &Head) -> Result<Judged, Failure> {
+        let register = self.seen().ok_or(Failure::WrongState)?;
+        match &head.slots {
+            Slots::Blank => Ok(Judged::Work),
+            Slots::Valid(sb) => {
+                let id = sb.register_id;
+                let of_register = id == register.register_id || register.former.contains(&id);
+                let of_leg = sb.volume == self.order.volume && sb.leg == leg;
+                if of_register && of_leg && sb.epoch < register.epoch {
+                    Ok(Judged::Work)
+                } else {
+                    Err(Failure::ForeignData(leg))
+                }
+            }
+            Slots::Newer(_) => Err(Failure::UnknownFormat(leg)),
+            Slots::Bad { .. } => Err(Failure::ForeignData(leg)),
+        }
+    }
+
+    /// Only a believable superblock gets a new register, and only if the present one is lost or below it.
+    fn judge_reseed(&self, leg: Leg, head: &Head, id: RegisterName) -> Result<Judged, Failure> {
+        let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
+        let sb = &body.superblock;
+        if sb.register_id == id {
+            return Ok(Judged::Ready);
+        }
+        match self.seen() {
+            None => Ok(Judged::Work),
+            Some(register) if register.register_id == id => Ok(Judged::Work),
+            Some(register) => match classify(Some(register), &self.order.marks, &[sb.mark()]) {
+                Class::Below(_) => Ok(Judged::Work),
+                Class::Absent | Class::Creating | Class::Live | Class::Tombstone => {
+                    Err(Failure::WrongState)
+                }
+            },
+        }
+    }
+
+    fn work(&mut self, leg: Leg) -> Result<Sequence, Failure> {
+        let (head, info) = self.head(leg).ok_or(Failure::Unreachable(leg))?;
+        match &self.order.task {
+            Task::Birth { size, .. } => {
+                let geometry = Geometry::for_new(*size).map_err(|_| Failure::BadSize)?;
+                let register = self.seen().ok_or(Failure::WrongState)?;
+                Ok(birth::work(
+                    register,
+                    leg,
+                    &self.order,
+                    self.key,
+                    geometry,
+                    &info,
+                ))
+            }
+            Task::Wipe => Ok(wipe(self.key, head)),
+            Task::Reseed { register_id } => {
+                let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
+                Ok(reseed(*register_id, &body.superblock))
+            }
+            Task::Inspect => Err(Failure::WrongState),
+        }
+    }
+
+    fn written(&mut self, now: Duration) {
+        match self.order.task {
+            Task::Birth { .. } => self.born(now),
+            Task::Wipe => self.finish(Done::Wiped),
+            Task::Reseed { register_id } => {
+                for leg in self.order.legs.iter() {
+                    let seed = self.head(leg).and_then(|(head, _)| {
+                        reseed_seed(&head.body.as_ref()?.superblock, register_id)
+                    });
+                    self.seeds[leg.index()] = seed;
+                }
+                self.finish(Done::Reseeded { legs: self.seeds });
+            }
+            Task::Inspect => {}
+        }
+    }
+
+    fn cas_answered(&mut self, now: Duration, id: RegisterId, result: CasResult) {
+        let Phase::Cas {
+            register, id: open, ..
+        } = &self.phase
+        else {
+            return;
+        };
+        if *open != id {
+            return;
+        }
+        match result {
+            CasResult::Won => self.finish(Done::Born { live: true }),
+            CasResult::Conflict | CasResult::Unknown => {
+                let register = register.clone();
+                self.ask_outcome(now, register);
+            }
+        }
+    }
+
+    fn ask_outcome(&mut self, now: Duration, register: Register) {
+        let id = self.port.read_register();
+        let until = now + self.order.config.register_timeout;
+        self.phase = Phase::Outcome {
+            register,
+            id,
+            until,
+        };
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.close(Err(failure));
+    }
+
+    fn finish(&mut self, done: Done) {
+        self.close(Ok(done));
+    }
+
+    fn close(&mut self, end: Result<Done, Failure>) {
+        if self.end.is_some() {
+            return;
+        }
+        for leg in self.order.legs.iter() {
+            self.tracks[leg.index()].down();
+            self.port.push(Output::Disconnect { leg });
+        }
+        self.phase = Phase::Over;
+        self.end = Some(end);
+    }
+}
+
+/// May a leg be written, or is it ready?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Judged {
+    Work,
+    Ready,
+}
+
+/// Map first, slots last: a leg that is half erased still says whose it is, and the next try goes on.
+fn wipe(key: Key, head: &Head) -> Sequence {
+    let mut sequence = Sequence::default();
+    if let Slots::Valid(sb) = &head.slots {
+        let pages = u64::from(sb.geometry.pages());
+        sequence.zero(
+            Zeroing::Write,
+            map_offset(0),
+            map_offset(0) + pages * BLOCK as u64,
+        );
+        sequence.push(LegOp::Sync);
+        for offset in [BEAT_OFFSET, SLOT_OFFSETS[0], SLOT_OFFSETS[1]] {
+            let block = Box::new([0; BLOCK]);
+            sequence.push(LegOp::WriteMeta { offset, block });
+        }
+    }
+    sequence.push(LegOp::PrClear { key });
+    sequence
+}
+
+/// The same superblock under the new register, in both slots.
+fn reseed(register_id: RegisterName, old: &Superblock) -> Sequence {
+    let mut blocks = Vec::new();
+    for sb_seq in [old.sb_seq.saturating_add(1), old.sb_seq.saturating_add(2)] {
+        let sb = Superblock {
+            sb_seq,
+            register_id,
+            ..old.clone()
+        };
+        blocks.push((slot_offset(sb_seq), sb.emit()));
+        if sb_seq == old.sb_seq.saturating_add(2) {
+            let history = crate::layout::History {
+                superblock: sb,
+                reason: "reseed".into(),
+            };
+            blocks.push((history_offset(sb_seq), history.emit()));
+        }
+    }
+    Sequence::blocks(blocks)
+}

@@ -9,3 +9,4 @@ pub mod objects;
 pub mod reactor;
 pub mod status;
 pub mod target;
+pub mod volume;

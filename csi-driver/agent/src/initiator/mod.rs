@@ -13,8 +13,6 @@ mod outcome;
 mod random;
 mod session;
 
-pub(crate) use command::take_front;
 pub use command::{Arrived, Destination};
 pub use isid::{Purpose, initiator_name, isid};
 pub use link::{LegSpec, Link, LinkEvent, Times};
-pub(crate) use random::random;

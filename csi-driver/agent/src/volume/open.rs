@@ -1,0 +1,275 @@
+//! Opens volumes on the data threads: names become addresses, credentials become secrets, an order becomes an actor.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use twinsite_api::{AttachmentMode, ChapCredentials, FrontEnd};
+use twinsite_iscsi::chap::{Secret, SecretError};
+use twinsite_iscsi::session::{ChapInitiator, Offer};
+use twinsite_mirror::io::{Format, FsType, Leg};
+
+use super::DeviceChoice;
+use super::actor::{Letter, Parts, Volume};
+use super::machine::Machine;
+use crate::control::volumes::{Ending, LegTarget, VolumeEvent, VolumeHandle, VolumeOrder, Volumes};
+use crate::frontend::{Cleared, FrontendError, GuestErrno, GuestOp, GuestReply, clear_leftovers};
+use crate::initiator::{LegSpec, Link, Purpose, Times, initiator_name, isid};
+use crate::reactor::{Inlet, Mailbox, Thread};
+
+/// Letters to one volume that wait: answers of the witness, orders, requests of callers in this process.
+const LETTERS: usize = 4096;
+
+/// The data threads and what volumes on them share.
+#[derive(Clone)]
+pub struct DataPath {
+    threads: Vec<Thread>,
+    run_dir: PathBuf,
+    next: std::sync::Arc<AtomicUsize>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataPathError {
+    #[error("cannot make the folder {path} for devices")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot clear what an earlier run left in {path}")]
+    Leftovers {
+        path: PathBuf,
+        source: FrontendError,
+    },
+}
+
+impl DataPath {
+    /// Takes `run_dir` for device files and clears what an earlier run left there. `threads` has at least one.
+    pub fn start(threads: Vec<Thread>, run_dir: &Path) -> Result<(Self, Cleared), DataPathError> {
+        let path = run_dir.to_owned();
+        std::fs::create_dir_all(run_dir).map_err(|source| DataPathError::Folder {
+            path: path.clone(),
+            source,
+        })?;
+        let cleared = clear_leftovers(run_dir).map_err(|source| DataPathError::Leftovers {
+            path: path.clone(),
+            source,
+        })?;
+        let this = Self {
+            threads,
+            run_dir: path,
+            next: std::sync::Arc::default(),
+        };
+        Ok((this, cleared))
+    }
+
+    /// Opens a volume and says how it is shown.
+    pub fn open_with(&self, order: VolumeOrder, device: DeviceChoice) -> OpenVolume {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let thread = self.threads[n % self.threads.len()].clone();
+        let actor = thread.reserve();
+        let (mailbox, inlet) = thread.mailbox(actor, LETTERS);
+        let open = OpenVolume {
+            mailbox: mailbox.clone(),
+        };
+        let runtime = order.runtime.clone();
+        // Names are looked up where waiting harms nobody.
+        runtime.spawn_blocking(move || {
+            let report = order.report.clone();
+            match parts(order, device, mailbox, inlet) {
+                Ok(parts) => {
+                    thread.start(actor, move |cx| Box::new(Volume::new(cx, parts)));
+                }
+                Err(text) => {
+                    let word = "InvalidSpec";
+                    report(VolumeEvent::Ended(Ending::Failed { word, text }));
+                }
+            }
+        });
+        open
+    }
+
+    fn device(&self, order: &VolumeOrder) -> DeviceChoice {
+        match (order.mode, order.front_end) {
+            (AttachmentMode::Writer, FrontEnd::Auto | FrontEnd::FuseLoop | FrontEnd::Ublk) => {
+                let run_dir = self.run_dir.clone();
+                DeviceChoice::FuseLoop { run_dir }
+            }
+            _ => DeviceChoice::None,
+        }
+    }
+}
+
+impl Volumes for DataPath {
+    fn open(&mut self, order: VolumeOrder) -> Box<dyn VolumeHandle> {
+        let device = self.device(&order);
+        Box::new(self.open_with(order, device))
+    }
+}
+
+fn parts(
+    order: VolumeOrder,
+    device: DeviceChoice,
+    mailbox: Mailbox<Letter>,
+    inlet: Inlet<Letter>,
+) -> Result<Parts, String> {
+    let purpose = match order.mode {
+        AttachmentMode::Writer | AttachmentMode::Caretaker => Purpose::Attach,
+        AttachmentMode::Inspect => Purpose::Inspect,
+        AttachmentMode::Birth | AttachmentMode::Wipe | AttachmentMode::Reseed => Purpose::Change,
+    };
+    let mut links = [None, None];
+    for leg in Leg::BOTH {
+        if let Some(target) = &order.legs[leg.index()] {
+            let spec = leg_spec(target, &order, leg, purpose)?;
+            links[leg.index()] = Some(Link::new(spec, 2 * leg.index() as u16));
+        }
+    }
+    Ok(Parts {
+        machine: Machine::of(&order),
+        name: order.name,
+        volume: order.volume,
+        group: order.group,
+        links,
+        device,
+        witness: order.witness,
+        records: order.records,
+        runtime: order.runtime,
+        report: order.report,
+        mailbox,
+        inlet,
+    })
+}
+
+fn leg_spec(
+    target: &LegTarget,
+    order: &VolumeOrder,
+    leg: Leg,
+    purpose: Purpose,
+) -> Result<LegSpec, String> {
+    let chap = target.chap.as_ref().map(chap).transpose();
+    Ok(LegSpec {
+        portals: addresses(&target.portals)?,
+        iqn: target.iqn.clone(),
+        lun: target.lun,
+        naa: Some(target.naa),
+        chap: chap.map_err(|error| format!("credentials of leg {leg}: {error}"))?,
+        cache_protected: target.cache_protected,
+        initiator_name: initiator_name(&order.attach.node),
+        isid: isid(order.volume, leg, purpose),
+        offer: Offer::default(),
+        times: Times::default(),
+    })
+}
+
+/// Every address of every portal, in the order given. A name that is not known now leaves its portal out.
+fn addresses(portals: &[String]) -> Result<Vec<SocketAddr>, String> {
+    let mut all = Vec::new();
+    let mut last = String::new();
+    for portal in portals {
+        match portal.to_socket_addrs() {
+            Ok(found) => all.extend(found),
+            Err(error) => {
+                last = format!("portal {portal:?}: {error}");
+                tracing::warn!(portal, %error, "portal without an address");
+            }
+        }
+    }
+    if all.is_empty() { Err(last) } else { Ok(all) }
+}
+
+fn chap(credentials: &ChapCredentials) -> Result<ChapInitiator, SecretError> {
+    let user = credentials.username.clone();
+    let secret = Secret::new(credentials.password.as_bytes())?;
+    match &credentials.mutual {
+        Some((_, password)) => {
+            ChapInitiator::mutual(user, secret, Secret::new(password.as_bytes())?)
+        }
+        None => Ok(ChapInitiator::new(user, secret)),
+    }
+}
+
+/// Orders to an open volume.
+#[derive(Clone)]
+pub struct OpenVolume {
+    mailbox: Mailbox<Letter>,
+}
+
+impl OpenVolume {
+    fn post(&self, letter: Letter) {
+        if self.mailbox.post(letter).is_err() {
+            tracing::debug!("an order to a volume that has ended");
+        }
+    }
+
+    /// Requests without a device.
+    pub fn guest(&self) -> Guest {
+        Guest {
+            mailbox: self.mailbox.clone(),
+        }
+    }
+}
+
+impl VolumeHandle for OpenVolume {
+    fn detach(&self) {
+        self.post(Letter::Detach);
+    }
+
+    fn drop_leg(&self, leg: Leg) {
+        self.post(Letter::DropLeg(leg));
+    }
+
+    fn expand(&self, size: u64) {
+        self.post(Letter::Expand { size });
+    }
+
+    fn set_format(&self, format: Format, fs_type: FsType) {
+        self.post(Letter::SetFormat { format, fs_type });
+    }
+}
+
+/// Reads and writes a volume from a thread of this process, without a device: for tests and drivers.
+#[derive(Clone)]
+pub struct Guest {
+    mailbox: Mailbox<Letter>,
+}
+
+impl Guest {
+    /// Asks; the answer comes on the volume's thread.
+    pub fn submit(
+        &self,
+        op: GuestOp,
+        answer: impl FnOnce(Result<GuestReply, GuestErrno>) + Send + 'static,
+    ) {
+        let answer = Box::new(answer);
+        if let Err(refused) = self.mailbox.post(Letter::Guest { op, answer }) {
+            use crate::reactor::PostError;
+            let (PostError::Full(letter) | PostError::Gone(letter)) = refused;
+            if let Letter::Guest { answer, .. } = letter {
+                answer(Err(GuestErrno::Io));
+            }
+        }
+    }
+
+    /// Asks and waits, for as long as the volume holds the request.
+    pub fn call(&self, op: GuestOp) -> Result<GuestReply, GuestErrno> {
+        let (send, receive) = mpsc::sync_channel(1);
+        self.submit(op, move |reply| drop(send.send(reply)));
+        receive.recv().unwrap_or(Err(GuestErrno::Io))
+    }
+
+    pub fn read(&self, offset: u64, len: u32) -> Result<Vec<u8>, GuestErrno> {
+        match self.call(GuestOp::Read { offset, len })? {
+            GuestReply::Data(pieces) => Ok(pieces.concat()),
+            GuestReply::Done | GuestReply::Wrote(_) => Err(GuestErrno::Io),
+        }
+    }
+
+    pub fn write(&self, offset: u64, data: impl Into<Bytes>) -> Result<(), GuestErrno> {
+        let (data, fua) = (data.into(), false);
+        self.call(GuestOp::Write { offset, data, fua }).map(drop)
+    }
+
+    pub fn flush(&self) -> Result<(), GuestErrno> {
+        self.call(GuestOp::Flush).map(drop)
+    }
+}

@@ -234,7 +234,7 @@ impl FakeLeg {
             }
             LegOp::ReadMeta { offset, len } => {
                 assert!(
-                    *len > 0 && *len <= 1 << 20 && *len as usize % BLOCK == 0,
+                    *len > 0 && *len <= 1 << 20 && (*len as usize).is_multiple_of(BLOCK),
                     "{op:?}"
                 );
                 let mut out = Vec::new();
@@ -247,7 +247,7 @@ impl FakeLeg {
                 Ok(LegReply::Meta(out))
             }
             LegOp::WriteMeta { offset, block } => {
-                assert!(*offset % BLOCK as u64 == 0 && *offset < crate::io::DATA_START);
+                assert!((*offset).is_multiple_of(BLOCK as u64) && *offset < crate::io::DATA_START);
                 self.writes
                     .push((self.registered.get(&nexus).map(|k| k.attach()), *offset));
                 self.bad_blocks.remove(offset);

@@ -25,8 +25,8 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 pub(super) enum CasEnd {
     /// Executed, and this is the register since.
     Won(Box<Register>),
-    /// Something else was executed, possibly after ours: decide again.
-    Lost,
+    /// Something else was executed, possibly after ours: decide again. With what was read.
+    Lost(Option<Box<Register>>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +131,7 @@ impl CasWait {
         }
         let read = match result {
             Ok(Some(read)) => read,
-            Ok(None) => return Some(self.lost(port)),
+            Ok(None) => return Some(self.lost(None, port)),
             Err(RegisterError::Unreachable | RegisterError::Corrupt) => {
                 self.hold(now, config);
                 return None;
@@ -139,7 +139,7 @@ impl CasWait {
         };
         match outcome(&self.expected, &self.proposed, read) {
             Outcome::Won => Some(self.won(read.clone(), port)),
-            Outcome::WonSuperseded | Outcome::Lost => Some(self.lost(port)),
+            Outcome::WonSuperseded | Outcome::Lost => Some(self.lost(Some(read.clone()), port)),
             Outcome::Unknown => {
                 self.hold(now, config);
                 None
@@ -149,11 +149,11 @@ impl CasWait {
                 match read.attach(&self.change, ids.txid()) {
                     Ok(proposed) => {
                         self.expected = read.clone();
-                        self.proposed = Box::new(proposed);
+                        *self.proposed = proposed;
                         self.transmit(now, config, port);
                         None
                     }
-                    Err(_) => Some(self.lost(port)),
+                    Err(_) => Some(self.lost(Some(read.clone()), port)),
                 }
             }
         }
@@ -164,9 +164,9 @@ impl CasWait {
         CasEnd::Won(register)
     }
 
-    fn lost(&self, port: &mut Port) -> CasEnd {
+    fn lost(&self, read: Option<Box<Register>>, port: &mut Port) -> CasEnd {
         self.settled(port);
-        CasEnd::Lost
+        CasEnd::Lost(read)
     }
 
     fn settled(&self, port: &mut Port) {

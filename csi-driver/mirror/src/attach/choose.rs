@@ -40,6 +40,10 @@ impl Attach {
     pub(super) fn choose(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
         let named: Vec<u32> = self.superblocks().map(|sb| sb.lease_ms).collect();
         self.leases_ms.extend(named);
+        if self.was_stamped_meanwhile() {
+            self.begin_round();
+            return None;
+        }
         match self.tests_before_the_table() {
             Err(why) => return self.refuse(now, why, port),
             Ok(unfenced) if !unfenced.is_empty() => {
@@ -71,6 +75,14 @@ impl Attach {
                 self.fix_place(now, plan, port)
             }
         }
+    }
+
+    /// Did another attach stamp since the register was read before the verification? Then it may have taken the fences after
+    /// they were verified, and a request of ours on its value would supersede it though it fenced last (R26, R37): verify
+    /// once more.
+    fn was_stamped_meanwhile(&self) -> bool {
+        let now = self.seen.value().map(|register| register.stamp_id);
+        now.is_some() && now != self.stamp_before
     }
 
     /// Formats, the order rule and the rule for a shown device; then the legs that the register names by now and that are

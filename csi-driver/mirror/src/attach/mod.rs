@@ -33,7 +33,7 @@ pub(crate) use release::Release;
 
 use std::time::Duration;
 
-use twinsite_register::{BeatObject, Leg, Members, Order, Register};
+use twinsite_register::{BeatObject, Leg, Members, Order, Register, StampId};
 
 use crate::activation::Cas;
 use crate::engine::{AttachEnd, Held, IdSource, Port};
@@ -131,6 +131,8 @@ pub(crate) struct Attach {
     ids: IdSource,
     legs: [LegTrack; 2],
     seen: Seen,
+    /// The stamp that the register showed before the verification of this round.
+    stamp_before: Option<StampId>,
     beat_object: Option<BeatObject>,
     phase: Phase,
     started: Duration,
@@ -198,6 +200,7 @@ impl Attach {
             ids,
             legs: Leg::BOTH.map(LegTrack::new),
             seen: Seen::Unreadable,
+            stamp_before: None,
             beat_object: None,
             phase: Phase::Pause { until: now },
             started: now,
@@ -575,6 +578,7 @@ impl Attach {
             }
             Phase::Drain => self.read_legs(now, port),
             Phase::ReadLegs => {
+                self.stamp_before = self.seen.value().map(|register| register.stamp_id);
                 let ask = self.ask(now, port);
                 self.phase = Phase::ReadRegister(ask);
             }
@@ -667,7 +671,10 @@ impl Attach {
                     self.begin_round();
                 }
             }
-            CasEnd::Lost => self.begin_round(),
+            CasEnd::Lost(read) => {
+                self.seen = read.map_or(Seen::Unreadable, Seen::Value);
+                self.begin_round();
+            }
         }
         None
     }

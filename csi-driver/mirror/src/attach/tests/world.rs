@@ -335,7 +335,7 @@ impl Node {
         }
     }
 
-    fn connect(&mut self, world: &World, leg: Leg) {
+    pub(crate) fn connect(&mut self, world: &World, leg: Leg) {
         let n = leg.index();
         if !self.wanted[n] || self.up[n] || !self.link[n] {
             return;
@@ -347,7 +347,7 @@ impl Node {
         });
     }
 
-    fn carry_out(&mut self, world: &mut World, output: Output) {
+    pub(crate) fn carry_out(&mut self, world: &mut World, output: Output) {
         match output {
             Output::Connect { leg } => {
                 self.said.push(format!("connect {leg}"));

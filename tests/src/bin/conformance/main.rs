@@ -145,7 +145,8 @@ fn run(peer: &Peer, suite: &str, out: &Path) -> anyhow::Result<Outcome> {
         command.arg(peer.url(unit, 1));
     }
     let output = command.output().context("iscsi-test-cu")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let both = [output.stderr, output.stdout].concat();
+    let text = String::from_utf8_lossy(&both).into_owned();
     std::fs::write(out.join(format!("{}-{suite}.log", peer.name)), &text)?;
     Ok(log::parse(&text))
 }

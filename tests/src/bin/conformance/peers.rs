@@ -107,11 +107,14 @@ impl Peer {
         let control = (portals[0].port() / 2).to_string();
         let mut command = Command::new("tgtd");
         command.args(["-f", "-C", &control]);
-        for portal in &portals {
-            command.args(["--iscsi", &format!("portal={portal}")]);
-        }
-        let process = Group::start(&mut command, &out.join("tgtd.log"))
-            .context("tgtd (Debian package tgt)")?;
+        let listen: Vec<String> = portals
+            .iter()
+            .map(|portal| format!("portal={portal}"))
+            .collect();
+        command.args(["--iscsi", &listen.join(",")]);
+        let log = out.join("tgtd.log");
+        let _ = std::fs::remove_file(&log);
+        let process = Group::start(&mut command, &log).context("tgtd (Debian package tgt)")?;
         let peer = Self {
             name: "tgt",
             process,

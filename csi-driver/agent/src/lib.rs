@@ -1,6 +1,7 @@
 //! The node agent: target, mirror and block device.
 
 pub mod backend;
+pub mod cli;
 pub mod control;
 pub mod frontend;
 pub mod initiator;

@@ -2,29 +2,61 @@
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use twinsite_agent::target::cli::{TargetArgs, run_cli};
+use twinsite_agent::{
+    cli::{
+        ctl::{self, CtlArgs},
+        pool::{self, PoolArgs},
+        run::{self, RunArgs},
+    },
+    target::cli::{TargetArgs, run_cli},
+};
 
-/// The data path of a node.
+/// The data path of a node: serves legs, opens mirrors, shows block devices.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Option<RunArgs>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves files and block devices by iSCSI, without Kubernetes.
-    Target(TargetArgs),
+    /// Does what the objects in a folder say; also what happens without a subcommand.
+    Run(Box<RunArgs>),
+    /// Serves files and block devices by iSCSI, without objects.
+    Target(Box<TargetArgs>),
+    /// Asks a running agent.
+    Ctl(CtlArgs),
+    /// Makes pools.
+    Pool(PoolArgs),
 }
 
 fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let run = match (cli.command, cli.run) {
+        (Some(Command::Run(args)), _) => *args,
+        (None, Some(args)) => args,
+        (Some(Command::Target(args)), _) => {
+            log_warnings();
+            return run_cli(*args);
+        }
+        (Some(Command::Ctl(args)), _) => return ctl::run(args),
+        (Some(Command::Pool(args)), _) => return pool::run(args),
+        (None, None) => {
+            anyhow::bail!(
+                "nothing to do: give --objects, --node and --site, or a subcommand (see --help)"
+            )
+        }
+    };
+    run::run(run, |_, _| anyhow::bail!("this build opens no volumes"))
+}
+
+fn log_warnings() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match Cli::parse().command {
-        Command::Target(args) => run_cli(args),
-    }
 }

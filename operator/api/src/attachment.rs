@@ -442,19 +442,39 @@ pub enum FormatState {
 #[serde(rename_all = "camelCase")]
 pub struct Timings {
     /// The order was read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub ordered_at: Option<Time>,
     /// The fences held.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub fenced_at: Option<Time>,
     /// The register took the attach.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub promoted_at: Option<Time>,
     /// The device was shown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub served_at: Option<Time>,
     /// The first write was acknowledged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub first_write_at: Option<Time>,
 }
 

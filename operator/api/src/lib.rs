@@ -29,6 +29,7 @@ mod conditions;
 mod credentials;
 mod failover;
 mod id;
+mod instant;
 mod leg;
 mod mirror_group;
 mod mirrored_volume;

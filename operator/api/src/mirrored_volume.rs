@@ -388,16 +388,32 @@ pub struct LastMove {
     /// Who or what ordered it.
     pub reason: String,
     /// When the loss was detected or the order was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub detected_at: Option<Time>,
     /// When the old writer was fenced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub fenced_at: Option<Time>,
     /// When the register named this site.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub promoted_at: Option<Time>,
     /// When the first write was acknowledged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::instant::precisely"
+    )]
     pub first_write_at: Option<Time>,
     /// From detection to the first write.
     #[serde(default, skip_serializing_if = "Option::is_none")]

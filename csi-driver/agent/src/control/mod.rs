@@ -8,12 +8,18 @@
 //! One task owns all of it; it decides in one pure function and does in another. It runs on tokio, the
 //! data path does not: they talk by orders and events, and no order waits for I/O.
 
+mod apply;
 pub mod durable;
+mod hear;
 pub mod marks;
+pub mod node;
 pub mod order;
 pub mod reconcile;
 pub mod records;
+pub mod requests;
+mod say;
 pub mod secrets;
+pub mod socket;
 pub mod storage;
 pub mod volumes;
 pub mod witnesses;

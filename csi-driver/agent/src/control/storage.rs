@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use twinsite_api::{HEAD_BYTES, LegRemoval, LegSpec, NodeBackend, parse_naa, reason};
+use twinsite_api::{HEAD_BYTES, LegRemoval, LegSpec, NodeBackend, VolumeId, parse_naa, reason};
 use twinsite_iscsi::{
     chap::{Secret as ChapSecret, SecretError},
     scsi::BlockSize,
@@ -68,6 +68,30 @@ pub struct LegSample {
     pub addresses: Vec<SocketAddr>,
     pub stats: TargetStats,
     pub last_foreign: Option<Duration>,
+}
+
+/// What is to be asked of a leg's target.
+pub struct LegProbe {
+    pub name: String,
+    server: ServerHandle,
+    iqn: String,
+    lun: u16,
+    own_key: u64,
+}
+
+impl LegProbe {
+    /// Asks; waits for a data thread.
+    pub fn take(&self) -> Option<LegSample> {
+        let stats = self.server.stats(&self.iqn).ok()?;
+        let last_foreign = self
+            .server
+            .foreign_command_age(&self.iqn, self.lun, self.own_key);
+        Some(LegSample {
+            addresses: self.server.addresses().to_vec(),
+            stats,
+            last_foreign: last_foreign.ok().flatten(),
+        })
+    }
 }
 
 /// Why something cannot be served; `word` is a condition reason.
@@ -390,29 +414,16 @@ impl Storage {
         Ok(())
     }
 
-    /// What every served leg says. Waits for data threads.
-    pub fn sample(&self, own_key: u64) -> BTreeMap<String, LegSample> {
-        let mut samples = BTreeMap::new();
-        for (name, served) in &self.legs {
-            let Ok(stats) = served.server.stats(&served.iqn) else {
-                continue;
-            };
-            let last_foreign = served
-                .server
-                .foreign_command_age(&served.iqn, served.spec.lun, own_key)
-                .ok()
-                .flatten();
-            let addresses = served.server.addresses().to_vec();
-            samples.insert(
-                name.clone(),
-                LegSample {
-                    addresses,
-                    stats,
-                    last_foreign,
-                },
-            );
-        }
-        samples
+    /// What is to be asked of every served leg; `own_key`: the key by which this node holds the volume.
+    pub fn probes(&self, own_key: impl Fn(VolumeId) -> u64) -> Vec<LegProbe> {
+        let probe = |(name, served): (&String, &Served)| LegProbe {
+            name: name.clone(),
+            server: served.server.clone(),
+            iqn: served.iqn.clone(),
+            lun: served.spec.lun,
+            own_key: own_key(served.spec.volume),
+        };
+        self.legs.iter().map(probe).collect()
     }
 
     /// Takes no more connections and ends those that are.

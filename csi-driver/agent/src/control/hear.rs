@@ -1,0 +1,229 @@
+//! Hears what the data path and the witness tell, and writes it down.
+
+use twinsite_api::{AttachmentMode, AttachmentSpec, Device, FrontEnd};
+use twinsite_mirror::status::{Event, StateName};
+
+use super::{
+    node::{Node, Told, wall},
+    reconcile::{OrderSeen, Phase},
+    requests::Answer,
+    volumes::{Ending, VolumeEvent},
+};
+
+impl Node {
+    pub(super) fn hear(&mut self, told: Told) {
+        match told {
+            Told::Volume {
+                name,
+                serial,
+                event,
+            } => self.hear_volume(&name, serial, event),
+            Told::Ready { serial, order } => self.ready(serial, *order),
+            Told::Register(register) => {
+                self.registers.insert(register.group, (*register, wall()));
+            }
+            Told::Samples(samples) => {
+                for (name, sample) in samples {
+                    if let Some(view) = self.legs.get_mut(&name) {
+                        view.sample = sample;
+                    }
+                }
+            }
+            Told::Asked(request, reply) => self.answer(request, reply),
+        }
+    }
+
+    fn hear_volume(&mut self, name: &str, serial: u64, event: VolumeEvent) {
+        if self
+            .inspections
+            .get(name)
+            .is_some_and(|inspection| inspection.serial == serial)
+        {
+            return self.hear_inspection(name, event);
+        }
+        let now = self.now();
+        let Some(volume) = self
+            .volumes
+            .get_mut(name)
+            .filter(|volume| volume.serial == serial)
+        else {
+            return;
+        };
+        let Some(seen) = self.observed.volumes.get_mut(name) else {
+            return;
+        };
+        let view = &mut volume.view;
+        match event {
+            VolumeEvent::Status(status) => {
+                if seen.phase == Phase::Open && is_bare(&seen.spec) {
+                    seen.size = Some(status.size);
+                }
+                view.engine = Some(status);
+            }
+            VolumeEvent::Shown {
+                path,
+                size,
+                front_end,
+                format,
+            } => {
+                tracing::info!(attachment = name, device = %path.display(), size, "the device is there");
+                let (major, minor) = device_numbers(&path);
+                let path = path.display().to_string();
+                view.device = Some(Device {
+                    path,
+                    major,
+                    minor,
+                    size,
+                    front_end,
+                });
+                view.format = Some(format);
+                view.timings.served_at.get_or_insert_with(wall);
+                seen.size = Some(size);
+                if seen.phase == Phase::Opening {
+                    seen.phase = Phase::Open;
+                }
+            }
+            VolumeEvent::Resized { size } => {
+                tracing::info!(attachment = name, size, "the device has grown");
+                seen.size = Some(size);
+                if let Some(device) = &mut view.device {
+                    device.size = size;
+                }
+            }
+            VolumeEvent::Hidden => view.device = None,
+            VolumeEvent::Serving => {
+                if is_bare(&seen.spec) && seen.phase == Phase::Opening {
+                    seen.phase = Phase::Open;
+                    seen.size = view.engine.as_ref().map(|engine| engine.size);
+                    view.timings.served_at.get_or_insert_with(wall);
+                }
+            }
+            VolumeEvent::FirstWrite => {
+                view.timings.first_write_at.get_or_insert_with(wall);
+            }
+            VolumeEvent::Told(event) => {
+                if let Event::State { from, to } = event {
+                    stamp_step(&mut view.timings, from, to);
+                }
+                log(name, &event);
+            }
+            VolumeEvent::OrderDone(result) => {
+                if let Err(error) = &result {
+                    tracing::warn!(attachment = name, %error, "the order was not carried out");
+                }
+                seen.order = match &result {
+                    Ok(()) => OrderSeen::None,
+                    Err(_) => OrderSeen::FailedAt(now),
+                };
+                if result.is_err() {
+                    // The order is given again from the object, not taken as done.
+                    seen.spec.drop_legs.clear();
+                }
+                reply(
+                    volume.reply.take(),
+                    result.map_err(|error| error.to_string()),
+                );
+            }
+            VolumeEvent::FormatRecorded(result) => {
+                seen.order = OrderSeen::None;
+                let asked = volume.format.take();
+                if result.is_ok() && asked.is_some() {
+                    view.format = asked;
+                }
+                reply(
+                    volume.reply.take(),
+                    result.map_err(|error| error.to_string()),
+                );
+            }
+            VolumeEvent::Inspected(report) => view.inspect = Some(*report),
+            VolumeEvent::Ended(ending) => {
+                match &ending {
+                    Ending::Detached | Ending::Done => {
+                        tracing::info!(attachment = name, ?ending, "ended")
+                    }
+                    _ => tracing::warn!(attachment = name, ?ending, "ended"),
+                }
+                reply(volume.reply.take(), Err("the volume has ended".to_owned()));
+                self.ended(name, ending);
+            }
+        }
+    }
+
+    fn hear_inspection(&mut self, name: &str, event: VolumeEvent) {
+        let Some(inspection) = self.inspections.get_mut(name) else {
+            return;
+        };
+        match event {
+            VolumeEvent::Inspected(report) => {
+                inspection.report = serde_json::to_value(*report).ok()
+            }
+            VolumeEvent::Ended(ending) => {
+                let (report, waiting) = (inspection.report.take(), inspection.reply.take());
+                self.inspections.remove(name);
+                if let Some(waiting) = waiting {
+                    let answer = match report {
+                        Some(report) => Answer::ok(report),
+                        None => Answer::error(format!("no report: {ending:?}")),
+                    };
+                    // Whoever asked may have gone.
+                    let _gone = waiting.send(answer);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether it is open although it has no device.
+fn is_bare(spec: &AttachmentSpec) -> bool {
+    spec.mode == AttachmentMode::Caretaker || spec.front_end == FrontEnd::None
+}
+
+fn reply(waiting: Option<tokio::sync::oneshot::Sender<Answer>>, result: Result<(), String>) {
+    let Some(waiting) = waiting else { return };
+    let answer = match result {
+        Ok(()) => Answer::ok(serde_json::Value::Null),
+        Err(text) => Answer::error(text),
+    };
+    // Whoever asked may have gone.
+    let _gone = waiting.send(answer);
+}
+
+/// When an attach came to the steps that a move is measured by.
+fn stamp_step(timings: &mut twinsite_api::Timings, from: StateName, to: StateName) {
+    match (from, to) {
+        (StateName::Fence, StateName::Decide | StateName::CasWait) => {
+            timings.fenced_at = Some(wall())
+        }
+        (StateName::CasWait, StateName::SbWrite) => timings.promoted_at = Some(wall()),
+        _ => {}
+    }
+}
+
+fn log(name: &str, event: &Event) {
+    match event {
+        Event::State { from, to } => tracing::info!(attachment = name, "{from:?} -> {to:?}"),
+        Event::LegBack { .. }
+        | Event::Membership { .. }
+        | Event::RejoinStarted { .. }
+        | Event::Cleared(_) => {
+            tracing::info!(attachment = name, "{event:?}");
+        }
+        Event::LegLost { .. }
+        | Event::RejoinEnded { .. }
+        | Event::Superseded
+        | Event::FlushWillFail { .. }
+        | Event::ReadRepaired { .. }
+        | Event::ReadFailed { .. }
+        | Event::Raised(_) => tracing::warn!(attachment = name, "{event:?}"),
+        Event::Ignored { .. } => tracing::debug!(attachment = name, "{event:?}"),
+    }
+}
+
+fn device_numbers(path: &std::path::Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata(path) {
+        Ok(meta) => (libc::major(meta.rdev()), libc::minor(meta.rdev())),
+        Err(_) => (0, 0),
+    }
+}

@@ -1,0 +1,253 @@
+//! Says how things stand: status files, and the numbers for Prometheus.
+
+use std::collections::BTreeSet;
+
+use twinsite_mirror::status::Status;
+use twinsite_register::Site;
+
+use super::{
+    node::{Node, open_status, wall},
+    order,
+    reconcile::Phase,
+    storage::Fault,
+    volumes::Ending,
+};
+use crate::{
+    metrics::{LegMetrics, NodeMetrics, PoolMetrics, VolumeMetrics, render},
+    status::{
+        LegView, PairView, PoolView, VolumeView, attachment_status, leg_status, pair_status,
+        pool_status,
+    },
+};
+
+impl Node {
+    pub(super) fn say(&mut self) {
+        self.gather();
+        self.write_status();
+        self.health.set_metrics(render(&self.metrics()));
+    }
+
+    /// Brings the views up to what the objects, the plan and the witness say now.
+    fn gather(&mut self) {
+        let objects = &self.desired.objects;
+        let (node, site) = (self.config.node.as_str(), self.config.site.as_str());
+        let wait = |kind: &str, name: &str| {
+            let found = self
+                .waits
+                .iter()
+                .find(|wait| wait.kind == kind && wait.name == *name)?;
+            Some(Fault {
+                word: found.reason,
+                text: found.message.clone(),
+            })
+        };
+        let own = |pool: &twinsite_api::StoragePool| {
+            pool.spec.site == site
+                && pool
+                    .spec
+                    .node
+                    .as_ref()
+                    .is_some_and(|backend| backend.name == node)
+        };
+        self.pools
+            .retain(|name, _| objects.pools.get(name).is_some_and(own));
+        for (name, pool) in objects.pools.iter().filter(|(_, pool)| own(pool)) {
+            let view: &mut PoolView = self.pools.entry(name.clone()).or_default();
+            view.generation = pool.metadata.generation;
+            view.space = self.storage.measure(name);
+            let legs = self
+                .observed
+                .legs
+                .values()
+                .filter(|leg| leg.served && leg.spec.pool == *name)
+                .count();
+            view.legs = u32::try_from(legs).unwrap_or(u32::MAX);
+        }
+        let here = |leg: &twinsite_api::Leg| leg.spec.node == node;
+        self.legs
+            .retain(|name, _| objects.legs.get(name).is_some_and(here));
+        for (name, leg) in objects.legs.iter().filter(|(_, leg)| here(leg)) {
+            let view: &mut LegView = self.legs.entry(name.clone()).or_default();
+            view.generation = leg.metadata.generation;
+            let seen = self.observed.legs.get(name);
+            view.served = seen.is_some_and(|seen| seen.served);
+            match (wait("Leg", name), seen) {
+                (Some(fault), _) => view.fault = Some(fault),
+                (None, Some(seen)) if seen.failed_at.is_none() => view.fault = None,
+                (None, _) => {}
+            }
+        }
+        let states = self.witnesses.states();
+        self.pairs
+            .retain(|name, _| objects.pairs.contains_key(name));
+        for (name, pair) in &objects.pairs {
+            let view: &mut PairView = self.pairs.entry(name.clone()).or_default();
+            view.generation = pair.metadata.generation;
+            view.site = site.to_owned();
+            view.state = states.get(name).cloned();
+        }
+        let attached = |attachment: &twinsite_api::Attachment| attachment.spec.node == node;
+        self.volumes.retain(|name, _| {
+            objects.attachments.get(name).is_some_and(attached)
+                || self.observed.volumes.contains_key(name)
+        });
+        for (name, attachment) in objects
+            .attachments
+            .iter()
+            .filter(|(_, attachment)| attached(attachment))
+        {
+            let volume = self
+                .volumes
+                .entry(name.clone())
+                .or_insert_with(|| super::node::Volume {
+                    serial: 0,
+                    handle: None,
+                    view: VolumeView::default(),
+                    reply: None,
+                    format: None,
+                });
+            volume.view.generation = attachment.metadata.generation;
+            volume.view.fault = wait("Attachment", name);
+        }
+        for (name, volume) in &mut self.volumes {
+            let seen = self.observed.volumes.get(name);
+            // A volume that was closed keeps the end it had: held back by hand, or the agent stops.
+            if let Some(seen) = seen {
+                volume.view.phase = Some(seen.phase);
+                volume.view.register = self.registers.get(&order::group(&seen.spec)).cloned();
+            }
+        }
+    }
+
+    fn write_status(&mut self) {
+        if self.status.is_none() {
+            match open_status(&self.config.objects) {
+                Ok(folder) => self.status = Some(folder),
+                Err(error) => {
+                    tracing::debug!(%error, "no folder for status files yet");
+                    return;
+                }
+            }
+        }
+        let Some(folder) = &mut self.status else {
+            return;
+        };
+        let now = wall();
+        let objects = &self.desired.objects;
+        let mut kept = BTreeSet::new();
+        for (name, view) in &mut self.pools {
+            folder.write("StoragePool", name, &pool_status(view, now.clone()));
+            kept.insert(("StoragePool", name.clone()));
+        }
+        for (name, view) in &mut self.legs {
+            let Some(leg) = objects.legs.get(name) else {
+                continue;
+            };
+            folder.write("Leg", name, &leg_status(&leg.spec, view, now.clone()));
+            kept.insert(("Leg", name.clone()));
+        }
+        for (name, view) in &mut self.pairs {
+            folder.write("SitePair", name, &pair_status(view, now.clone()));
+            kept.insert(("SitePair", name.clone()));
+        }
+        for (name, volume) in &mut self.volumes {
+            let seen = self.observed.volumes.get(name).map(|seen| &seen.spec);
+            let Some(spec) =
+                seen.or_else(|| objects.attachments.get(name).map(|object| &object.spec))
+            else {
+                continue;
+            };
+            folder.write(
+                "Attachment",
+                name,
+                &attachment_status(spec, &mut volume.view, &now),
+            );
+            kept.insert(("Attachment", name.clone()));
+        }
+        folder.keep(&kept);
+        folder.write_problems(&self.problems);
+    }
+
+    fn metrics(&self) -> NodeMetrics {
+        let objects = &self.desired.objects;
+        let reference = |volume: twinsite_api::VolumeId| {
+            let found = objects
+                .attachments
+                .values()
+                .find(|attachment| attachment.spec.volume == volume);
+            found.map_or_else(
+                || volume.to_string(),
+                |attachment| attachment.spec.display_name(),
+            )
+        };
+        let pools = self.pools.iter().map(|(name, view)| PoolMetrics {
+            name: name.clone(),
+            open: view.fault.is_none() && self.observed.pools.contains_key(name),
+            capacity: view
+                .space
+                .as_ref()
+                .map(|(capacity, _)| (capacity.total, capacity.free)),
+        });
+        let legs = self.legs.iter().filter_map(|(name, view)| {
+            let spec = &objects.legs.get(name)?.spec;
+            let stats = view.sample.as_ref().map(|sample| &sample.stats);
+            let unit = stats
+                .and_then(|stats| stats.luns.iter().find(|unit| unit.number == spec.lun))
+                .cloned()
+                .unwrap_or_default();
+            Some(LegMetrics {
+                name: name.clone(),
+                volume: reference(spec.volume),
+                leg: super::apply::leg_name(order::leg(spec.leg)),
+                served: view.served,
+                sessions: stats.map_or(0, |stats| stats.sessions.len()),
+                commands: unit.commands,
+                read_bytes: unit.read_bytes,
+                written_bytes: unit.written_bytes,
+                store_errors: unit.store_errors,
+                store_seconds: unit.store_time.as_secs_f64(),
+                store_operations: unit.store_operations,
+                last_foreign_seconds: view
+                    .sample
+                    .as_ref()
+                    .and_then(|sample| sample.last_foreign)
+                    .map(|age| age.as_secs_f64()),
+            })
+        });
+        let volumes = self.volumes.iter().filter_map(|(name, volume)| {
+            let seen = self.observed.volumes.get(name)?;
+            let register = volume.view.register.as_ref().map(|(register, _)| register);
+            let own = seen.spec.own_index().map(|index| order::leg(index).site());
+            let active: Option<Site> = register.map(|register| register.active.site);
+            Some(VolumeMetrics {
+                name: name.clone(),
+                volume: seen.spec.display_name(),
+                attached: seen.phase == Phase::Open,
+                superseded: volume.view.ending == Some(Ending::Superseded),
+                engine: volume
+                    .view
+                    .engine
+                    .clone()
+                    .unwrap_or_else(|| Box::new(Status::off())),
+                active_here: active.is_some() && active == own,
+                latched: register.is_some_and(|register| register.active.latched),
+                unconfirmed: register.is_some_and(|register| !register.unconfirmed.is_empty()),
+            })
+        });
+        NodeMetrics {
+            node: self.config.node.clone(),
+            site: self.config.site.clone(),
+            problems: self.problems.len(),
+            witnesses: self
+                .pairs
+                .iter()
+                .filter_map(|(name, view)| {
+                    Some((name.clone(), view.state.as_ref()?.reachable == Some(true)))
+                })
+                .collect(),
+            pools: pools.collect(),
+            legs: legs.collect(),
+            volumes: volumes.collect(),
+        }
+    }
+}

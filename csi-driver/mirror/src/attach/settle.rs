@@ -78,7 +78,10 @@ fn superblock(settlement: &Settlement<'_>, body: &Body, info: &LegInfo) -> Super
         clean: false,
         attach_key: Some(order.key.attach()),
         boot_id,
-        lease_ms: u32::try_from(order.config.t_lease.as_millis()).unwrap_or(u32::MAX),
+        // This is written before the lease of the writer before us is over, so its value must not be lost.
+        lease_ms: old
+            .lease_ms
+            .max(u32::try_from(order.config.t_lease.as_millis()).unwrap_or(u32::MAX)),
         node: order.node.clone(),
         order: settlement.place,
         ..old.clone()

@@ -16,3 +16,5 @@ mod session;
 pub use command::{Arrived, Destination};
 pub use isid::{Purpose, initiator_name, isid};
 pub use link::{LegSpec, Link, LinkEvent, Times};
+#[cfg(test)]
+pub(crate) use random::random;

@@ -540,7 +540,10 @@ impl Actor for Volume {
         for link in self.parts.links.iter_mut().flatten() {
             link.settle(cx);
         }
-        if let Some(ending) = self.parts.machine.end() {
+        if self.ending.is_none()
+            && let Some((found, ending)) = self.parts.machine.end()
+        {
+            found.into_iter().for_each(|event| self.tell(event));
             self.end(cx, ending);
         }
         self.report_status(cx);

@@ -5,6 +5,7 @@
 //! Not here: what is decided (`twinsite_mirror`), when a volume is opened (`control`).
 
 mod actor;
+mod inspect;
 mod machine;
 mod open;
 mod requests;

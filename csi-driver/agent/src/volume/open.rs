@@ -125,7 +125,7 @@ fn parts(
         }
     }
     Ok(Parts {
-        machine: Machine::of(&order),
+        machine: Machine::of(&order)?,
         name: order.name,
         volume: order.volume,
         group: order.group,

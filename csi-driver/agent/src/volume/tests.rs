@@ -1,1 +1,249 @@
+//! Whole volumes on loopback: real targets, the real engine, a witness in a directory.
 
+mod world;
+
+use std::time::{Duration, Instant};
+
+use twinsite_mirror::io::{Leg, Members};
+use twinsite_mirror::status::{Refusal, StateName};
+
+use crate::control::volumes::{Ending, VolumeEvent};
+use crate::frontend::{GuestErrno, GuestOp};
+use world::{MIB, World};
+
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+#[test]
+fn a_volume_is_born_written_read_and_detached() {
+    let world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let guest = volume.guest();
+    let first = pattern(1, 4096);
+    let large = pattern(2, 1 << 20);
+    guest.write(0, first.clone()).unwrap();
+    guest.write(3 * MIB, large.clone()).unwrap();
+    guest.flush().unwrap();
+    assert_eq!(guest.read(0, 4096).unwrap(), first);
+    assert_eq!(guest.read(3 * MIB, 1 << 20).unwrap(), large);
+    assert_eq!(guest.read(8 * MIB, 4096).unwrap(), vec![0; 4096]);
+    volume.detach();
+    for leg in Leg::BOTH {
+        assert_eq!(world.on_disk(leg, 0, 4096), first);
+        assert_eq!(world.on_disk(leg, 3 * MIB, 1 << 20), large);
+    }
+    let register = world.register();
+    assert_eq!(register.holder, None);
+    assert_eq!(register.members, Members::BOTH);
+}
+
+#[test]
+fn discard_and_zeros_reach_both_legs() {
+    let world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let guest = volume.guest();
+    guest.write(0, vec![1; 1 << 20]).unwrap();
+    guest
+        .call(GuestOp::Discard {
+            offset: 65536,
+            len: 65536,
+        })
+        .unwrap();
+    guest
+        .call(GuestOp::Zero {
+            offset: 262_144,
+            len: 4096,
+        })
+        .unwrap();
+    let read = guest.read(0, 1 << 20).unwrap();
+    volume.detach();
+    for leg in Leg::BOTH {
+        let disk = world.on_disk(leg, 0, 1 << 20);
+        assert!(disk == read);
+        assert!(disk[65536..131_072].iter().all(|byte| *byte == 0));
+        assert!(disk[262_144..266_240].iter().all(|byte| *byte == 0));
+        assert!(disk[..65536].iter().all(|byte| *byte == 1));
+    }
+}
+
+#[test]
+fn a_killed_leg_is_left_and_rebuilt_by_delta() {
+    let mut world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let guest = volume.guest();
+    let before = pattern(3, 65536);
+    guest.write(0, before.clone()).unwrap();
+    world.kill(Leg::B);
+    // Held until the membership is settled, then acknowledged by the survivor alone.
+    let during = pattern(4, 65536);
+    let begun = Instant::now();
+    guest.write(MIB, during.clone()).unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
+    volume.wait_state(StateName::Solo);
+    assert_eq!(world.register().members, Members::only(Leg::A));
+    for n in 0..8 {
+        guest.write(2 * MIB + n * 65536, pattern(n, 4096)).unwrap();
+    }
+    world.start(Leg::B);
+    volume.wait_state(StateName::Synced);
+    assert_eq!(world.register().members, Members::BOTH);
+    let copied = volume.status().counters.copied_bytes;
+    assert!(
+        copied < 8 * MIB,
+        "{copied} bytes copied for a delta of a few regions"
+    );
+    volume.detach();
+    for leg in Leg::BOTH {
+        assert_eq!(world.on_disk(leg, 0, 65536), before);
+        assert_eq!(world.on_disk(leg, MIB, 65536), during);
+        for n in 0..8 {
+            assert_eq!(
+                world.on_disk(leg, 2 * MIB + n * 65536, 4096),
+                pattern(n, 4096)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_leg_that_comes_back_at_once_is_kept() {
+    let mut world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let guest = volume.guest();
+    guest.write(0, pattern(5, 4096)).unwrap();
+    let epoch = world.register().epoch;
+    world.cut(Leg::A);
+    for n in 0..16 {
+        guest.write(n * 4096, pattern(n, 4096)).unwrap();
+    }
+    assert_eq!(
+        world.register().epoch,
+        epoch,
+        "no membership change for a lost connection"
+    );
+    volume.detach();
+    for leg in Leg::BOTH {
+        for n in 0..16 {
+            assert_eq!(world.on_disk(leg, n * 4096, 4096), pattern(n, 4096));
+        }
+    }
+}
+
+#[test]
+fn a_second_attachment_takes_over_and_the_first_gets_errors() {
+    let world = World::new();
+    world.birth();
+    let first = world.attach(1);
+    first.wait_state(StateName::Synced);
+    first.guest().write(0, pattern(6, 4096)).unwrap();
+    let second = world.attach_at("n2", 2);
+    second.wait_state(StateName::Synced);
+    assert_eq!(first.wait_end(), Ending::Superseded);
+    assert_eq!(first.guest().write(0, vec![9; 4096]), Err(GuestErrno::Io));
+    assert_eq!(second.guest().read(0, 4096).unwrap(), pattern(6, 4096));
+    second.detach();
+    // An old order never comes back.
+    let old = world.attach_at("n1", 1);
+    assert_eq!(old.wait_end(), Ending::Refused(Refusal::OrderStale));
+}
+
+#[test]
+fn inspect_reads_without_disturbing_the_writer() {
+    let world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    volume.guest().write(0, pattern(7, 4096)).unwrap();
+    let report = world.inspect();
+    assert!(report.legs.iter().all(|leg| leg.reachable), "{report:?}");
+    assert!(
+        report
+            .legs
+            .iter()
+            .all(|leg| leg.class.as_deref() == Some("Usable")),
+        "{report:?}"
+    );
+    volume.guest().write(4096, pattern(8, 4096)).unwrap();
+    assert_eq!(volume.status().state, StateName::Synced);
+    volume.detach();
+}
+
+#[test]
+fn an_unreachable_pair_is_refused_with_a_word() {
+    let mut world = World::new();
+    world.birth();
+    world.kill(Leg::A);
+    world.kill(Leg::B);
+    let volume = world.attach(1);
+    let end = volume.wait_end();
+    assert!(
+        matches!(end, Ending::Refused(Refusal::NoLeg | Refusal::WaitMember)),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn a_file_system_on_the_device_outlives_a_leg() {
+    if let Some(why) = world::no_devices() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut world = World::new();
+    world.birth();
+    let volume = world.attach_shown(1);
+    let device = volume.wait_device();
+    let at = world.path("at");
+    let (at, run) = (at.display(), world.path("").display().to_string());
+    world::sh(&format!(
+        "mkfs.ext4 -q {device}; mkdir {at}; mount {device} {at}; \
+         dd if=/dev/urandom of={at}/before bs=64k count=32 conv=fsync status=none"
+    ));
+    world.kill(Leg::B);
+    world::sh(&format!(
+        "dd if=/dev/urandom of={at}/during bs=4k count=100 conv=fsync status=none"
+    ));
+    world.start(Leg::B);
+    volume.wait_state(StateName::Synced);
+    world::sh(&format!(
+        "dd if=/dev/urandom of={at}/after bs=4k count=100 conv=fsync status=none; \
+         cat {at}/before {at}/during {at}/after | sha256sum > {run}/sum1; umount {at}"
+    ));
+    volume.set_format_done();
+    volume.detach();
+    assert!(
+        volume
+            .events()
+            .iter()
+            .any(|event| matches!(event, VolumeEvent::Hidden))
+    );
+    // The other leg alone shows the same files: it is attached from the other site.
+    world.kill(Leg::A);
+    let moved = world.failover(2);
+    let device = moved.wait_device();
+    world::sh(&format!(
+        "mount {device} {at}; cat {at}/before {at}/during {at}/after | sha256sum > {run}/sum2; \
+         umount {at}; cmp {run}/sum1 {run}/sum2; e2fsck -fn {device}"
+    ));
+    moved.detach();
+}

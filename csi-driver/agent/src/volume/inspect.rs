@@ -1,0 +1,87 @@
+//! What one-shot orders found or why they failed, in the words of the API.
+
+use twinsite_api::{InspectReport, InspectedLeg, LegIndex, reason};
+use twinsite_mirror::activation::Fit;
+use twinsite_mirror::io::{Leg, Register};
+use twinsite_mirror::oneshot::{Done, Failure, LegInspection, Token};
+
+use crate::control::volumes::{Ending, VolumeEvent};
+
+/// What there is to tell of a good end.
+pub(super) fn found(done: &Done) -> Option<VolumeEvent> {
+    match done {
+        Done::Inspected { register, legs } => {
+            let report = report(register.as_deref(), legs);
+            Some(VolumeEvent::Inspected(Box::new(report)))
+        }
+        Done::Born { .. } | Done::Wiped | Done::Reseeded { .. } => None,
+    }
+}
+
+fn report(register: Option<&Register>, legs: &[Option<Box<LegInspection>>; 2]) -> InspectReport {
+    InspectReport {
+        legs: Leg::BOTH
+            .into_iter()
+            .map(|leg| inspected(leg, legs[leg.index()].as_deref()))
+            .collect(),
+        token: register.map(|register| Token::of(register).to_string()),
+    }
+}
+
+fn inspected(leg: Leg, found: Option<&LegInspection>) -> InspectedLeg {
+    let named = InspectedLeg {
+        leg: Some(match leg {
+            Leg::A => LegIndex::A,
+            Leg::B => LegIndex::B,
+        }),
+        reachable: found.is_some(),
+        ..InspectedLeg::default()
+    };
+    let Some(found) = found else { return named };
+    let superblock = found.superblock();
+    InspectedLeg {
+        class: found.fit.map(|fit| class(fit).to_owned()),
+        role: superblock.map(|sb| format!("{:?}", sb.role)),
+        epoch: superblock.map(|sb| sb.epoch.0),
+        generation: superblock.map(|sb| sb.generation.to_string()),
+        sb_seq: superblock.map(|sb| sb.sb_seq),
+        beat: found.beat.as_ref().map(|beat| beat.beat),
+        dirty_bytes: superblock.map(|_| found.dirty_bytes),
+        node: superblock.map(|sb| sb.node.clone()),
+        message: (!found.is_ours).then(|| "no superblock of this volume".to_owned()),
+        ..named
+    }
+}
+
+fn class(fit: Fit) -> &'static str {
+    match fit {
+        Fit::Away => "Away",
+        Fit::Bad => "Bad",
+        Fit::Usable => "Usable",
+        Fit::Damaged => "Damaged",
+        Fit::Stale => "Stale",
+        Fit::Ahead => "Ahead",
+    }
+}
+
+/// Why an order was not carried out: a condition reason, and what to do.
+pub(super) fn failed(failure: Failure) -> Ending {
+    let (word, what) = match failure {
+        Failure::Unreachable(_) => (reason::NO_LEG, "check its portals, target and credentials"),
+        Failure::Taken(_) => ("Taken", "another node works on it; it is tried again"),
+        Failure::ForeignData(_) => (
+            reason::FOREIGN_DATA,
+            "name its NAA in `initialize` to give up what is on it",
+        ),
+        Failure::TooSmall(_) => ("TooSmall", "the LUN needs 128 MiB more than the volume"),
+        Failure::UnknownFormat(_) => ("UnknownFormat", "update this agent"),
+        Failure::Retired(_) => ("Retired", "it was given up by a human and is not touched"),
+        Failure::WitnessUnreachable => (reason::WITNESS_NEEDED, "it is tried again"),
+        Failure::WitnessBehind => (reason::WITNESS_BEHIND, "a human has to reseed the witness"),
+        Failure::WrongState => ("WrongState", "look at the register's state"),
+        Failure::Changed => ("Changed", "it is tried again"),
+        Failure::BadSize => (reason::INVALID_SPEC, "correct spec.size"),
+    };
+    let text = format!("{failure}: {what}");
+    Ending::Failed { word, text }
+}

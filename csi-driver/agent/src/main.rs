@@ -9,6 +9,7 @@ use twinsite_agent::{
         run::{self, RunArgs},
     },
     target::cli::{TargetArgs, run_cli},
+    volume::DataPath,
 };
 
 /// The data path of a node: serves legs, opens mirrors, shows block devices.
@@ -50,7 +51,13 @@ fn main() -> anyhow::Result<()> {
             )
         }
     };
-    run::run(run, |_, _| anyhow::bail!("this build opens no volumes"))
+    run::run(run, |threads, run_dir| {
+        let (volumes, cleared) = DataPath::start(threads.to_vec(), run_dir)?;
+        if !cleared.mounts.is_empty() || !cleared.loops.is_empty() {
+            tracing::info!(?cleared, "cleared what an earlier run left");
+        }
+        Ok(Box::new(volumes))
+    })
 }
 
 fn log_warnings() {

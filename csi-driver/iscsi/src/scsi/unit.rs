@@ -209,7 +209,7 @@ impl LogicalUnit {
             Ok(command) => command,
             Err(sense) => return self.complete(task, Ended::check(sense), Meant::None, expected),
         };
-        if self.tasks.len() >= self.config.task_limit {
+        if self.tasks.len() >= self.config.task_limit + command.extra_room() {
             return self.complete(
                 task,
                 Ended::status(Status::TaskSetFull),
@@ -217,9 +217,8 @@ impl LogicalUnit {
                 expected,
             );
         }
-        let index = self.tasks.insert(Task::new(
-            task, port, attribute, command, cdb, data_out, expected,
-        ));
+        let task = Task::new(task, port, attribute, command, cdb, data_out, expected);
+        let index = self.tasks.insert(Box::new(task));
         self.begin(now, index);
         self.settle(now);
     }

@@ -269,11 +269,11 @@ impl Medium<'_> {
         let offset = extent.lba * self.block();
         let write = super::ended::part(&data, total, total);
         cut(&mut data, total);
-        let after = Some(StoreOp::Write {
+        let after = Some(Box::new(StoreOp::Write {
             offset,
             data: write,
             fua: self.fua(cdb),
-        });
+        }));
         let job = Job::Compare {
             before: None,
             offset,

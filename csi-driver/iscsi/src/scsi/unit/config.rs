@@ -75,7 +75,8 @@ pub struct UnitConfig {
     pub started: Duration,
     /// Largest transfer of one command in bytes, advertised in VPD B0.
     pub max_transfer: u32,
-    /// Tasks held at once over all nexuses; more get TASK SET FULL.
+    /// Tasks held at once over all nexuses; more get TASK SET FULL. Commands that fence or only ask have
+    /// a little room of their own beyond it.
     pub task_limit: usize,
     pub pr: PrState,
 }

@@ -56,11 +56,11 @@ pub(super) enum Job {
     },
     /// Compare `data` with the medium, after `before` and, if it is equal, before `after`.
     Compare {
-        before: Option<StoreOp>,
+        before: Option<Box<StoreOp>>,
         offset: u64,
         data: Vec<Bytes>,
         done: u64,
-        after: Option<StoreOp>,
+        after: Option<Box<StoreOp>>,
     },
     /// Read, OR `data` onto it, write back.
     Or {
@@ -114,11 +114,11 @@ impl Job {
         if !verify {
             return Self::write(offset, data, fua);
         }
-        let before = Some(StoreOp::Write {
+        let before = Some(Box::new(StoreOp::Write {
             offset,
             data: data.clone(),
             fua,
-        });
+        }));
         Self::Compare {
             before,
             offset,
@@ -181,7 +181,8 @@ impl Job {
     fn start_before(&mut self) -> Step {
         match self {
             Self::Compare { before, .. } => {
-                before.take().map_or(Step::End(Ended::good()), Step::Store)
+                let before = before.take();
+                before.map_or(Step::End(Ended::good()), |op| Step::Store(*op))
             }
             _ => Step::End(Ended::good()),
         }
@@ -366,9 +367,11 @@ fn compare_step(data: &[Bytes], done: u64) -> u64 {
     STEP_BYTES.min(length_of(data) - done)
 }
 
-fn compare_next(offset: u64, data: &[Bytes], done: u64, after: &mut Option<StoreOp>) -> Step {
+fn compare_next(offset: u64, data: &[Bytes], done: u64, after: &mut Option<Box<StoreOp>>) -> Step {
     match compare_step(data, done) {
-        0 => after.take().map_or(Step::End(Ended::good()), Step::Store),
+        0 => after
+            .take()
+            .map_or(Step::End(Ended::good()), |op| Step::Store(*op)),
         step => read(offset + done, step),
     }
 }

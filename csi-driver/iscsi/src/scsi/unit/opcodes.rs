@@ -114,6 +114,15 @@ impl Command {
                 && !matches!(self.kind, Kind::ReadCapacity10 | Kind::ReadCapacity16))
     }
 
+    /// Tasks that fit beyond the limit: a victim that fills the task set must not keep a fence out.
+    pub(super) fn extra_room(&self) -> usize {
+        const ROOM: usize = 32;
+        match self.access {
+            Access::Free | Access::PrOut => ROOM,
+            Access::Read | Access::Write | Access::ByParameter | Access::Reserve6 => 0,
+        }
+    }
+
     /// Runs although a unit attention is pending, and leaves it pending. PERSISTENT RESERVE IN is one of
     /// them so that a writer that was preempted learns it from the reservation state.
     pub(super) fn passes_attention(&self) -> bool {
@@ -156,12 +165,8 @@ pub(super) fn find(cdb: &Cdb) -> Result<&'static Command, Sense> {
 }
 
 fn rows_of(opcode: u8) -> &'static [Command] {
-    let first = COMMANDS.partition_point(|row| row.opcode < opcode);
-    let count = COMMANDS[first..]
-        .iter()
-        .take_while(|row| row.opcode == opcode)
-        .count();
-    &COMMANDS[first..first + count]
+    let place = usize::from(opcode);
+    &COMMANDS[usize::from(STARTS[place])..usize::from(STARTS[place + 1])]
 }
 
 fn invalid_cdb(byte: u16, bit: Option<u8>) -> Sense {
@@ -387,6 +392,22 @@ static COMMANDS: &[Command] = &[
     row(0xAF, Kind::Verify, Access::Read, lba12!(0xAF, 0x16)),
     row(0xB7, Kind::ReadDefects, Access::Read, &[0xB7, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0x07]),
 ];
+
+/// Where the rows of each operation code begin.
+static STARTS: [u8; 257] = starts();
+
+const fn starts() -> [u8; 257] {
+    let mut starts = [0; 257];
+    let (mut opcode, mut row) = (0, 0);
+    while opcode < 257 {
+        while row < COMMANDS.len() && (COMMANDS[row].opcode as usize) < opcode {
+            row += 1;
+        }
+        starts[opcode] = row as u8;
+        opcode += 1;
+    }
+    starts
+}
 
 #[cfg(test)]
 mod tests {

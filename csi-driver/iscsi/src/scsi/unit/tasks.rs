@@ -176,7 +176,7 @@ impl TaskSet {
         self.live
     }
 
-    pub(super) fn insert(&mut self, mut task: Task) -> usize {
+    pub(super) fn insert(&mut self, mut task: Box<Task>) -> usize {
         task.serial = self.serials;
         task.hazard = task.is_hazard();
         self.serials += 1;
@@ -189,7 +189,7 @@ impl TaskSet {
             });
             self.slots.len() - 1
         });
-        self.slots[index].task = Some(Box::new(task));
+        self.slots[index].task = Some(task);
         index
     }
 

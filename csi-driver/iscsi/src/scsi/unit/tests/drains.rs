@@ -97,6 +97,20 @@ fn preempt_and_abort_is_answered_when_nothing_of_the_victim_is_under_way() {
 }
 
 #[test]
+fn a_victim_that_fills_the_task_set_cannot_keep_the_fence_out() {
+    let mut lab = fenced_pair();
+    let writes: Vec<TaskKey> = (0..64).map(|lba| write(&mut lab, A, lba, 1)).collect();
+    let over = write(&mut lab, B, 64, 2);
+    assert_eq!(lab.outcome(over).status, Status::TaskSetFull);
+    let fence = lab.submit_reserve_out(B, fence());
+    lab.held.rotate_right(1);
+    lab.release();
+    assert_eq!(lab.aborted, writes);
+    lab.release_all();
+    assert_eq!(lab.outcome(fence).status, Status::Good);
+}
+
+#[test]
 fn a_long_command_of_the_victim_stops_at_its_present_step() {
     let mut lab = fenced_pair();
     let data = vec![Bytes::from(blocks_of(7, 1))];

@@ -102,6 +102,8 @@ impl Full {
             expected,
             in_order,
             r2ts: 0,
+            aborters: Vec::new(),
+            late: None,
             state,
         });
         self.undelivered.push_back(slot);
@@ -256,6 +258,14 @@ impl Full {
 
     /// Gives the server every task whose turn has come.
     pub(super) fn give_out(&mut self, out: &mut Outbox) {
+        self.give_out_ready(out);
+        // Another one may be the oldest now.
+        if let Some(slot) = self.undelivered.front().copied() {
+            self.solicit(slot, out);
+        }
+    }
+
+    fn give_out_ready(&mut self, out: &mut Outbox) {
         let mut at = 0;
         while let Some(slot) = self.undelivered.get(at).copied() {
             let Some(task) = self.tasks.at_mut(slot) else {
@@ -269,8 +279,9 @@ impl Full {
                 Attribute::Ordered | Attribute::Aca => true,
                 Attribute::Simple | Attribute::HeadOfQueue => false,
             };
+            let free = task.aborters.is_empty();
             match &mut task.state {
-                State::Waiting(data) if at == 0 || !barrier => {
+                State::Waiting(data) if free && (at == 0 || !barrier) => {
                     let command = TargetCommand {
                         task: task.id,
                         lun: task.lun,
@@ -286,15 +297,15 @@ impl Full {
                 }
                 State::Waiting(_) | State::Gathering(_) if barrier => return,
                 State::Waiting(_) | State::Gathering(_) => at += 1,
-                State::Given | State::Aborting { .. } => {
+                State::Given => {
                     self.undelivered.remove(at);
                 }
             }
         }
     }
 
-    /// Takes a task that was not given out away; its further data are ignored.
-    pub(super) fn drop_undelivered(&mut self, slot: u16, out: &mut Outbox) -> Option<Task> {
+    /// Takes a task away without an answer; its further data and a late answer of the server are ignored.
+    pub(super) fn drop_task(&mut self, slot: u16, out: &mut Outbox) -> Option<Task> {
         let task = self.tasks.remove(slot)?;
         self.undelivered.retain(|other| *other != slot);
         // Its CmdSN may be waited for still: it counts as received.
@@ -312,7 +323,7 @@ impl Full {
 
     /// Ends a task that was not given out with CHECK CONDITION.
     fn fail(&mut self, slot: u16, sense: Sense, out: &mut Outbox) {
-        if let Some(task) = self.drop_undelivered(slot, out) {
+        if let Some(task) = self.drop_task(slot, out) {
             let outcome = check_condition(sense, task.expected.length());
             self.emit_response(task.itt, task.r2ts, &outcome, out);
         }

@@ -1,7 +1,8 @@
 //! Task management of the target (RFC 7143 section 11.5).
 //!
-//! Tasks that the server has not seen are aborted here. Those it has are marked: an answer that comes before the function is
-//! done waits; it is dropped when the function is done, and sent if the function was refused.
+//! A single task that the server has not seen is aborted here. Otherwise the server is asked, and until it has answered, the
+//! tasks concerned stand still: those not given out stay here, and an answer of one that was given out waits. When the function
+//! is done they are gone; if it was refused they go on.
 
 use super::TargetEvent;
 use super::full::{Full, Outbox};
@@ -31,9 +32,7 @@ impl Full {
             function::ABORT_TASK_SET => {
                 self.abort_set(&request, TaskFunction::AbortTaskSet, out);
             }
-            function::CLEAR_ACA => {
-                self.pass_on(&request, TaskFunction::ClearAca, &[], out);
-            }
+            function::CLEAR_ACA => self.pass_on(&request, TaskFunction::ClearAca, &[], out),
             function::CLEAR_TASK_SET => {
                 self.abort_set(&request, TaskFunction::ClearTaskSet, out);
             }
@@ -69,7 +68,7 @@ impl Full {
                 self.pass_on(request, function, &[slot], out);
             }
             _ => {
-                self.drop_undelivered(slot, out);
+                self.drop_task(slot, out);
                 self.emit_managed(request.itt, response::COMPLETE, out);
             }
         }
@@ -87,14 +86,7 @@ impl Full {
         );
         let lun = request.lun;
         let concerned = self.tasks.matching(|task| everywhere || task.lun == lun);
-        let (given, undelivered): (Vec<u16>, Vec<u16>) = concerned
-            .into_iter()
-            .partition(|slot| self.tasks.at(*slot).is_some_and(|task| task.is_given()));
-        if self.pass_on(request, function, &given, out) {
-            for slot in undelivered {
-                self.drop_undelivered(slot, out);
-            }
-        }
+        self.pass_on(request, function, &concerned, out);
     }
 
     /// The LUN was reset from another nexus: tasks whose data are not whole end without an answer.
@@ -103,22 +95,22 @@ impl Full {
             .tasks
             .matching(|task| task.lun == lun && matches!(task.state, State::Gathering(_)));
         for slot in concerned {
-            self.drop_undelivered(slot, out);
+            self.drop_task(slot, out);
         }
         self.tell_window(out);
     }
 
-    /// Gives a function to the server and marks the tasks that it aborts. `false`: there are too many.
+    /// Gives a function to the server and marks the tasks that it aborts.
     fn pass_on(
         &mut self,
         request: &TaskManagementRequest,
         function: TaskFunction,
         aborted: &[u16],
         out: &mut Outbox,
-    ) -> bool {
+    ) {
         if self.requests.len() >= MAX_REQUESTS {
             self.emit_managed(request.itt, response::REJECTED, out);
-            return false;
+            return;
         }
         let id = self.next_request;
         self.next_request += 1;
@@ -127,13 +119,8 @@ impl Full {
             itt: request.itt,
         });
         for slot in aborted {
-            if let Some(task) = self.tasks.at_mut(*slot)
-                && matches!(task.state, State::Given)
-            {
-                task.state = State::Aborting {
-                    request: id,
-                    answer: None,
-                };
+            if let Some(task) = self.tasks.at_mut(*slot) {
+                task.aborters.push(id);
             }
         }
         out.events.push_back(TargetEvent::TaskManagement {
@@ -141,7 +128,6 @@ impl Full {
             lun: request.lun,
             function,
         });
-        true
     }
 
     /// The server's answer to a function.
@@ -150,32 +136,29 @@ impl Full {
             return;
         };
         let request = self.requests.remove(at);
-        let marked = self.tasks.matching(
-            |task| matches!(task.state, State::Aborting { request, .. } if request == id),
-        );
-        for slot in marked {
-            if answer == TaskResponse::Complete {
-                self.tasks.remove(slot);
+        let complete = answer == TaskResponse::Complete;
+        for slot in self.tasks.matching(|task| task.aborters.contains(&id)) {
+            if complete {
+                self.drop_task(slot, out);
             } else {
-                self.unmark(slot, out);
+                self.unmark(slot, id, out);
             }
         }
+        self.give_out(out);
         let code = response::from_task_response(answer);
         self.emit_managed(request.itt, code, out);
     }
 
-    /// The function was not done: the task goes on, and its answer, if it came, is sent.
-    fn unmark(&mut self, slot: u16, out: &mut Outbox) {
+    /// A function was not done: unless another one is under way, the task goes on, and its answer, if it came, is sent.
+    fn unmark(&mut self, slot: u16, id: u64, out: &mut Outbox) {
         let Some(task) = self.tasks.at_mut(slot) else {
             return;
         };
-        let state = std::mem::replace(&mut task.state, State::Given);
-        if let State::Aborting {
-            answer: Some(outcome),
-            ..
-        } = state
+        task.aborters.retain(|request| *request != id);
+        if task.aborters.is_empty()
+            && let Some(outcome) = task.late.take()
         {
-            self.end_task(slot, outcome, out);
+            self.end_task(slot, *outcome, out);
         }
     }
 

@@ -5,7 +5,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::full::{Full, Outbox};
-use super::tasks::State;
 use crate::scsi::{Expected, Residual, ScsiOutcome, Status};
 use crate::session::slices::{Place, total};
 use crate::wire::data_in::{CollapsedStatus, DataIn};
@@ -20,13 +19,12 @@ impl Full {
         let Some(task) = self.tasks.at_mut(slot) else {
             return;
         };
-        match &mut task.state {
-            State::Given => {}
-            State::Aborting { answer, .. } => {
-                *answer = Some(outcome);
-                return;
-            }
-            State::Gathering(_) | State::Waiting(_) => return,
+        if !task.is_given() {
+            return;
+        }
+        if !task.aborters.is_empty() {
+            task.late = Some(Box::new(outcome));
+            return;
         }
         self.end_task(slot, outcome, out);
     }

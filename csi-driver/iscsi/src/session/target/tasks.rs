@@ -18,12 +18,6 @@ pub(super) enum State {
     Waiting(Vec<Bytes>),
     /// Given to the server.
     Given,
-    /// Given to the server, which was then asked by this task management request to abort it. An answer that came since
-    /// is kept until it is known whether the function was done.
-    Aborting {
-        request: u64,
-        answer: Option<ScsiOutcome>,
-    },
 }
 
 #[derive(Debug)]
@@ -39,15 +33,16 @@ pub(super) struct Task {
     pub(super) in_order: bool,
     /// R2Ts that were sent for it.
     pub(super) r2ts: u32,
+    /// Task management requests under way that may abort it. While there are any it is neither given out nor answered.
+    pub(super) aborters: Vec<u64>,
+    /// The answer that came meanwhile.
+    pub(super) late: Option<Box<ScsiOutcome>>,
     pub(super) state: State,
 }
 
 impl Task {
     pub(super) fn is_given(&self) -> bool {
-        match self.state {
-            State::Given | State::Aborting { .. } => true,
-            State::Gathering(_) | State::Waiting(_) => false,
-        }
+        matches!(self.state, State::Given)
     }
 }
 
@@ -155,6 +150,8 @@ mod tests {
             expected: Expected::None,
             in_order: true,
             r2ts: 0,
+            aborters: Vec::new(),
+            late: None,
             state: State::Given,
         }
     }

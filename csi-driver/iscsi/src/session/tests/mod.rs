@@ -7,3 +7,4 @@ mod login;
 mod pair;
 mod raw;
 mod rules;
+mod storm;

@@ -142,10 +142,6 @@ pub trait Frontend: Send {
     fn descriptor(&self) -> Option<Descriptor>;
     /// Takes at most `limit` requests that wait.
     fn take(&mut self, limit: usize, into: &mut Vec<GuestRequest>) -> Result<(), Ended>;
-    /// Whether there are requests that no descriptor tells of (a driver on this very thread).
-    fn is_ready(&self) -> bool {
-        false
-    }
     /// Answers one request. An id that is not open any more is ignored.
     fn complete(&mut self, id: GuestId, result: Result<GuestReply, GuestErrno>);
     /// Announces a larger size; the outcome comes as an event.

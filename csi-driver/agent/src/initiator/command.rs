@@ -215,7 +215,11 @@ impl Blocks {
     fn split(&self, offset: u64, len: u64, most: u64) -> Result<Vec<(u64, u32)>, LegError> {
         let block = u64::from(self.0.block_size);
         let refused = LegError::Refused(5, 0x21, 0);
-        if !(512..=4096).contains(&block) || offset % block != 0 || len % block != 0 || len == 0 {
+        if !(512..=4096).contains(&block)
+            || !offset.is_multiple_of(block)
+            || !len.is_multiple_of(block)
+            || len == 0
+        {
             return Err(refused);
         }
         let (first, all, most) = (offset / block, len / block, most.clamp(1, u32::MAX.into()));

@@ -26,6 +26,7 @@ use twinsite_register::{GroupId, Register};
 use twinsite_witness::{ReadError, Swap, WitnessHandle};
 
 use super::DeviceChoice;
+use super::drive::{Drive, Finished, Workload};
 use super::machine::Machine;
 use super::requests::{Answer, Origin, Requests};
 use crate::control::records::Records;
@@ -51,6 +52,7 @@ pub(super) enum Letter {
     Expand { size: u64 },
     SetFormat { format: Format, fs_type: FsType },
     Guest { op: GuestOp, answer: Answer },
+    Drive(Workload, Finished),
     Device(FrontendEvent),
     RegisterRead(RegisterId, Result<Option<Box<Register>>, RegisterError>),
     RegisterCas(RegisterId, CasResult),
@@ -78,6 +80,7 @@ pub(super) struct Volume {
     parts: Parts,
     requests: Requests,
     taken: Vec<GuestRequest>,
+    drive: Option<Drive>,
     device: Option<Box<dyn Frontend>>,
     device_wait: Option<OpId>,
     /// The device, as it was ordered; told when it is there.
@@ -97,6 +100,7 @@ impl Volume {
             parts,
             requests: Requests::default(),
             taken: Vec::new(),
+            drive: None,
             device: None,
             device_wait: None,
             ordered: None,
@@ -147,7 +151,8 @@ impl Volume {
     }
 
     fn quiet(&self) -> bool {
-        !self.parts.links.iter().flatten().any(Link::has_events)
+        let links = !self.parts.links.iter().flatten().any(Link::has_events);
+        links && !self.drive.as_ref().is_some_and(Drive::is_ready)
     }
 
     fn link(&mut self, leg: Leg) -> Option<&mut Link> {
@@ -249,6 +254,16 @@ impl Volume {
                 }
             }
             Origin::Caller(answer) => answer(reply),
+            Origin::Drive(slot) => {
+                let good = reply.is_ok();
+                if self
+                    .drive
+                    .as_mut()
+                    .is_some_and(|drive| drive.ended(slot, good))
+                {
+                    self.drive = None;
+                }
+            }
         }
     }
 
@@ -420,6 +435,10 @@ impl Volume {
                 return self.begin(cx, Origin::Caller(answer), op);
             }
             Letter::Guest { answer, .. } => return answer(Err(GuestErrno::Io)),
+            Letter::Drive(work, finished) => {
+                self.drive = Some(Drive::new(work, finished));
+                return;
+            }
             Letter::Device(event) => return self.device_event(cx, event),
             Letter::RegisterRead(id, result) => Input::RegisterRead { id, result },
             Letter::RegisterCas(id, result) => Input::RegisterCas { id, result },
@@ -530,10 +549,10 @@ impl Actor for Volume {
         }
         loop {
             self.pump(cx);
-            if self.device.as_ref().is_some_and(|device| device.is_ready()) {
-                self.take(cx);
+            while let Some((slot, op)) = self.drive.as_mut().and_then(Drive::next) {
+                self.begin(cx, Origin::Drive(slot), op);
             }
-            if self.quiet() && !self.device.as_ref().is_some_and(|device| device.is_ready()) {
+            if self.quiet() {
                 break;
             }
         }

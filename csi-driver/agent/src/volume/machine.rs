@@ -20,7 +20,7 @@ pub(super) enum Machine {
 
 pub(super) enum Begin {
     Attach(Box<AttachOrder>),
-    OneShot(OneShotOrder),
+    OneShot(Box<OneShotOrder>),
 }
 
 impl Machine {
@@ -46,17 +46,19 @@ impl Machine {
         let named = twinsite_mirror::io::Leg::BOTH
             .into_iter()
             .filter(|leg| order.legs[leg.index()].is_some());
-        Ok(Self::Waiting(Some(Begin::OneShot(OneShotOrder {
-            task,
-            legs: named.fold(Members::NONE, Members::with),
-            volume: order.volume,
-            key: attach.key,
-            seed: attach.seed,
-            site: attach.site,
-            node: attach.node.clone(),
-            marks: attach.marks.clone(),
-            config: attach.config,
-        }))))
+        Ok(Self::Waiting(Some(Begin::OneShot(Box::new(
+            OneShotOrder {
+                task,
+                legs: named.fold(Members::NONE, Members::with),
+                volume: order.volume,
+                key: attach.key,
+                seed: attach.seed,
+                site: attach.site,
+                node: attach.node.clone(),
+                marks: attach.marks.clone(),
+                config: attach.config,
+            },
+        )))))
     }
 
     pub(super) fn start(&mut self, now: Duration) {
@@ -68,7 +70,7 @@ impl Machine {
                 *self = Self::Attach(engine);
             }
             Some(Begin::OneShot(order)) => {
-                *self = Self::OneShot(Box::new(OneShot::new(now, order)));
+                *self = Self::OneShot(Box::new(OneShot::new(now, *order)));
             }
             None => {}
         }

@@ -5,6 +5,7 @@
 //! Not here: what is decided (`twinsite_mirror`), when a volume is opened (`control`).
 
 mod actor;
+pub mod drive;
 mod inspect;
 mod machine;
 mod open;

@@ -14,6 +14,7 @@ use twinsite_mirror::io::{Format, FsType, Leg};
 
 use super::DeviceChoice;
 use super::actor::{Letter, Parts, Volume};
+use super::drive::{Run, Workload};
 use super::machine::Machine;
 use crate::control::volumes::{Ending, LegTarget, VolumeEvent, VolumeHandle, VolumeOrder, Volumes};
 use crate::frontend::{Cleared, FrontendError, GuestErrno, GuestOp, GuestReply, clear_leftovers};
@@ -199,6 +200,16 @@ impl OpenVolume {
         if self.mailbox.post(letter).is_err() {
             tracing::debug!("an order to a volume that has ended");
         }
+    }
+
+    /// Runs a load on the volume's own thread; one at a time.
+    pub fn drive(&self, work: Workload) -> Run {
+        let (send, receive) = mpsc::sync_channel(1);
+        self.post(Letter::Drive(
+            work,
+            Box::new(move |run| drop(send.send(run))),
+        ));
+        receive.recv().unwrap_or_default()
     }
 
     /// Requests without a device.

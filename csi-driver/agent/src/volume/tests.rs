@@ -247,3 +247,79 @@ fn a_file_system_on_the_device_outlives_a_leg() {
     ));
     moved.detach();
 }
+
+/// Not a test: prints what the mirror adds to a leg alone. Run it in a release build.
+#[test]
+#[ignore = "a measurement"]
+fn measure_what_the_mirror_adds() {
+    use super::drive::{Kind, Places, Workload};
+    let world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let alone = world.leg_alone();
+    let cases = [
+        ("4k write QD1", Kind::Write, 4096, 1, 4000),
+        ("4k write QD32", Kind::Write, 4096, 32, 20_000),
+        ("128k write QD8", Kind::Write, 131_072, 8, 2000),
+        ("4k read QD1", Kind::Read, 4096, 1, 4000),
+        ("4k read QD32", Kind::Read, 4096, 32, 20_000),
+        ("128k read QD8", Kind::Read, 131_072, 8, 2000),
+    ];
+    for (name, kind, block, depth, requests) in cases {
+        for round in 0..3 {
+            let work = Workload {
+                kind,
+                block,
+                depth,
+                offset: 0,
+                span: 32 * MIB,
+                places: Places::Random { seed: round },
+                requests,
+                warm_up: requests / 10,
+            };
+            for (who, run) in [("leg", alone.drive(work)), ("mirror", volume.drive(work))] {
+                assert_eq!(run.failed, 0);
+                println!(
+                    "{name:16} {who:7} p50 {:?} p99 {:?} {:.0}/s cpu {:?}/op",
+                    run.quantile(0.5),
+                    run.quantile(0.99),
+                    run.per_second(),
+                    run.cpu / u32::try_from(requests).unwrap(),
+                );
+            }
+        }
+    }
+    drop(alone);
+    volume.detach();
+}
+
+#[test]
+fn a_driven_load_is_carried_out_whole() {
+    use super::drive::{Kind, Places, Workload};
+    let world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let work = Workload {
+        kind: Kind::Write,
+        block: 8192,
+        depth: 16,
+        offset: MIB,
+        span: 4 * MIB,
+        places: Places::Sequential,
+        requests: 512,
+        warm_up: 0,
+    };
+    let run = volume.drive(work);
+    assert_eq!((run.latencies.len(), run.failed), (512, 0));
+    let read = volume.drive(Workload {
+        kind: Kind::Read,
+        ..work
+    });
+    assert_eq!((read.latencies.len(), read.failed), (512, 0));
+    volume.detach();
+    let disk = world.on_disk(Leg::B, 0, 6 << 20);
+    assert!(disk[1 << 20..5 << 20].iter().all(|byte| *byte != 0));
+    assert!(disk[5 << 20..].iter().all(|byte| *byte == 0));
+}

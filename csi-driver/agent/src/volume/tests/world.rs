@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use twinsite_api::{AttachmentMode, FrontEnd, InspectReport};
-use twinsite_iscsi::session::{Acl, Auth};
+use twinsite_iscsi::session::{Acl, Auth, Offer};
 use twinsite_mirror::config::Config;
 use twinsite_mirror::io::{
     AttachOrder, AttachmentUid, DATA_START, Format, Key, Leg, Mode, MoveMode, MoveOrder, Naa,
@@ -21,11 +21,12 @@ use twinsite_witness::{Directory, Swap, Witness, WitnessHandle};
 use crate::backend::{Access, Backing};
 use crate::control::records::Records;
 use crate::control::volumes::{Ending, LegTarget, VolumeEvent, VolumeHandle, VolumeOrder};
-use crate::initiator::random;
+use crate::initiator::{LegSpec, Times, random};
 use crate::reactor::{Thread, ThreadConfig};
 use crate::target::{
     Export, ExportLun, PortalConfig, Server, ServerConfig, ServerHandle, derived_naa,
 };
+use crate::volume::drive::{LegAlone, Run, Workload};
 use crate::volume::{DataPath, DeviceChoice, Guest, OpenVolume};
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -237,6 +238,35 @@ impl World {
         self.open("n2", AttachmentMode::Writer, change, self.fuse())
     }
 
+    /// A third LUN at site A, which no mirror has reserved.
+    pub(super) fn leg_alone(&self) -> LegAlone {
+        let (iqn, file) = ("iqn.2026-01.io.twinsite:alone", self.path("alone"));
+        let backing = Backing::open(&file, Some(SIZE), Access::ReadWrite).expect("a file");
+        let site = self.sites[Leg::A.index()].as_ref().expect("site A is up");
+        let export = Export {
+            iqn: iqn.into(),
+            alias: None,
+            auth: Auth::None,
+            acl: Acl::Any,
+            redirect: None,
+            luns: vec![ExportLun::new(iqn, 0, backing)],
+        };
+        site.server.add_export(export).expect("exports");
+        let spec = LegSpec {
+            portals: vec![self.addresses[Leg::A.index()]],
+            iqn: iqn.into(),
+            lun: 0,
+            naa: None,
+            chap: None,
+            cache_protected: false,
+            initiator_name: "iqn.2026-01.io.twinsite:driver".into(),
+            isid: [0x80, 0, 0, 0, 0, 1],
+            offer: Offer::default(),
+            times: Times::default(),
+        };
+        LegAlone::open(&self.data, spec)
+    }
+
     fn leg(&self, leg: Leg) -> LegTarget {
         LegTarget {
             portals: vec![self.addresses[leg.index()].to_string()],
@@ -435,6 +465,10 @@ impl Open {
             });
             recorded.expect("recorded");
         }
+    }
+
+    pub(super) fn drive(&self, work: Workload) -> Run {
+        self.open.drive(work)
     }
 
     pub(super) fn detach(&self) {

@@ -11,6 +11,7 @@ use super::settle::{Settlement, settle};
 use super::{Attach, Phase, Plan, order};
 use crate::activation::{BeatView, RegView, SbView, boot_changed};
 use crate::engine::{AttachEnd, Port, Served, ServedLeg};
+use crate::io::Output;
 
 impl Attach {
     /// Write what the legs must carry. Every leg of the set was read after the last fence.
@@ -173,6 +174,12 @@ impl Attach {
             return self.superseded(port);
         };
         self.order.record = self.record.clone();
+        for leg in Leg::BOTH {
+            // One that was hung up on is wanted back for a rejoin.
+            if self.legs[leg.index()].info.is_none() {
+                port.push(Output::Connect { leg });
+            }
+        }
         let restarted = self.restarted;
         let register = self.register_run_with(plan).cloned();
         let legs = Leg::BOTH.map(|leg| {

@@ -15,6 +15,9 @@ use crate::fence::Fence;
 use crate::io::{CmdId, Lane, LegError, LegInfo, LegOp, LegReply, Output, TargetAge};
 use crate::script::{Fault, Script, Step};
 
+/// Pause before a leg that answered with errors is logged in to again.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+
 /// What a leg shows before a fence: PERSISTENT RESERVE IN and VPD C0h need no registration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Probed {
@@ -124,6 +127,8 @@ pub(super) struct LegTrack {
     sent: Sent,
     /// The script must end by then.
     job_until: Option<Duration>,
+    /// Hung up, until it is tried again.
+    connect_at: Option<Duration>,
 }
 
 impl LegTrack {
@@ -138,6 +143,7 @@ impl LegTrack {
             job: Job::Idle,
             sent: Sent::Nothing,
             job_until: None,
+            connect_at: None,
         }
     }
 
@@ -179,11 +185,18 @@ impl LegTrack {
         kind
     }
 
-    /// Tear the sessions down and log in again.
-    pub(super) fn reset(&mut self, port: &mut Port) {
+    /// A command had no answer: tear the sessions down, which ends it, and log in again.
+    fn reset(&mut self, port: &mut Port) {
         self.down();
         port.push(Output::Disconnect { leg: self.leg });
         port.push(Output::Connect { leg: self.leg });
+    }
+
+    /// The leg answers, but with errors: log in again after a pause.
+    pub(super) fn hang_up(&mut self, now: Duration, port: &mut Port) {
+        self.down();
+        port.push(Output::Disconnect { leg: self.leg });
+        self.connect_at = Some(now + RECONNECT_AFTER);
     }
 
     pub(super) fn fence(&mut self, now: Duration, key: Key, config: &Config, port: &mut Port) {
@@ -347,6 +360,10 @@ impl LegTrack {
         config: &Config,
         port: &mut Port,
     ) -> Option<Ended> {
+        if self.connect_at.is_some_and(|at| at <= now) {
+            self.connect_at = None;
+            port.push(Output::Connect { leg: self.leg });
+        }
         if let Sent::Pause { at, op } = &self.sent
             && *at <= now
         {
@@ -370,6 +387,9 @@ impl LegTrack {
             Sent::Waiting { until, .. } => Some(*until),
             Sent::Pause { at, .. } => Some(*at),
         };
-        [sent, self.job_until].into_iter().flatten().min()
+        [sent, self.job_until, self.connect_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

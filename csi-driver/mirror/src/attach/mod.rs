@@ -19,6 +19,7 @@
 mod cas;
 mod check;
 mod choose;
+mod events;
 mod finish;
 mod head;
 mod lease;
@@ -37,13 +38,10 @@ use twinsite_register::{BeatObject, Leg, Members, Order, Register, StampId};
 
 use crate::activation::Cas;
 use crate::engine::{AttachEnd, Held, IdSource, Port};
-use crate::io::{
-    AttachOrder, AttachRecord, Input, LegDown, Output, RegisterError, RegisterId, RemoveWhy,
-};
-use crate::script::Fault;
+use crate::io::{AttachOrder, AttachRecord, Input, Output, RegisterId, RemoveWhy};
 use crate::status::{Condition, Event, Refusal, StateName};
-use cas::{CasEnd, CasWait};
-use leg::{Ended, Kind, LegTrack, Probed};
+use cas::CasWait;
+use leg::{Ended, LegTrack, Probed};
 
 /// Rounds of verify, read and decide in one attach.
 const MAX_ROUNDS: u32 = 5;
@@ -233,6 +231,8 @@ impl Attach {
         for leg in Leg::BOTH {
             let track = &mut attach.legs[leg.index()];
             let Some(info) = connected[leg.index()] else {
+                // The serving phase may have hung up; a leg that is being logged in to stays so.
+                port.push(Output::Connect { leg });
                 continue;
             };
             if fenced.contains(leg) {
@@ -308,7 +308,7 @@ impl Attach {
                 self.legs[leg.index()].up(now, *info, &self.order.config, port);
                 None
             }
-            Input::LegDown { leg, why } => self.leg_down(*leg, *why, port),
+            Input::LegDown { leg, why } => self.leg_down(now, *leg, *why, port),
             Input::LegDone { leg, cmd, result } => {
                 let config = &self.order.config;
                 let track = &mut self.legs[leg.index()];
@@ -332,156 +332,17 @@ impl Attach {
                 self.detaching = true;
                 None
             }
-            Input::Tick => self.time(now, port),
-            Input::Attach(_)
+            Input::Tick
+            | Input::Attach(_)
             | Input::DropLeg(_)
             | Input::Expand { .. }
             | Input::SetFormat { .. }
             | Input::Guest { .. } => None,
         };
-        ended.or_else(|| self.advance(now, port))
-    }
-
-    fn leg_down(&mut self, leg: Leg, why: LegDown, port: &mut Port) -> Option<AttachEnd> {
-        let track = &mut self.legs[leg.index()];
-        // Failed logins are repeated by the shell; the answer to our own `Disconnect` is no news.
-        let was_up = track.info.is_some();
-        let kind = track.down();
-        if !was_up || why == LegDown::Closed {
-            return None;
-        }
-        match kind {
-            Some(kind) => self.script_failed(leg, kind, Fault::Leg, port),
-            None => {
-                self.leg_lost(leg);
-                None
-            }
-        }
-    }
-
-    fn script_ended(
-        &mut self,
-        now: Duration,
-        leg: Leg,
-        ended: Ended,
-        port: &mut Port,
-    ) -> Option<AttachEnd> {
-        match ended {
-            Ended::Probed => self.relogged_in(now, leg, port),
-            Ended::Fenced => self.last_fence = now,
-            Ended::Read(head) => {
-                self.legs[leg.index()].head = Some(head);
-                return self.head_read(now, leg, port);
-            }
-            Ended::Written => {
-                if let Phase::SbWrite { durable, .. } = &mut self.phase {
-                    *durable = durable.with(leg);
-                }
-            }
-            Ended::Failed(kind, fault) => return self.script_failed(leg, kind, fault, port),
-        }
-        None
-    }
-
-    fn script_failed(
-        &mut self,
-        leg: Leg,
-        kind: Kind,
-        fault: Fault,
-        port: &mut Port,
-    ) -> Option<AttachEnd> {
-        let decided = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
-        let of_set = self.set().contains(leg) && kind != Kind::Probe;
-        if fault == Fault::Taken && decided && of_set {
-            // R16: after the decision a conflict on a member means that another one took over.
-            return Some(self.superseded(port));
-        }
-        let of_pair = self.set() == Members::BOTH;
-        let track = &mut self.legs[leg.index()];
-        match (kind, fault) {
-            (_, Fault::Taken) => track.given_up = true,
-            // It may be fenced once more: nobody has it.
-            (_, Fault::Unreserved) => track.fenced = false,
-            // A member that cannot be written is no member; it stays out of this attach.
-            (Kind::Write, Fault::Leg) if of_pair => track.given_up = true,
-            (_, Fault::Leg) if track.info.is_some() => track.reset(port),
-            (_, Fault::Leg) => {}
-        }
-        self.leg_lost(leg);
-        None
-    }
-
-    /// A leg that counted is gone. Before the decision it is Away in this round; a set of two goes on with the other leg; a
-    /// set of one waits for it. While the request is open its outcome comes first.
-    fn leg_lost(&mut self, leg: Leg) {
-        self.legs[leg.index()].head = None;
-        if let Phase::SbWrite { plan, .. } | Phase::LeaseWait { plan, .. } = &self.phase
-            && plan.set == Members::BOTH
-        {
-            self.begin_round();
-        }
-    }
-
-    fn set(&self) -> Members {
-        match &self.phase {
-            Phase::SavePlace(plan)
-            | Phase::CasWait { plan, .. }
-            | Phase::SbWrite { plan, .. }
-            | Phase::LeaseWait { plan, .. } => plan.set,
-            Phase::Check { .. }
-            | Phase::SaveKeys { .. }
-            | Phase::Fence
-            | Phase::Drain
-            | Phase::ReadLegs
-            | Phase::ReadRegister(_)
-            | Phase::Pause { .. } => Members::NONE,
-        }
-    }
-
-    fn register_read(
-        &mut self,
-        now: Duration,
-        id: RegisterId,
-        result: &Result<Option<Box<Register>>, RegisterError>,
-        port: &mut Port,
-    ) -> Option<AttachEnd> {
-        let seen = || match result {
-            Ok(Some(register)) => Seen::Value(register.clone()),
-            Ok(None) => Seen::Absent,
-            Err(RegisterError::Unreachable | RegisterError::Corrupt) => Seen::Unreadable,
-        };
-        match &mut self.phase {
-            Phase::Check { ask, .. } | Phase::ReadRegister(ask) if ask.register == Some(id) => {
-                ask.register = None;
-                self.seen = seen();
-                None
-            }
-            Phase::CasWait { wait, .. } => {
-                let config = &self.order.config;
-                let end = wait.handle_read(now, id, result, &mut self.ids, config, port);
-                end.and_then(|end| self.cas_ended(now, end, port))
-            }
-            Phase::Check { .. }
-            | Phase::SaveKeys { .. }
-            | Phase::Fence
-            | Phase::Drain
-            | Phase::ReadLegs
-            | Phase::ReadRegister(_)
-            | Phase::SavePlace(_)
-            | Phase::SbWrite { .. }
-            | Phase::LeaseWait { .. }
-            | Phase::Pause { .. } => None,
-        }
-    }
-
-    fn beat_read(&mut self, result: Result<Option<BeatObject>, RegisterError>) {
-        if let Ok(Some(beat)) = result {
-            // The object only grows, so the highest answer is the newest one.
-            self.beat_object = self.beat_object.max(Some(beat));
-        }
-        if let Phase::Check { ask, .. } | Phase::ReadRegister(ask) = &mut self.phase {
-            ask.beat = false;
-        }
+        // Not at a tick only: an input may come late, and what is due by then must not be forgotten.
+        ended
+            .or_else(|| self.time(now, port))
+            .or_else(|| self.advance(now, port))
     }
 
     fn ask(&mut self, now: Duration, port: &mut Port) -> Ask {
@@ -498,7 +359,7 @@ impl Attach {
         for leg in Leg::BOTH {
             let ended = self.legs[leg.index()].handle_time(now, &self.order.config, port);
             if let Some(Ended::Failed(kind, fault)) = ended
-                && let Some(end) = self.script_failed(leg, kind, fault, port)
+                && let Some(end) = self.script_failed(now, leg, kind, fault, port)
             {
                 return Some(end);
             }
@@ -628,57 +489,6 @@ impl Attach {
         port.push(Output::SaveRecord(self.record.clone()));
     }
 
-    fn record_saved(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
-        self.record_open = false;
-        match &self.phase {
-            Phase::SaveKeys { fence } => {
-                let fence = *fence;
-                self.enter_fence(now, fence, port);
-                None
-            }
-            Phase::SavePlace(plan) => {
-                let plan = *plan;
-                self.carry_out(now, plan, port)
-            }
-            Phase::Check { .. }
-            | Phase::Fence
-            | Phase::Drain
-            | Phase::ReadLegs
-            | Phase::ReadRegister(_)
-            | Phase::CasWait { .. }
-            | Phase::SbWrite { .. }
-            | Phase::LeaseWait { .. }
-            | Phase::Pause { .. } => None,
-        }
-    }
-
-    fn cas_ended(&mut self, now: Duration, end: CasEnd, port: &mut Port) -> Option<AttachEnd> {
-        let Phase::CasWait { plan, .. } = &self.phase else {
-            return None;
-        };
-        let plan = *plan;
-        match end {
-            CasEnd::Won(register) => {
-                port.event(Event::Membership {
-                    epoch: register.epoch,
-                    members: register.members,
-                });
-                self.stamped = Some(register.clone());
-                self.seen = Seen::Value(register);
-                if self.all_held(plan.set) && !self.detaching {
-                    self.enter_settle(now, plan, port);
-                } else {
-                    self.begin_round();
-                }
-            }
-            CasEnd::Lost(read) => {
-                self.seen = read.map_or(Seen::Unreadable, Seen::Value);
-                self.begin_round();
-            }
-        }
-        None
-    }
-
     /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.
     fn refuse(&mut self, now: Duration, why: Refusal, port: &mut Port) -> Option<AttachEnd> {
         if why == Refusal::WitnessBehind {
@@ -727,9 +537,10 @@ impl Attach {
 
     fn detached(&mut self, port: &mut Port) -> AttachEnd {
         self.log_out(port);
-        AttachEnd::Off {
-            release: self.stamped.take(),
-        }
+        let own = Some(self.order.key.attach());
+        let seen = self.seen.value().filter(|register| register.holder == own);
+        let release = self.stamped.take().or_else(|| seen.cloned().map(Box::new));
+        AttachEnd::Off { release }
     }
 
     fn log_out(&mut self, port: &mut Port) {

@@ -1322,3 +1322,103 @@ fn a_target_that_lost_every_key_is_attached_in_place_with_a_new_one() {
     n.attach = Some(Attach::reattach(w.now, held(&again, true), &mut n.port));
     assert!(matches!(n.run(&mut w), AttachEnd::Superseded));
 }
+
+#[test]
+fn a_target_that_loses_its_reservations_before_the_device_is_shown_is_fenced_once_more() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    n.cut(Leg::B);
+    let order = n.order();
+    n.start(&w, order);
+    n.run_until(&mut w, |n, _| n.state() == Some(StateName::SbWrite));
+    n.cut(Leg::A);
+    n.run_until(&mut w, |n, _| n.inbox.is_empty());
+    w.legs[0].registered.clear();
+    w.legs[0].holder = None;
+    n.heal(Leg::A);
+    let AttachEnd::Served(served) = n.run(&mut w) else {
+        panic!("{:?}", n.said)
+    };
+    assert_eq!(w.legs[0].holder_key(), Some(served.running.key));
+    assert_eq!(n.count("A put key"), 4, "two sessions, twice");
+    assert_eq!(w.r().epoch, Epoch(2));
+}
+
+#[test]
+fn a_leg_that_answers_with_errors_is_not_hammered() {
+    let mut w = World::born();
+    for _ in 0..10_000 {
+        w.legs[0].faults.push(("write meta", LegError::NoSpace));
+    }
+    let mut n = Node::new(1, Site::A, 1);
+    n.cut(Leg::B);
+    assert_eq!(n.refused(&mut w), Refusal::WaitMember);
+    assert_eq!(w.now, Duration::from_secs(1040));
+    assert!(n.count("connect A") < 90, "{}", n.count("connect A"));
+}
+
+#[test]
+fn a_leg_that_was_hung_up_on_is_wanted_back_for_a_rejoin() {
+    let mut w = World::born();
+    w.legs[1].faults.push(("full status", LegError::Hardware));
+    w.legs[1].faults.push(("full status", LegError::Hardware));
+    let mut n = Node::new(1, Site::A, 1);
+    let served = n.serve(&mut w);
+    assert_eq!(served.running.members, A);
+    n.pump(&mut w);
+    let last = n.said.iter().rfind(|said| said.contains("connect B"));
+    assert_eq!(last.map(String::as_str), Some("connect B"));
+}
+
+#[test]
+fn a_tick_that_comes_late_or_is_overtaken_changes_nothing() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let order = n.order();
+    n.start(&w, order);
+    w.witness = Witness::Stuck;
+    n.run_until(&mut w, |n, _| n.count("cas") == 1 && n.inbox.is_empty());
+    // Something else comes in after the deadline and before its tick.
+    w.advance(Duration::from_secs(4));
+    n.give(&w, Input::RecordSaved);
+    n.pump(&mut w);
+    w.witness = Witness::Up;
+    assert!(matches!(n.run(&mut w), AttachEnd::Served(_)));
+    assert!(w.now < Duration::from_secs(1010));
+}
+
+#[test]
+fn a_detach_while_the_fences_are_held_releases_what_the_register_names() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let served = n.serve(&mut w);
+    decide_again(&mut n, &w, &served, true);
+    n.run_until(&mut w, |n, _| n.state() == Some(StateName::CasWait));
+    n.give(&w, Input::Detach);
+    let AttachEnd::Off { release } = n.run(&mut w) else {
+        panic!()
+    };
+    assert_eq!(release.unwrap().holder, Some(served.running.key));
+}
+
+#[test]
+fn r26_a_leg_on_which_a_stranger_is_registered_does_not_count_as_fenced() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let order = n.order();
+    n.start(&w, order);
+    n.run_until(&mut w, |n, _| n.state() == Some(StateName::Fence));
+    n.run_until(&mut w, |_, w| {
+        w.legs
+            .iter()
+            .all(|leg| leg.registered.len() == 2 && leg.holder.is_some())
+    });
+    // In the middle of a fence of its own: not yet the holder, but no longer kept out.
+    let stranger = (50, Session::Data);
+    w.legs[1].registered.insert(stranger, key(Site::B, 66));
+    let AttachEnd::Served(served) = n.run(&mut w) else {
+        panic!("{:?}", n.said)
+    };
+    assert_eq!(served.running.members, A);
+    assert!(w.legs[1].writes.is_empty());
+}

@@ -277,7 +277,11 @@ impl Attach {
             }
             Phase::ReadRegister(ask) => Some(ask.until),
             Phase::CasWait { wait, .. } => Some(wait.deadline()),
-            Phase::LeaseWait { until, .. } | Phase::Pause { until } => Some(*until),
+            // Else the wait is for the record or for a leg, and a tick in the past would only be repeated.
+            Phase::LeaseWait { plan, until } => {
+                (!self.record_open && self.all_held(plan.set)).then_some(*until)
+            }
+            Phase::Pause { until } => Some(*until),
             Phase::SaveKeys { .. }
             | Phase::Fence
             | Phase::Drain

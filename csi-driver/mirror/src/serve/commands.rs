@@ -225,7 +225,9 @@ impl Serve {
                 }
             }
             Err(LegError::SessionGone) => {
-                self.links[leg.index()].note_deadline(deadline);
+                let link = &mut self.links[leg.index()];
+                link.note_deadline(deadline);
+                link.session_gone();
                 self.gone(leg, purpose);
             }
             Err(LegError::Conflict | LegError::Preempted) => {

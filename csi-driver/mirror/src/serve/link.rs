@@ -67,6 +67,13 @@ impl LegLink {
         self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
     }
 
+    /// A command met a dead session; `LegDown` follows. Sent again now, it would only meet it again.
+    pub(super) fn session_gone(&mut self) {
+        if matches!(self.link, Link::Ready | Link::Checking) {
+            self.link = Link::Down;
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Duration> {
         if self.link == Link::Ready || self.lost.is_some() {
             None

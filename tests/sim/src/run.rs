@@ -1,0 +1,109 @@
+//! One run: faults for a while, then everything is healed and the volume must become whole.
+
+use std::time::Duration;
+
+use crate::oracle::{BLOCKS, RUN};
+use crate::world::{Figures, Plan, World};
+
+/// How long a healed volume may take to be whole again.
+const WHOLE_WITHIN: Duration = Duration::from_secs(240);
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub figures: Figures,
+    pub violation: Option<String>,
+    pub history: Vec<String>,
+    /// Faults that happened.
+    pub faults: usize,
+}
+
+pub fn run(plan: Plan) -> Outcome {
+    let mut world = World::new(plan);
+    world.plan_fault();
+    let end = world.plan.faults_for;
+    world.run(end);
+    if world.violation.is_none() {
+        finish(&mut world, end);
+    }
+    world.figures.acknowledged = world.oracle.acknowledged;
+    world.figures.reads = world.oracle.read;
+    world.figures.swaps = world.witness.swaps;
+    Outcome {
+        violation: world.violation.clone(),
+        history: world.history.tail(120),
+        faults: world.fault_number,
+        figures: world.figures,
+    }
+}
+
+fn finish(world: &mut World, end: Duration) {
+    world.heal_all();
+    world.say("FAULT", "all is healed");
+    let mut at = end;
+    while !world.is_whole() {
+        at += Duration::from_millis(500);
+        if at > end + WHOLE_WITHIN {
+            let i = world.wanted;
+            let state = world.agents[i]
+                .shell
+                .as_ref()
+                .map(|s| s.engine.status(world.now));
+            world.fail(format!(
+                "not whole {WHOLE_WITHIN:?} after everything was healed (I10): {state:?}"
+            ));
+            return;
+        }
+        world.run(at);
+        if world.violation.is_some() {
+            return;
+        }
+    }
+    let i = world.wanted;
+    for first in (0..BLOCKS).step_by(RUN) {
+        world.send_read(i, first, RUN);
+    }
+    while !world.agents[i].requests.is_empty() && world.violation.is_none() {
+        at += Duration::from_millis(500);
+        world.run(at);
+        if at > end + 2 * WHOLE_WITHIN {
+            world.fail("reads of a healed volume hang (I10)");
+        }
+    }
+    world.check_members();
+    world.check_equal();
+}
+
+/// The least set of faults that still fails, by leaving them out one after the other.
+pub fn shrink(plan: &Plan, faults: usize) -> (Vec<usize>, Outcome) {
+    let mut only: Vec<usize> = (0..faults).collect();
+    let fails = |only: &[usize]| {
+        let outcome = run(Plan {
+            only: Some(only.to_vec()),
+            print: false,
+            ..plan.clone()
+        });
+        outcome.violation.is_some().then_some(outcome)
+    };
+    let mut best = run(Plan {
+        only: Some(only.clone()),
+        print: false,
+        ..plan.clone()
+    });
+    let mut step = only.len() / 2;
+    while step > 0 {
+        let mut at = 0;
+        while at < only.len() {
+            let mut fewer = only.clone();
+            fewer.drain(at..(at + step).min(only.len()));
+            match fails(&fewer) {
+                Some(outcome) => {
+                    only = fewer;
+                    best = outcome;
+                }
+                None => at += step,
+            }
+        }
+        step /= 2;
+    }
+    (only, best)
+}

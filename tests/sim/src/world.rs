@@ -1,0 +1,883 @@
+//! The event loop: one queue ordered by virtual time, one owner of everything, one seed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use twinsite_iscsi::scsi::OpId;
+use twinsite_mirror::config::Config;
+use twinsite_mirror::io::{
+    AttachRecord, CasResult, Input, MoveMode, MoveOrder, Output, Register, RegisterError,
+    RegisterId, RemoveWhy,
+};
+use twinsite_mirror::status::{Event as EngineEvent, Refusal, StateName};
+use twinsite_register::{AttachmentUid, BeatObject, Leg, Mark, Members, Site, State};
+
+use crate::agent::Agent;
+use crate::birth;
+use crate::faults::Fault;
+use crate::history::History;
+use crate::network::{ConnId, Delivery, Message, Network, Toward};
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::shell::{Act, Shell};
+use crate::target::{Outgoing, Target};
+use crate::witness::{self, Witness};
+
+/// Two at A, one at B.
+pub const AGENTS: usize = 3;
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    Deliver(ConnId, Toward),
+    Stored {
+        leg: usize,
+        life: u64,
+        op: OpId,
+    },
+    TargetTick(usize),
+    AgentTick(usize),
+    /// A request reaches the witness.
+    Read {
+        agent: usize,
+        life: u64,
+        id: RegisterId,
+    },
+    Swap {
+        agent: usize,
+        life: u64,
+        id: RegisterId,
+        expected: Box<Register>,
+        new: Box<Register>,
+        answered: bool,
+    },
+    Answer {
+        agent: usize,
+        life: u64,
+        input: Box<Input>,
+    },
+    Saved {
+        agent: usize,
+        life: u64,
+        record: Box<AttachRecord>,
+    },
+    Guest(usize),
+    Supervise,
+    PowerOn(usize),
+    Start(usize),
+    Fault(Fault),
+    Heal(Fault),
+    BeatWritten(BeatObject),
+}
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// Faults happen this long; then all is healed and must become whole.
+    pub faults_for: Duration,
+    pub volatile: bool,
+    pub print: bool,
+    /// Only faults with these numbers happen (shrinking); `None`: all.
+    pub only: Option<Vec<usize>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub events: u64,
+    pub acknowledged: u64,
+    pub reads: u64,
+    pub swaps: u64,
+    pub faults: u64,
+    pub attaches: u64,
+    pub simulated: Duration,
+    pub commands: u64,
+}
+
+pub struct World {
+    pub now: Duration,
+    queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    sequence: u64,
+    pub random: Random,
+    pub history: History,
+    pub network: Network,
+    pub targets: [Target; 2],
+    pub agents: Vec<Agent>,
+    pub witness: Witness,
+    /// Agent to witness.
+    pub register_links: [bool; AGENTS],
+    pub marks: [Option<Mark>; 2],
+    pub oracle: Oracle,
+    pub figures: Figures,
+    pub plan: Plan,
+    /// Which agent shall have the volume.
+    pub wanted: usize,
+    pub next_uid: u8,
+    pub quiet: bool,
+    pub violation: Option<String>,
+    target_ticks: [Duration; 2],
+    agent_ticks: [Duration; AGENTS],
+    pub fault_number: usize,
+}
+
+pub fn engine_config() -> Config {
+    Config {
+        clear_idle: Duration::from_secs(4),
+        rejoin_backoff: (Duration::from_secs(1), Duration::from_secs(8)),
+        register_poll: Duration::from_secs(4),
+        dirty_budget: 8 << 20,
+        resync_bytes_per_second: None,
+        copy_max: 256 << 10,
+        rest_small: 256 << 10,
+        predirty: 0,
+        ..Config::default()
+    }
+}
+
+impl World {
+    pub fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed);
+        let register = birth::register();
+        let mut targets = [0, 1].map(|leg| Target::new(leg, birth::lun_size(), plan.volatile));
+        for leg in Leg::BOTH {
+            let t = &mut targets[leg.index()];
+            birth::bear(leg, &register, &mut t.disk);
+            t.power_on(Duration::ZERO, &mut random);
+        }
+        let sites = [Site::A, Site::B, Site::A];
+        let agents = sites
+            .iter()
+            .enumerate()
+            .map(|(i, s)| Agent::new(*s, AttachmentUid([i as u8 + 1; 16])))
+            .collect();
+        let mut network = Network::new(AGENTS);
+        for (i, site) in sites.iter().enumerate() {
+            for leg in Leg::BOTH {
+                let near = leg.site() == *site;
+                network.links[i][leg.index()].latency =
+                    Duration::from_micros(if near { 60 } else { 600 });
+            }
+        }
+        let mark = Some(Mark::of(&register));
+        let mut world = Self {
+            now: Duration::ZERO,
+            queue: BinaryHeap::new(),
+            events: vec![],
+            free: vec![],
+            sequence: 0,
+            random,
+            history: History::new(plan.print),
+            network,
+            targets,
+            agents,
+            witness: Witness::new(register),
+            register_links: [true; AGENTS],
+            marks: [mark; 2],
+            oracle: Oracle::new(plan.volatile),
+            figures: Figures::default(),
+            plan,
+            wanted: 0,
+            next_uid: 10,
+            quiet: false,
+            violation: None,
+            target_ticks: [Duration::MAX; 2],
+            agent_ticks: [Duration::MAX; AGENTS],
+            fault_number: 0,
+        };
+        world.at(Duration::ZERO, Event::Supervise);
+        for i in 0..AGENTS {
+            world.at(Duration::from_millis(10), Event::Guest(i));
+        }
+        world
+    }
+
+    pub fn at(&mut self, time: Duration, event: Event) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[slot] = Some(event);
+        self.sequence += 1;
+        self.queue
+            .push(Reverse((time.max(self.now), self.sequence, slot)));
+    }
+
+    pub fn after(&mut self, delay: Duration, event: Event) {
+        self.at(self.now + delay, event);
+    }
+
+    pub fn say(&mut self, who: &str, what: impl std::fmt::Display) {
+        self.history.say(self.now, who, what);
+    }
+
+    pub fn fail(&mut self, why: impl Into<String>) {
+        if self.violation.is_none() {
+            let why = why.into();
+            self.say("ORACLE", &why);
+            self.violation = Some(why);
+        }
+    }
+
+    /// Runs until `until` or a violation.
+    pub fn run(&mut self, until: Duration) {
+        while self.violation.is_none() {
+            let Some(Reverse((time, _, _))) = self.queue.peek() else {
+                break;
+            };
+            if *time > until {
+                break;
+            }
+            let Some(Reverse((time, _, slot))) = self.queue.pop() else {
+                break;
+            };
+            self.now = time;
+            let Some(event) = self.events[slot].take() else {
+                continue;
+            };
+            self.free.push(slot);
+            self.figures.events += 1;
+            self.event(event);
+        }
+        self.now = self.now.max(until);
+        self.figures.simulated = self.now;
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Deliver(conn, toward) => self.deliver(conn, toward),
+            Event::Stored { leg, life, op } => {
+                if self.targets[leg].life == life {
+                    self.targets[leg].completed(self.now, op, &mut self.random);
+                    self.target_out(leg);
+                }
+            }
+            // An earlier one was set meanwhile: this one is stale.
+            Event::TargetTick(leg) if self.target_ticks[leg] != self.now => {}
+            Event::AgentTick(i) if self.agent_ticks[i] != self.now => {}
+            Event::TargetTick(leg) => {
+                self.target_ticks[leg] = Duration::MAX;
+                if self.targets[leg].is_up() {
+                    self.targets[leg].tick(self.now, &mut self.random);
+                }
+                self.target_out(leg);
+            }
+            Event::AgentTick(i) => {
+                self.agent_ticks[i] = Duration::MAX;
+                if let Some(shell) = &mut self.agents[i].shell {
+                    shell.tick(self.now);
+                }
+                self.agent_out(i);
+            }
+            Event::Read { agent, life, id } => self.read_register(agent, life, id),
+            Event::Swap {
+                agent,
+                life,
+                id,
+                expected,
+                new,
+                answered,
+            } => {
+                self.swap_register(agent, life, id, &expected, &new, answered);
+            }
+            Event::Answer { agent, life, input } => self.input(agent, life, *input),
+            Event::Saved {
+                agent,
+                life,
+                record,
+            } => {
+                if self.agents[agent].life == life {
+                    self.agents[agent].record = *record;
+                    self.input(agent, life, Input::RecordSaved);
+                }
+            }
+            Event::BeatWritten(beat) => self.witness.write_beat(beat),
+            Event::Guest(i) => self.guest(i),
+            Event::Supervise => self.supervise(),
+            Event::PowerOn(leg) => {
+                if !self.targets[leg].is_up() {
+                    self.targets[leg].power_on(self.now, &mut self.random);
+                    self.say(["target A", "target B"][leg], "power is back");
+                }
+            }
+            Event::Start(i) => self.start(i),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Heal(fault) => self.heal(&fault),
+        }
+    }
+
+    pub fn input(&mut self, i: usize, life: u64, input: Input) {
+        if self.agents[i].life != life {
+            return;
+        }
+        if let Some(shell) = &mut self.agents[i].shell {
+            shell.input(self.now, input);
+        }
+        self.agent_out(i);
+    }
+
+    // --- network
+
+    pub fn schedule(&mut self, delivery: Option<Delivery>) {
+        if let Some((at, conn, toward)) = delivery {
+            self.at(at, Event::Deliver(conn, toward));
+        }
+    }
+
+    fn transmit(&mut self, conn: ConnId, toward: Toward, message: Message) {
+        let jitter = self
+            .random
+            .between(Duration::ZERO, Duration::from_micros(60));
+        let delivery = self.network.send(self.now, conn, toward, message, jitter);
+        self.schedule(delivery);
+    }
+
+    fn deliver(&mut self, conn: ConnId, toward: Toward) {
+        let Some(message) = self.network.deliver(conn, toward) else {
+            return;
+        };
+        let Some(c) = self.network.connections.get_mut(&conn) else {
+            return;
+        };
+        let (agent, leg, session) = (c.writer, c.leg, c.session);
+        match (toward, message) {
+            (Toward::Target, Message::Open) => {
+                if self.targets[leg].is_up() {
+                    c.target_open = true;
+                    self.targets[leg].open(self.now, conn, &mut self.random);
+                    self.transmit(conn, Toward::Initiator, Message::Opened);
+                } else {
+                    self.transmit(conn, Toward::Initiator, Message::Refused);
+                }
+            }
+            (Toward::Target, Message::Bytes(bytes)) => {
+                if c.target_open {
+                    self.targets[leg].bytes(self.now, conn, bytes, &mut self.random);
+                    self.target_out(leg);
+                } else {
+                    self.transmit(conn, Toward::Initiator, Message::Close);
+                }
+            }
+            (Toward::Target, Message::Close) => {
+                if c.target_open {
+                    c.target_open = false;
+                    self.targets[leg].closed(self.now, conn, &mut self.random);
+                    self.target_out(leg);
+                }
+            }
+            (Toward::Initiator, message) => {
+                if !c.initiator_open {
+                    return;
+                }
+                let Some(shell) = &mut self.agents[agent].shell else {
+                    return;
+                };
+                match message {
+                    Message::Opened => shell.opened(self.now, leg, session),
+                    Message::Bytes(bytes) => shell.bytes(self.now, leg, session, conn, bytes),
+                    _ => {
+                        c.initiator_open = false;
+                        shell.closed(self.now, leg, session, conn);
+                    }
+                }
+                self.agent_out(agent);
+            }
+            (Toward::Target, Message::Opened | Message::Refused) => {}
+        }
+    }
+
+    pub fn target_out(&mut self, leg: usize) {
+        while let Some(out) = self.targets[leg].out.pop_front() {
+            match out {
+                Outgoing::Bytes(conn, bytes) => {
+                    self.transmit(conn, Toward::Initiator, Message::Bytes(bytes))
+                }
+                Outgoing::Close(conn) => {
+                    if let Some(c) = self.network.connections.get_mut(&conn) {
+                        c.target_open = false;
+                    }
+                    self.transmit(conn, Toward::Initiator, Message::Close);
+                }
+                Outgoing::Store(op, at) => {
+                    let life = self.targets[leg].life;
+                    self.at(at, Event::Stored { leg, life, op });
+                }
+            }
+        }
+        if let Some(at) = self.targets[leg].deadline().map(|at| at.max(self.now))
+            && at < self.target_ticks[leg]
+        {
+            self.target_ticks[leg] = at;
+            self.at(at, Event::TargetTick(leg));
+        }
+    }
+
+    // --- agents
+
+    pub fn agent_out(&mut self, i: usize) {
+        loop {
+            let Some(shell) = &mut self.agents[i].shell else {
+                return;
+            };
+            let Some(act) = shell.acts.pop_front() else {
+                break;
+            };
+            self.act(i, act);
+        }
+        if let Some(shell) = &self.agents[i].shell
+            && let Some(at) = shell.deadline().map(|at| at.max(self.now))
+            && at < self.agent_ticks[i]
+        {
+            self.agent_ticks[i] = at;
+            self.at(at, Event::AgentTick(i));
+        }
+    }
+
+    fn act(&mut self, i: usize, act: Act) {
+        match act {
+            Act::Connect { leg, session } => {
+                let jitter = self
+                    .random
+                    .between(Duration::ZERO, Duration::from_micros(60));
+                let (conn, delivery) = self.network.connect(self.now, i, leg, session, jitter);
+                self.schedule(Some(delivery));
+                if let Some(shell) = &mut self.agents[i].shell {
+                    shell.connecting(self.now, leg, session, conn, &mut self.random);
+                }
+            }
+            Act::Send(conn, bytes) => self.transmit(conn, Toward::Target, Message::Bytes(bytes)),
+            Act::Close(conn) => {
+                if let Some(c) = self.network.connections.get_mut(&conn) {
+                    c.initiator_open = false;
+                }
+                self.transmit(conn, Toward::Target, Message::Close);
+            }
+            Act::Done { id, result } => self.request_done(i, id, result),
+            Act::Engine(output) => self.output(i, output),
+        }
+    }
+
+    fn output(&mut self, i: usize, output: Output) {
+        let life = self.agents[i].life;
+        let who = ["agent A1", "agent B", "agent A2"][i];
+        match output {
+            Output::ReadRegister { id } => self.ask_witness(i, Event::Read { agent: i, life, id }),
+            Output::CasRegister { id, expected, new } => {
+                let what = format!(
+                    "asks the witness: epoch {} {:?} -> epoch {} {:?}",
+                    expected.epoch.0, expected.members, new.epoch.0, new.members
+                );
+                self.say(who, what);
+                self.ask_witness(
+                    i,
+                    Event::Swap {
+                        agent: i,
+                        life,
+                        id,
+                        expected,
+                        new,
+                        answered: true,
+                    },
+                );
+            }
+            Output::SaveRecord(record) => {
+                let delay = self
+                    .random
+                    .between(Duration::from_millis(1), Duration::from_millis(8));
+                self.after(
+                    delay,
+                    Event::Saved {
+                        agent: i,
+                        life,
+                        record: Box::new(record),
+                    },
+                );
+            }
+            Output::ReadBeat => {
+                let result = if self.register_links[i] && self.witness.up {
+                    Ok(self.witness.beat)
+                } else {
+                    Err(RegisterError::Unreachable)
+                };
+                let delay = if result.is_ok() {
+                    Duration::from_millis(20)
+                } else {
+                    Duration::from_secs(3)
+                };
+                self.after(
+                    delay,
+                    Event::Answer {
+                        agent: i,
+                        life,
+                        input: Box::new(Input::BeatObject { result }),
+                    },
+                );
+            }
+            Output::WriteBeat(beat) => {
+                if self.register_links[i] && self.witness.up && !self.random.chance(1, 10) {
+                    let delay = self
+                        .random
+                        .between(Duration::from_millis(5), Duration::from_millis(500));
+                    self.after(delay, Event::BeatWritten(beat));
+                }
+            }
+            Output::ShowDevice(info) => {
+                self.say(
+                    who,
+                    format!("shows the device (continued: {})", info.continued),
+                );
+                self.device_shown(i, info.continued);
+            }
+            Output::RemoveDevice { why } => {
+                self.say(who, format!("removes the device: {why:?}"));
+                self.device_gone(i);
+                if why == RemoveWhy::Superseded {
+                    self.agents[i].attached = false;
+                }
+            }
+            Output::Refused(why) => {
+                self.say(who, format!("attach refused: {why:?}"));
+                let a = &mut self.agents[i];
+                a.attached = false;
+                if why == Refusal::OrderStale || why == Refusal::NotContinued || a.record.stale {
+                    let uid = self.fresh_uid();
+                    self.agents[i].renew(uid);
+                    self.agents[i].record = crate::agent::fresh(uid);
+                }
+                let again = self.now
+                    + self
+                        .random
+                        .between(Duration::from_secs(1), Duration::from_secs(5));
+                self.agents[i].attach_at = Some(again);
+            }
+            Output::Detached => {
+                self.say(who, "detached");
+                self.device_gone(i);
+                let a = &mut self.agents[i];
+                (a.attached, a.detaching, a.shell) = (false, false, None);
+                a.life += 1;
+                self.close_all(i);
+            }
+            Output::Event(event) => self.engine_event(i, who, event),
+            Output::Resize { .. } | Output::FormatRecorded { .. } | Output::OrderDone { .. } => {}
+            Output::Connect { .. }
+            | Output::Disconnect { .. }
+            | Output::Leg { .. }
+            | Output::CopyFree { .. }
+            | Output::GuestDone { .. } => unreachable!("the shell keeps these"),
+        }
+    }
+
+    fn engine_event(&mut self, i: usize, who: &str, event: EngineEvent) {
+        let shown = match event {
+            EngineEvent::State { from, to } => format!("{from:?} -> {to:?}"),
+            other => format!("{other:?}"),
+        };
+        self.say(who, shown);
+        if matches!(event, EngineEvent::Superseded) {
+            self.agents[i].attached = false;
+        }
+        let alarm = matches!(
+            event,
+            EngineEvent::LegLost {
+                why: twinsite_mirror::status::LostWhy::RolledBack,
+                ..
+            }
+        );
+        if alarm {
+            self.fail("rollback alarm although no leg was put back (I7)");
+        }
+    }
+
+    pub fn fresh_uid(&mut self) -> AttachmentUid {
+        self.next_uid = self.next_uid.wrapping_add(1);
+        let mut uid = [self.next_uid; 16];
+        uid[0] = 0xf0;
+        uid[8..].copy_from_slice(&self.sequence.to_le_bytes());
+        AttachmentUid(uid)
+    }
+
+    pub fn close_all(&mut self, i: usize) {
+        let conns: Vec<ConnId> = self
+            .network
+            .connections
+            .iter()
+            .filter(|(_, c)| c.writer == i && c.initiator_open)
+            .map(|(id, _)| *id)
+            .collect();
+        for conn in conns {
+            if let Some(c) = self.network.connections.get_mut(&conn) {
+                c.initiator_open = false;
+            }
+            self.transmit(conn, Toward::Target, Message::Close);
+        }
+    }
+
+    /// The process dies; the node's kernel keeps the device and what waits on it, and closes the sockets.
+    pub fn crash(&mut self, i: usize, device_stays: bool) {
+        let a = &mut self.agents[i];
+        if a.shell.is_none() {
+            return;
+        }
+        a.shell = None;
+        a.life += 1;
+        (a.attached, a.detaching, a.ready) = (false, false, false);
+        let open = std::mem::take(&mut a.requests);
+        if device_stays && a.shown {
+            a.orphans.extend(open.into_values());
+        } else {
+            a.shown = false;
+            a.orphans.clear();
+            let uid = self.fresh_uid();
+            self.agents[i].renew(uid);
+        }
+        self.close_all(i);
+        self.check_map();
+    }
+
+    fn start(&mut self, i: usize) {
+        if self.agents[i].shell.is_none() && (self.wanted == i || self.agents[i].shown) {
+            self.attach(i);
+        }
+    }
+
+    /// The agent gets its attach order.
+    pub fn attach(&mut self, i: usize) {
+        let r = &self.witness.register;
+        let site = self.agents[i].site;
+        let readable = self.register_links[i] && self.witness.up;
+        let mv = (readable && r.state == State::Live && r.active.site != site && self.wanted == i)
+            .then_some(MoveOrder {
+                mode: MoveMode::Failover,
+                expect_seq: r.active.seq,
+            });
+        if r.active.site != site && mv.is_none() && !self.agents[i].shown {
+            return;
+        }
+        let mark = self.marks[usize::from(site.index())];
+        let order = self.agents[i].order(i, mv, mark, engine_config(), &mut self.random);
+        let a = &mut self.agents[i];
+        a.life += 1;
+        a.attached = true;
+        a.attach_at = None;
+        let mut shell = Shell::new(self.now, i as u8);
+        shell.input(self.now, Input::Attach(Box::new(order)));
+        a.shell = Some(shell);
+        self.figures.attaches += 1;
+        let what = format!(
+            "attach order (move: {}, device shown: {})",
+            mv.is_some(),
+            self.agents[i].shown
+        );
+        self.say(["agent A1", "agent B", "agent A2"][i], what);
+        self.close_all(i);
+        self.agent_out(i);
+    }
+
+    fn supervise(&mut self) {
+        self.after(Duration::from_millis(1500), Event::Supervise);
+        self.network.sweep();
+        for i in 0..AGENTS {
+            let a = &self.agents[i];
+            let due = a.attach_at.is_none_or(|t| t <= self.now);
+            let dead = a.shell.is_none();
+            let idle = a.shell.as_ref().is_some_and(|s| {
+                matches!(
+                    s.engine.status(self.now).state,
+                    StateName::Off | StateName::Refused | StateName::Superseded
+                )
+            });
+            if i == self.wanted && due && (dead || idle) && !a.attached {
+                if !dead {
+                    let superseded = a
+                        .shell
+                        .as_ref()
+                        .is_some_and(|s| s.engine.status(self.now).state == StateName::Superseded);
+                    self.agents[i].shell = None;
+                    if superseded {
+                        let uid = self.fresh_uid();
+                        self.agents[i].renew(uid);
+                    }
+                }
+                self.attach(i);
+            } else if i != self.wanted && idle && due {
+                self.agents[i].shell = None;
+                self.agents[i].life += 1;
+                self.close_all(i);
+            }
+        }
+    }
+
+    // --- witness
+
+    fn ask_witness(&mut self, i: usize, event: Event) {
+        let delay = self
+            .random
+            .between(Duration::from_millis(2), Duration::from_millis(40));
+        let late = !self.quiet && self.random.chance(1, 25);
+        if let (
+            true,
+            Event::Swap {
+                agent,
+                life,
+                id,
+                expected,
+                new,
+                ..
+            },
+        ) = (late, &event)
+        {
+            // Executed late, perhaps twice; the answer never comes.
+            let copy = Event::Swap {
+                agent: *agent,
+                life: *life,
+                id: *id,
+                expected: expected.clone(),
+                new: new.clone(),
+                answered: false,
+            };
+            let later = self
+                .random
+                .between(Duration::from_millis(100), Duration::from_secs(20));
+            self.after(later, copy.clone());
+            if self.random.chance(1, 2) {
+                let later = self
+                    .random
+                    .between(Duration::from_millis(100), Duration::from_secs(20));
+                self.after(later, copy);
+            }
+            let input = Input::RegisterCas {
+                id: *id,
+                result: CasResult::Unknown,
+            };
+            let (agent, life) = (*agent, *life);
+            self.after(
+                Duration::from_secs(3),
+                Event::Answer {
+                    agent,
+                    life,
+                    input: Box::new(input),
+                },
+            );
+            return;
+        }
+        let _ = i;
+        self.after(delay, event);
+    }
+
+    fn unanswered(&mut self, agent: usize, life: u64, input: Input) {
+        self.after(
+            Duration::from_secs(3),
+            Event::Answer {
+                agent,
+                life,
+                input: Box::new(input),
+            },
+        );
+    }
+
+    fn read_register(&mut self, agent: usize, life: u64, id: RegisterId) {
+        if !self.register_links[agent] || !self.witness.up {
+            self.unanswered(
+                agent,
+                life,
+                Input::RegisterRead {
+                    id,
+                    result: Err(RegisterError::Unreachable),
+                },
+            );
+            return;
+        }
+        let register = self.witness.register.clone();
+        let site = usize::from(self.agents[agent].site.index());
+        self.marks[site] = Some(witness::raised(self.marks[site], &register));
+        let delay = self
+            .random
+            .between(Duration::from_millis(1), Duration::from_millis(20));
+        let input = Input::RegisterRead {
+            id,
+            result: Ok(Some(Box::new(register))),
+        };
+        self.after(
+            delay,
+            Event::Answer {
+                agent,
+                life,
+                input: Box::new(input),
+            },
+        );
+    }
+
+    fn swap_register(
+        &mut self,
+        agent: usize,
+        life: u64,
+        id: RegisterId,
+        expected: &Register,
+        new: &Register,
+        answered: bool,
+    ) {
+        if answered && (!self.register_links[agent] || !self.witness.up) {
+            self.unanswered(
+                agent,
+                life,
+                Input::RegisterCas {
+                    id,
+                    result: CasResult::Unknown,
+                },
+            );
+            return;
+        }
+        let result = match self.witness.swap(expected, new) {
+            Ok(true) => CasResult::Won,
+            Ok(false) => CasResult::Conflict,
+            Err(why) => return self.fail(why),
+        };
+        self.say(
+            "witness",
+            format!(
+                "{result:?}: epoch {} {:?}",
+                self.witness.register.epoch.0, self.witness.register.members
+            ),
+        );
+        if result == CasResult::Won {
+            self.check_members();
+        }
+        if !answered {
+            return;
+        }
+        let lost_answer = !self.quiet && self.random.chance(1, 20);
+        let input = Input::RegisterCas {
+            id,
+            result: if lost_answer {
+                CasResult::Unknown
+            } else {
+                result
+            },
+        };
+        let delay = if lost_answer {
+            Duration::from_secs(3)
+        } else {
+            self.random
+                .between(Duration::from_millis(1), Duration::from_millis(20))
+        };
+        self.after(
+            delay,
+            Event::Answer {
+                agent,
+                life,
+                input: Box::new(input),
+            },
+        );
+    }
+
+    pub fn members(&self) -> Members {
+        self.witness.register.members
+    }
+
+    pub fn payload(bytes: Vec<Bytes>) -> Bytes {
+        bytes.concat().into()
+    }
+}

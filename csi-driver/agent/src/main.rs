@@ -1,5 +1,7 @@
 //! `twinsite-agent`: wires the library together.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use twinsite_agent::{
@@ -34,8 +36,17 @@ enum Command {
     Pool(PoolArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match act(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("twinsite-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(cli: Cli) -> anyhow::Result<()> {
     let run = match (cli.command, cli.run) {
         (Some(Command::Run(args)), _) => *args,
         (None, Some(args)) => args,

@@ -10,7 +10,7 @@ use twinsite_witness::{Swap, WitnessHandle};
 
 use super::{
     durable,
-    node::{Node, Told, Volume, wall},
+    node::{Node, Told, Volume, observer, wall},
     order::{self, Local},
     reconcile::{Action, LegSeen, OrderSeen, Over, Phase, PoolSeen, VolumeSeen},
     storage::Fault,
@@ -186,7 +186,7 @@ impl Node {
             },
         );
         let report = self.report(name.to_owned(), serial);
-        match self.order(name, &uid, &spec, report) {
+        match self.order((name, serial), &uid, &spec, report) {
             Ok(order) => self.begin(name, serial, &spec, order),
             Err(fault) => {
                 tracing::error!(attachment = name, "{}", fault.text);
@@ -269,7 +269,7 @@ impl Node {
     /// Everything that the data path needs to open a volume.
     pub(super) fn order(
         &self,
-        name: &str,
+        (name, serial): (&str, u64),
         uid: &str,
         spec: &AttachmentSpec,
         report: Report,
@@ -325,7 +325,11 @@ impl Node {
                 twinsite_api::FrontEnd::None
             },
             reseed: prepared.reseed,
-            witness,
+            witness: witness.observed_by(observer(
+                &self.marks,
+                &self.teller,
+                Some((name.to_owned(), serial)),
+            )),
             records: self.records.clone(),
             runtime: self.runtime.clone(),
             report,

@@ -1,7 +1,8 @@
 //! Hears what the data path and the witness tell, and writes it down.
 
 use twinsite_api::{AttachmentMode, AttachmentSpec, Device, FrontEnd};
-use twinsite_mirror::status::{Event, StateName};
+use twinsite_mirror::status::Event;
+use twinsite_register::Register;
 
 use super::{
     node::{Node, Told, wall},
@@ -19,7 +20,10 @@ impl Node {
                 event,
             } => self.hear_volume(&name, serial, event),
             Told::Ready { serial, order } => self.ready(serial, *order),
-            Told::Register(register) => {
+            Told::Register { register, by } => {
+                if let Some((name, serial)) = by {
+                    self.stamp(&name, serial, &register);
+                }
                 self.registers.insert(register.group, (*register, wall()));
             }
             Told::Samples(samples) => {
@@ -101,12 +105,7 @@ impl Node {
             VolumeEvent::FirstWrite => {
                 view.timings.first_write_at.get_or_insert_with(wall);
             }
-            VolumeEvent::Told(event) => {
-                if let Event::State { from, to } = event {
-                    stamp_step(&mut view.timings, from, to);
-                }
-                log(name, &event);
-            }
+            VolumeEvent::Told(event) => log(name, &event),
             VolumeEvent::OrderDone(result) => {
                 if let Err(error) = &result {
                     tracing::warn!(attachment = name, %error, "the order was not carried out");
@@ -149,6 +148,33 @@ impl Node {
         }
     }
 
+    /// When an attach came to the steps that a move is measured by. The last register that it reads
+    /// before it writes is the one that it reads under its fences (protocol 2.7 step 3).
+    fn stamp(&mut self, name: &str, serial: u64, register: &Register) {
+        let opening = self
+            .observed
+            .volumes
+            .get(name)
+            .is_some_and(|seen| seen.phase == Phase::Opening);
+        let Some(volume) = self
+            .volumes
+            .get_mut(name)
+            .filter(|volume| volume.serial == serial && opening)
+        else {
+            return;
+        };
+        let view = &mut volume.view;
+        if view.timings.promoted_at.is_some() {
+            return;
+        }
+        if register.holder.map(|key| key.to_string()) == view.key {
+            view.timings.promoted_at = Some(wall());
+            view.order = Some(register.order.n);
+        } else {
+            view.timings.fenced_at = Some(wall());
+        }
+    }
+
     fn hear_inspection(&mut self, name: &str, event: VolumeEvent) {
         let Some(inspection) = self.inspections.get_mut(name) else {
             return;
@@ -187,17 +213,6 @@ fn reply(waiting: Option<tokio::sync::oneshot::Sender<Answer>>, result: Result<(
     };
     // Whoever asked may have gone.
     let _gone = waiting.send(answer);
-}
-
-/// When an attach came to the steps that a move is measured by.
-fn stamp_step(timings: &mut twinsite_api::Timings, from: StateName, to: StateName) {
-    match (from, to) {
-        (StateName::Fence, StateName::Decide | StateName::CasWait) => {
-            timings.fenced_at = Some(wall())
-        }
-        (StateName::CasWait, StateName::SbWrite) => timings.promoted_at = Some(wall()),
-        _ => {}
-    }
 }
 
 fn log(name: &str, event: &Event) {

@@ -21,6 +21,7 @@ use tokio::{
 };
 use twinsite_mirror::io::Format;
 use twinsite_register::{GroupId, Register, Site};
+use twinsite_witness::Observer;
 
 use super::{
     marks::Marks,
@@ -75,7 +76,11 @@ pub(super) enum Told {
         serial: u64,
         order: Box<VolumeOrder>,
     },
-    Register(Box<Register>),
+    /// A register was read or written; by which opening of which volume, if by one.
+    Register {
+        register: Box<Register>,
+        by: Option<(String, u64)>,
+    },
     Samples(BTreeMap<String, Option<LegSample>>),
     Asked(Request, oneshot::Sender<Answer>),
 }
@@ -215,13 +220,7 @@ impl Node {
             node: config.node.clone(),
             claimant: config.claimant.clone(),
         };
-        let observer = {
-            let (marks, teller) = (Arc::clone(&marks), teller.clone());
-            Arc::new(move |register: &Register| {
-                marks.see(register);
-                teller.tell(Told::Register(Box::new(register.clone())));
-            })
-        };
+        let observer = observer(&marks, &teller, None);
         Ok(Self {
             witnesses: Witnesses::new(identity, observer, runtime.clone()),
             folder: Folder::new(&config.objects),
@@ -456,6 +455,19 @@ impl Node {
             format!("leg {name} is not served: {why}")
         })
     }
+}
+
+/// Raises the marks and tells the loop.
+pub(super) fn observer(marks: &Arc<Marks>, teller: &Teller, by: Option<(String, u64)>) -> Observer {
+    let (marks, teller) = (Arc::clone(marks), teller.clone());
+    Arc::new(move |register: &Register| {
+        marks.see(register);
+        let register = Box::new(register.clone());
+        teller.tell(Told::Register {
+            register,
+            by: by.clone(),
+        });
+    })
 }
 
 /// Makes the status folder as soon as the objects' folder is there.

@@ -185,7 +185,7 @@ impl Node {
         let serial = self.serial();
         let inspection = format!("inspect-{serial}");
         let report = self.report(inspection.clone(), serial);
-        match self.order(&inspection, &inspection, &spec, report) {
+        match self.order((&inspection, serial), &inspection, &spec, report) {
             Ok(order) => {
                 let handle = self.opener.open(order);
                 let entry = Inspection {

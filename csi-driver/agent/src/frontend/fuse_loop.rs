@@ -17,6 +17,7 @@ use std::thread;
 
 use bytes::Bytes;
 
+use super::apart;
 use super::fuse::abi::{self, Answer, FILE_NAME, FILE_NODE, Op, Request};
 use super::fuse::device::{Channel, ReadBuffer};
 use super::leftovers::{abort, lock_file, unmount};
@@ -72,6 +73,7 @@ impl FuseLoop {
             path: mount_point.clone(),
             source,
         })?;
+        apart::never_wait_for_ourselves();
         let channel = Channel::open()?;
         channel
             .mount(&mount_point, &format!("twinsite:{}", spec.name))

@@ -18,3 +18,6 @@ pub use isid::{Purpose, initiator_name, isid};
 pub use link::{LegSpec, Link, LinkEvent, Times};
 #[cfg(test)]
 pub(crate) use random::random;
+
+#[cfg(test)]
+mod tests;

@@ -17,11 +17,14 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+/// `linux/prctl.h`, since Linux 5.6.
+const PR_SET_IO_FLUSHER: i32 = 57;
+
 /// Tells the kernel that this thread serves a block device: memory that it asks for is not made free by writing to a
 /// device, which might be its own. Without the capability (CAP_SYS_RESOURCE) it works as long as memory is not short.
 pub(super) fn never_wait_for_ourselves() {
     // SAFETY: plain numbers; it concerns the calling thread only.
-    if unsafe { libc::prctl(libc::PR_SET_IO_FLUSHER, 1, 0, 0, 0) } != 0 {
+    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } != 0 {
         let error = io::Error::last_os_error();
         tracing::warn!(%error, "cannot mark a data thread as an I/O flusher: short memory may stop its device");
     }

@@ -22,6 +22,7 @@ mod copy;
 mod ended;
 mod inquiry;
 mod job;
+mod lba_map;
 mod management;
 mod mode;
 mod nexus;
@@ -244,7 +245,7 @@ impl LogicalUnit {
             // An aborted command ends here; a saved reservation change must take effect all the same.
             Ok(_) if task.aborted && !saves => Step::End(Ended::status(Status::TaskAborted)),
             Ok(reply) => plan.job.resume(reply),
-            Err(StoreError::Unsupported) if matches!(plan.job, job::Job::Map { .. }) => {
+            Err(StoreError::Unsupported) if matches!(plan.job, job::Job::Map(_)) => {
                 plan.job.resume(StoreReply::Extents(Vec::new()))
             }
             Err(error) => Step::End(Ended::check(error.sense(task.intent))),

@@ -15,6 +15,7 @@ use super::ended::{
     Ended, Meant, bad_cdb, bad_list, cut, joined, length_of, short_list, write_protected,
 };
 use super::job::Job;
+use super::lba_map::{LbaMap, lba_status};
 use super::opcodes::Kind;
 use super::report::out_of_range;
 use super::store::StoreOp;
@@ -448,16 +449,11 @@ impl Medium<'_> {
         }
         let block = self.block();
         if !self.config.thin {
-            let data = super::report::lba_status(&[], first, blocks, block, allocation);
+            let data = lba_status(&[], first, blocks, block, allocation);
             return Ok(Err((Ended::data(data, allocation), Meant::In)));
         }
         Ok(Ok(Plan::new(
-            Job::Map {
-                first,
-                blocks,
-                block,
-                allocation,
-            },
+            Job::Map(Box::new(LbaMap::new(first, blocks, block, allocation))),
             None,
             Meant::In,
         )))

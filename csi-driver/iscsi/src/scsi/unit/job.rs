@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::config::STEP_BYTES;
 use super::ended::{Ended, cut, joined, length_of, part};
-use super::report;
+use super::lba_map::LbaMap;
 use super::store::{Intent, StoreOp, StoreReply};
 use crate::scsi::{Code, Sense, SenseKey};
 
@@ -68,13 +68,8 @@ pub(super) enum Job {
         data: Vec<Bytes>,
         fua: bool,
     },
-    /// GET LBA STATUS from block `first` of `blocks` on.
-    Map {
-        first: u64,
-        blocks: u64,
-        block: u64,
-        allocation: u64,
-    },
+    /// GET LBA STATUS.
+    Map(Box<LbaMap>),
     Copy(VecDeque<Segment>),
 }
 
@@ -165,15 +160,7 @@ impl Job {
                 ..
             } => compare_next(*offset, data, *done, after),
             Self::Or { offset, data, .. } => read(*offset, length_of(data)),
-            Self::Map {
-                first,
-                blocks,
-                block,
-                ..
-            } => Step::Store(StoreOp::Map {
-                offset: *first * *block,
-                len: (*blocks - *first) * *block,
-            }),
+            Self::Map(map) => map.start(),
             Self::Copy(segments) => copy_read(segments),
         }
     }
@@ -266,19 +253,7 @@ impl Job {
                 }
                 Err(wrong) => wrong,
             },
-            Self::Map {
-                first,
-                blocks,
-                block,
-                allocation,
-            } => {
-                let extents = match reply {
-                    StoreReply::Extents(extents) => extents,
-                    StoreReply::Data(_) | StoreReply::Done => Vec::new(),
-                };
-                let data = report::lba_status(&extents, *first, *blocks, *block, *allocation);
-                Step::End(Ended::data(data, *allocation))
-            }
+            Self::Map(map) => map.resume(reply),
             Self::Copy(segments) => copy_resume(segments, reply),
         }
     }

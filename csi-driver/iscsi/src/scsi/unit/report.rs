@@ -1,11 +1,12 @@
-//! Parameter data that says what the unit is and how it stands: capacity, LUNs, ports, block status,
-//! log pages, defects.
+//! Parameter data that says what the unit is and how it stands: capacity, LUNs, ports, log pages,
+//! defects.
+//!
+//! Not here: GET LBA STATUS (`lba_map`).
 
 use bytes::{BufMut, BytesMut};
 
 use super::config::UnitConfig;
 use super::ended::bad_cdb;
-use super::store::Extent;
 use crate::scsi::{Cdb, Code, Lun, Sense};
 
 /// READ CAPACITY(10): saturated beyond 32 bits.
@@ -74,60 +75,6 @@ pub(super) fn port_groups(cdb: &Cdb, config: &UnitConfig) -> Result<(BytesMut, u
     Ok((out, cdb.field_at(6, 4)))
 }
 
-/// GET LBA STATUS from `first` on. `extents` are the store's, in bytes; a block that is mapped in part
-/// counts as mapped.
-pub(super) fn lba_status(
-    extents: &[Extent],
-    first: u64,
-    blocks: u64,
-    block: u64,
-    allocation: u64,
-) -> BytesMut {
-    const MAPPED: u8 = 0;
-    const DEALLOCATED: u8 = 1;
-    let room = (allocation.saturating_sub(8) / 16).clamp(1, 4096) as usize;
-    let mut runs: Vec<(u64, u64, bool)> = Vec::new();
-    let mut at = first;
-    for extent in extents {
-        let end = extent.offset.saturating_add(extent.len);
-        let end = if extent.mapped {
-            end.div_ceil(block)
-        } else {
-            end / block
-        }
-        .min(blocks);
-        if end <= at {
-            continue;
-        }
-        let count = runs.len();
-        match runs.last_mut() {
-            Some((_, length, mapped)) if *mapped == extent.mapped => *length += end - at,
-            _ if count > room => break,
-            _ => runs.push((at, end - at, extent.mapped)),
-        }
-        at = end;
-    }
-    if runs.is_empty() {
-        runs.push((first, blocks - first, true));
-    }
-    let mut list = BytesMut::new();
-    for (mut at, mut left, mapped) in runs {
-        while left > 0 && list.len() < 16 * room {
-            let length = left.min(u64::from(u32::MAX));
-            list.put_u64(at);
-            list.put_u32(length as u32);
-            list.put_slice(&[if mapped { MAPPED } else { DEALLOCATED }, 0, 0, 0]);
-            at += length;
-            left -= length;
-        }
-    }
-    let mut out = BytesMut::with_capacity(8 + list.len());
-    out.put_u32(4 + list.len() as u32);
-    out.put_u32(0);
-    out.put_slice(&list);
-    out
-}
-
 /// LOG SENSE: the list of pages, and informational exceptions (none).
 pub(super) fn log(cdb: &Cdb) -> Result<(BytesMut, u64), Sense> {
     const INFORMATIONAL_EXCEPTIONS: u8 = 0x2F;
@@ -161,73 +108,4 @@ pub(super) fn defects(cdb: &Cdb) -> Result<(BytesMut, u64), Sense> {
 /// Reads beyond the last block are told from those that are too long.
 pub(super) fn out_of_range(first: u64) -> Sense {
     Sense::illegal(Code::LBA_OUT_OF_RANGE).with_information(first)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(extents: &[(u64, u64, bool)], first: u64, allocation: u64) -> Vec<u8> {
-        let extents: Vec<Extent> = extents
-            .iter()
-            .map(|&(offset, len, mapped)| Extent {
-                offset,
-                len,
-                mapped,
-            })
-            .collect();
-        lba_status(&extents, first, 100, 512, allocation).to_vec()
-    }
-
-    fn descriptor(lba: u64, blocks: u32, state: u8) -> Vec<u8> {
-        [
-            &lba.to_be_bytes()[..],
-            &blocks.to_be_bytes(),
-            &[state, 0, 0, 0],
-        ]
-        .concat()
-    }
-
-    #[test]
-    fn extents_become_runs_of_blocks_from_the_one_asked_for() {
-        let data = status(
-            &[(0, 1024, false), (1024, 512, true), (1536, 512 * 97, false)],
-            1,
-            1000,
-        );
-        assert_eq!(data[..8], [0, 0, 0, 52, 0, 0, 0, 0]);
-        assert_eq!(
-            data[8..],
-            [
-                descriptor(1, 1, 1),
-                descriptor(2, 1, 0),
-                descriptor(3, 97, 1)
-            ]
-            .concat()
-        );
-    }
-
-    #[test]
-    fn a_block_mapped_in_part_is_mapped() {
-        let data = status(
-            &[(0, 700, false), (700, 100, true), (800, 50000, false)],
-            0,
-            1000,
-        );
-        assert_eq!(
-            data[8..40],
-            [descriptor(0, 1, 1), descriptor(1, 1, 0)].concat()
-        );
-    }
-
-    #[test]
-    fn the_list_ends_where_the_buffer_does_and_an_empty_answer_is_all_mapped() {
-        let data = status(
-            &[(0, 512, false), (512, 512, true), (1024, 512, false)],
-            0,
-            24,
-        );
-        assert_eq!(data.len(), 24);
-        assert_eq!(status(&[], 7, 24)[8..], descriptor(7, 93, 0));
-    }
 }

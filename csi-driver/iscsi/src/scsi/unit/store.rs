@@ -33,6 +33,7 @@ pub enum StoreOp {
         fua: bool,
     },
     /// Which parts are allocated; a store that cannot tell answers `StoreError::Unsupported`.
+    /// It goes on where the answer before ended, which need not be a whole block.
     Map {
         offset: u64,
         len: u64,

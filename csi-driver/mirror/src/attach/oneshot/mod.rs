@@ -16,8 +16,10 @@
 mod birth;
 mod look;
 mod plan;
+mod reseed;
 #[cfg(test)]
 mod tests;
+mod wipe;
 
 pub use plan::{Approval, ForceError, Token, force, reseed_seed};
 
@@ -30,14 +32,11 @@ use twinsite_register::{
 
 use super::head::Head;
 use super::leg::{Ended, Kind, LegTrack};
-use super::sequence::{Sequence, Zeroing};
+use super::sequence::Sequence;
 use crate::config::Config;
 use crate::engine::{IdSource, Port};
 use crate::io::{CasResult, Input, LegDown, LegInfo, LegOp, Output, RegisterId, Session};
-use crate::layout::{
-    BEAT_OFFSET, BLOCK, Geometry, SLOT_OFFSETS, Slots, Superblock, history_offset, map_offset,
-    slot_offset,
-};
+use crate::layout::Geometry;
 use crate::script::Fault;
 
 pub use look::LegInspection;
@@ -602,45 +601,6 @@ impl OneShot {
         }
     }
 
-    /// A leg is erased only under a tombstone of its own register and of a later epoch (I18). A blank one was erased before.
-    fn judge_wipe(&self, leg: Leg, head: &Head) -> Result<Judged, Failure> {
-        let register = self.seen().ok_or(Failure::WrongState)?;
-        match &head.slots {
-            Slots::Blank => Ok(Judged::Work),
-            Slots::Valid(sb) => {
-                let id = sb.register_id;
-                let of_register = id == register.register_id || register.former.contains(&id);
-                let of_leg = sb.volume == self.order.volume && sb.leg == leg;
-                if of_register && of_leg && sb.epoch < register.epoch {
-                    Ok(Judged::Work)
-                } else {
-                    Err(Failure::ForeignData(leg))
-                }
-            }
-            Slots::Newer(_) => Err(Failure::UnknownFormat(leg)),
-            Slots::Bad { .. } => Err(Failure::ForeignData(leg)),
-        }
-    }
-
-    /// Only a believable superblock gets a new register, and only if the present one is lost or below it.
-    fn judge_reseed(&self, leg: Leg, head: &Head, id: RegisterName) -> Result<Judged, Failure> {
-        let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
-        let sb = &body.superblock;
-        if sb.register_id == id {
-            return Ok(Judged::Ready);
-        }
-        match self.seen() {
-            None => Ok(Judged::Work),
-            Some(register) if register.register_id == id => Ok(Judged::Work),
-            Some(register) => match classify(Some(register), &self.order.marks, &[sb.mark()]) {
-                Class::Below(_) => Ok(Judged::Work),
-                Class::Absent | Class::Creating | Class::Live | Class::Tombstone => {
-                    Err(Failure::WrongState)
-                }
-            },
-        }
-    }
-
     fn work(&mut self, leg: Leg) -> Result<Sequence, Failure> {
         let (head, info) = self.head(leg).ok_or(Failure::Unreachable(leg))?;
         match &self.order.task {
@@ -656,10 +616,10 @@ impl OneShot {
                     &info,
                 ))
             }
-            Task::Wipe => Ok(wipe(self.key, head)),
+            Task::Wipe => Ok(wipe::wipe(self.key, head)),
             Task::Reseed { register_id } => {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
-                Ok(reseed(*register_id, &body.superblock))
+                Ok(reseed::reseed(*register_id, &body.superblock))
             }
             Task::Inspect => Err(Failure::WrongState),
         }
@@ -737,45 +697,4 @@ impl OneShot {
 enum Judged {
     Work,
     Ready,
-}
-
-/// Map first, slots last: a leg that is half erased still says whose it is, and the next try goes on.
-fn wipe(key: Key, head: &Head) -> Sequence {
-    let mut sequence = Sequence::default();
-    if let Slots::Valid(sb) = &head.slots {
-        let pages = u64::from(sb.geometry.pages());
-        sequence.zero(
-            Zeroing::Write,
-            map_offset(0),
-            map_offset(0) + pages * BLOCK as u64,
-        );
-        sequence.push(LegOp::Sync);
-        for offset in [BEAT_OFFSET, SLOT_OFFSETS[0], SLOT_OFFSETS[1]] {
-            let block = Box::new([0; BLOCK]);
-            sequence.push(LegOp::WriteMeta { offset, block });
-        }
-    }
-    sequence.push(LegOp::PrClear { key });
-    sequence
-}
-
-/// The same superblock under the new register, in both slots.
-fn reseed(register_id: RegisterName, old: &Superblock) -> Sequence {
-    let mut blocks = Vec::new();
-    for sb_seq in [old.sb_seq.saturating_add(1), old.sb_seq.saturating_add(2)] {
-        let sb = Superblock {
-            sb_seq,
-            register_id,
-            ..old.clone()
-        };
-        blocks.push((slot_offset(sb_seq), sb.emit()));
-        if sb_seq == old.sb_seq.saturating_add(2) {
-            let history = crate::layout::History {
-                superblock: sb,
-                reason: "reseed".into(),
-            };
-            blocks.push((history_offset(sb_seq), history.emit()));
-        }
-    }
-    Sequence::blocks(blocks)
 }

@@ -87,7 +87,7 @@ impl Attach {
             // It may be fenced once more: nobody has it.
             (_, Fault::Unreserved) => track.fenced = false,
             // A member that cannot be written is no member; it stays out of this attach.
-            (Kind::Write, Fault::Leg) if of_pair => track.given_up = true,
+            (Kind::Write, Fault::Leg) if of_pair && track.info.is_some() => track.given_up = true,
             (_, Fault::Leg) if track.info.is_some() => track.hang_up(now, port),
             (_, Fault::Leg) => {}
         }

@@ -299,6 +299,11 @@ impl LegTrack {
             return None;
         }
         self.sent = Sent::Nothing;
+        if result == Err(LegError::SessionGone) {
+            // `LegDown` follows, and the shell logs in again by itself.
+            let kind = self.down()?;
+            return Some(Ended::Failed(kind, Fault::Leg));
+        }
         let ended = match &mut self.job {
             Job::Idle => return None,
             Job::Probe(script) => match script.handle(result) {

@@ -1422,3 +1422,20 @@ fn r26_a_leg_on_which_a_stranger_is_registered_does_not_count_as_fenced() {
     assert_eq!(served.running.members, A);
     assert!(w.legs[1].writes.is_empty());
 }
+
+#[test]
+fn a_session_that_is_back_before_the_next_round_costs_no_member() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let order = n.order();
+    n.start(&w, order);
+    n.run_until(&mut w, |n, _| n.state() == Some(StateName::SbWrite));
+    n.cut(Leg::B);
+    n.heal(Leg::B);
+    let AttachEnd::Served(served) = n.run(&mut w) else {
+        panic!("{:?}", n.said)
+    };
+    assert_eq!(served.running.members, Members::BOTH);
+    assert_eq!(w.r().epoch, Epoch(1));
+    assert!(n.never("disconnect B"), "the shell logs in again by itself");
+}

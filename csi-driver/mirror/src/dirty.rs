@@ -209,6 +209,9 @@ impl DirtyMap {
         if page.is_durable(slot) {
             return Claim::Hot;
         }
+        if page.dirty == 0 {
+            page.oldest = tick;
+        }
         if let Some(transaction) = page.in_flight.as_mut().filter(|t| t.sets.contains(&slot)) {
             transaction.waiters.push(waiter);
             return if transaction.gate1 {

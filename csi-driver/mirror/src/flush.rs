@@ -6,7 +6,7 @@
 //! Invariants: `synced <= sent <= written`; at most one SYNC is in flight.
 
 /// Positions in the stream of completed writes of one leg.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SyncTracker {
     written: u64,
     sent: Option<u64>,
@@ -16,6 +16,17 @@ pub(crate) struct SyncTracker {
 /// A point in the stream; covered once everything before it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Mark(u64);
+
+impl Default for SyncTracker {
+    /// A leg that was just taken over: what earlier writers left in its cache is not known to be durable.
+    fn default() -> Self {
+        Self {
+            written: 1,
+            sent: None,
+            synced: 0,
+        }
+    }
+}
 
 impl SyncTracker {
     /// A write without FUA completed.
@@ -73,7 +84,10 @@ mod tests {
     #[test]
     fn a_sync_covers_only_what_completed_before_it_was_sent() {
         let mut leg = SyncTracker::default();
-        assert!(!leg.wants(leg.mark()), "nothing was written");
+        assert!(leg.wants(leg.mark()), "what was there before the attach");
+        leg.send();
+        leg.done();
+        assert!(!leg.wants(leg.mark()), "nothing was written since");
         leg.wrote();
         let first = leg.mark();
         assert!(leg.wants(first));

@@ -10,10 +10,12 @@ use std::time::Duration;
 use twinsite_register::Leg;
 
 use super::Serve;
+use super::state::Fact;
 use crate::dirty::DirtyMap;
 use crate::io::{CmdId, Lane, LegError, LegOp, LegReply, Output};
 use crate::layout::{BEAT_OFFSET, map_offset};
 use crate::slab::{Handle, Slab};
+use crate::status::{LostWhy, RejoinBlock};
 
 /// What a command is for; with the leg it says everything about its operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -225,14 +227,18 @@ impl Serve {
                 }
             }
             Err(LegError::SessionGone) => {
-                let link = &mut self.links[leg.index()];
-                link.note_deadline(deadline);
-                link.session_gone();
+                self.session_gone(leg, deadline);
                 self.gone(leg, purpose);
+            }
+            // The fence of a rejoin knows which of these to expect.
+            Err(error @ (LegError::Conflict | LegError::Preempted))
+                if purpose == Purpose::Rejoin =>
+            {
+                self.rejoin_reply(Err(error));
             }
             Err(LegError::Conflict | LegError::Preempted) => {
                 self.gone(leg, purpose);
-                self.conflict(leg, purpose);
+                self.conflict(leg);
             }
             Err(error) => self.failed(leg, purpose, error),
         }
@@ -271,21 +277,36 @@ impl Serve {
 
     /// The leg answered with an error that a retry does not cure.
     fn failed(&mut self, leg: Leg, purpose: Purpose, error: LegError) {
+        let last = self.running.members.sole() == Some(leg);
         match purpose {
             Purpose::Guest(at) => self.guest_failed(at, leg, error),
+            Purpose::Sync if last => {
+                self.syncs[leg.index()].failed();
+                self.sync_wanted[leg.index()] = None;
+                self.sync_impossible();
+                if self.rejoin.target.is_some() {
+                    self.fact(Fact::Blocked(RejoinBlock::SourceUnreadable));
+                }
+            }
             Purpose::Sync => {
                 self.syncs[leg.index()].failed();
-                self.lose(leg, crate::status::LostWhy::SyncFailed);
+                self.lose(leg, LostWhy::SyncFailed);
+            }
+            // The last member is never removed: logged in to again, and its metadata sent again.
+            Purpose::Page(_) | Purpose::Beat if last => self.timed_out(leg),
+            Purpose::Job(at) if last => {
+                self.job_gone(at);
+                self.timed_out(leg);
             }
             Purpose::Copy(slot) => self.copy_failed(slot, leg, error),
             Purpose::Rejoin => self.rejoin_reply(Err(error)),
             Purpose::Job(at) => {
                 self.job_gone(at);
-                self.lose(leg, crate::status::LostWhy::WriteError);
+                self.lose(leg, LostWhy::WriteError);
             }
-            Purpose::Page(_) | Purpose::Beat => self.lose(leg, crate::status::LostWhy::WriteError),
+            Purpose::Page(_) | Purpose::Beat => self.lose(leg, LostWhy::WriteError),
             Purpose::Probe => self.probing[leg.index()] = false,
-            Purpose::Verify => self.lose(leg, crate::status::LostWhy::NotRegistered),
+            Purpose::Verify => self.lose(leg, LostWhy::NotRegistered),
             Purpose::Identify => self.identify_failed(),
         }
     }

@@ -4,8 +4,6 @@
 //! flush is answered when every leg that was needed when it came covers its mark (2.4): both legs in a pair and from step 5
 //! of a rejoin to its end (R40), X alone otherwise. While regions of the attach are pending it is held (R39).
 
-use std::mem;
-
 use twinsite_register::{Leg, Members};
 
 use super::Serve;
@@ -19,6 +17,8 @@ use crate::status::Event;
 pub(super) struct Flush {
     pub(super) id: ReqId,
     marks: [Option<Mark>; 2],
+    /// Something it covers is known to be gone.
+    fail: bool,
 }
 
 impl Flush {
@@ -40,7 +40,8 @@ impl Serve {
         self.counters.flushes += 1;
         let need = self.policy.need;
         let marks = Leg::BOTH.map(|leg| need.contains(leg).then(|| self.syncs[leg.index()].mark()));
-        self.flushes.push_back(Flush { id, marks });
+        let fail = std::mem::take(&mut self.flush_fail);
+        self.flushes.push_back(Flush { id, marks, fail });
         self.try_flushes();
     }
 
@@ -56,9 +57,9 @@ impl Serve {
             if !covered {
                 break;
             }
-            let id = flush.id;
+            let (id, fail) = (flush.id, flush.fail);
             self.flushes.pop_front();
-            let result = if mem::take(&mut self.flush_fail) {
+            let result = if fail {
                 self.counters.flush_failures += 1;
                 Err(GuestError::Io)
             } else {
@@ -128,9 +129,24 @@ impl Serve {
         self.run_sweep();
     }
 
+    /// The last member cannot make its writes durable: the flushes that are open learn it, a later one tries again.
+    pub(super) fn sync_impossible(&mut self) {
+        for flush in std::mem::take(&mut self.flushes) {
+            self.counters.flush_failures += 1;
+            self.out.push(Output::GuestDone {
+                id: flush.id,
+                result: Err(GuestError::Io),
+            });
+        }
+    }
+
     /// Acknowledged writes that were not flushed are gone: the next flush fails once (R40).
     pub(super) fn flush_will_fail(&mut self, leg: Leg) {
-        self.flush_fail = true;
+        // Those that are open, or else the next one.
+        self.flush_fail = self.flushes.is_empty();
+        for flush in &mut self.flushes {
+            flush.fail = true;
+        }
         self.syncs[leg.index()].forget();
         self.out.event(Event::FlushWillFail { leg });
     }

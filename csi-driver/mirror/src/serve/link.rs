@@ -67,13 +67,6 @@ impl LegLink {
         self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
     }
 
-    /// A command met a dead session; `LegDown` follows. Sent again now, it would only meet it again.
-    pub(super) fn session_gone(&mut self) {
-        if matches!(self.link, Link::Ready | Link::Checking) {
-            self.link = Link::Down;
-        }
-    }
-
     pub(super) fn deadline(&self) -> Option<Duration> {
         if self.link == Link::Ready || self.lost.is_some() {
             None
@@ -113,6 +106,17 @@ impl Serve {
         self.links[leg.index()].link = Link::Checking;
         self.boot_before[leg.index()] = before.and_then(|before| before.boot_id);
         self.send(leg, Purpose::Verify);
+    }
+
+    /// A command died with its session: nothing more is sent before the next login.
+    pub(super) fn session_gone(&mut self, leg: Leg, deadline: Duration) {
+        let limit = self.now + self.config.t_cmd;
+        let link = &mut self.links[leg.index()];
+        link.note_deadline(deadline);
+        if matches!(link.link, Link::Ready | Link::Checking) {
+            link.note_deadline(limit);
+        }
+        link.link = Link::Down;
     }
 
     pub(super) fn leg_down(&mut self, leg: Leg, why: LegDown) {

@@ -31,6 +31,8 @@ mod rejoin;
 mod script;
 mod state;
 mod superblock;
+#[cfg(test)]
+mod tests;
 mod transitions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,13 +44,15 @@ use crate::config::{Config, OnNoQuorum};
 use crate::dirty::{DirtyMap, Opened};
 use crate::engine::{IdSource, Port, ServeEnd, Served};
 use crate::flush::{Mark, SyncTracker};
-use crate::io::{AttachOrder, DeviceInfo, GuestOp, Input, LegReply, Mode, Output, ReqId};
+use crate::io::{
+    AttachOrder, ControlError, DeviceInfo, GuestOp, Input, LegReply, Mode, Output, ReqId,
+};
 use crate::layout::{BEAT_OFFSET, Geometry, map_offset};
 use crate::lease::Lease;
 use crate::locks::{Held as LockHeld, Locks};
 use crate::regions::RegionSet;
 use crate::slab::{Handle, Slab};
-use crate::status::{Condition, Counters, Event, LegRole, LegStatus, Status};
+use crate::status::{Condition, Counters, Event, LegRole, LegStatus, RejoinBlock, Status};
 use commands::{Commands, Purpose};
 use copy::{Copies, Sources};
 use durable::Flush;
@@ -63,6 +67,14 @@ use superblock::BaseNumbers;
 
 /// Turns of the fact loop per input; more means two rows undo each other.
 const MAX_TURNS: u32 = 10_000;
+
+/// What follows from a state without any input.
+enum Next {
+    Fact(Fact),
+    /// Something was done: look again.
+    Again,
+    Nothing,
+}
 
 /// The serving phase.
 pub(crate) struct Serve {
@@ -449,85 +461,74 @@ impl Serve {
         for _ in 0..MAX_TURNS {
             let fact = match self.facts.pop_front() {
                 Some(Fact::ScriptDone(number)) if number != self.scripts.number => continue,
-                Some(fact) => Some(fact),
-                None => self.standing_fact(),
+                Some(fact) => fact,
+                None => match self.follows() {
+                    Next::Fact(fact) => fact,
+                    Next::Again => continue,
+                    Next::Nothing => {
+                        self.check();
+                        return;
+                    }
+                },
             };
-            match fact {
-                Some(fact) => self.apply(fact),
-                None => {
-                    self.check();
-                    return;
-                }
-            }
+            self.apply(fact);
         }
         unreachable!("the transition table has a cycle in {:?}", self.state);
     }
 
-    /// A fact that is true of the present state and that it acts on.
-    fn standing_fact(&mut self) -> Option<Fact> {
+    /// What is true of the present state and acted on there.
+    fn follows(&mut self) -> Next {
+        let detach = self.orders.detach.is_some();
         match self.state {
-            State::Equalise if !self.scripts.running() => Some(Fact::Equalised),
-            State::Synced if self.orders.detach.is_some() => {
+            State::Equalise if !self.scripts.running() => Next::Fact(Fact::Equalised),
+            State::Synced | State::Solo | State::Expand if detach => {
+                self.rejoin_failed(RejoinBlock::GivenUp);
+                self.fail_orders(ControlError::Interrupted);
                 self.begin_detach();
-                None
+                Next::Again
             }
-            State::Synced if self.orders.rolled_back.is_some() => {
-                let leg = self.orders.rolled_back.take()?;
-                self.lose(leg, crate::status::LostWhy::RolledBack);
-                self.facts.pop_front()
-            }
-            State::Synced
-                if !self.settled
-                    && self.pending.is_empty()
-                    && self.must.is_empty()
-                    && !self.scripts.running() =>
-            {
-                Some(Fact::Reconciled)
-            }
-            State::Expand if self.orders.detach.is_some() => {
-                self.fail_orders(crate::io::ControlError::Interrupted);
-                self.begin_detach();
-                None
-            }
-            State::Synced => {
-                self.try_format();
-                None
-            }
-            State::Solo if self.orders.detach.is_some() => {
-                self.rejoin_failed(crate::status::RejoinBlock::GivenUp);
-                self.begin_detach();
-                None
-            }
+            State::Synced => self.follows_synced(),
             State::Solo
                 if self.boot_dirty && !self.scripts.running() && !self.rejoin.is_preparing() =>
             {
                 self.write_boot();
-                None
+                Next::Again
             }
             State::Solo => {
                 self.try_rejoin();
-                None
+                Next::Nothing
             }
-            State::RjTarget | State::RjBoth | State::RjNeed | State::Growing
-                if self.orders.detach.is_some() =>
-            {
-                Some(Fact::Blocked(crate::status::RejoinBlock::GivenUp))
-                    .filter(|_| !self.grow_is_open())
+            State::RjTarget | State::RjBoth | State::RjNeed | State::Growing if detach => {
+                Next::Fact(Fact::Blocked(RejoinBlock::GivenUp))
             }
             State::RjTarget => {
-                let resync = self.copies.resync.as_ref()?;
-                let small = resync.left_bytes() <= self.config.rest_small || resync.passes() > 0;
-                small.then_some(Fact::RestSmall)
+                let small = self.copies.resync.as_ref().is_some_and(|resync| {
+                    resync.left_bytes() <= self.config.rest_small || resync.passes() > 0
+                });
+                if small {
+                    return Next::Fact(Fact::RestSmall);
+                }
+                self.pump_copies();
+                Next::Nothing
             }
-            State::RjBoth => self.copies.idle().then_some(Fact::CopyIdle),
-            State::RjNeed => self.converged().then_some(Fact::Converged),
-            State::Detach => self.detach_ready(),
-            _ => None,
+            State::RjBoth if self.copies.idle() => Next::Fact(Fact::CopyIdle),
+            State::RjNeed if self.converged() => Next::Fact(Fact::Converged),
+            State::Detach => self.detach_ready().map_or(Next::Nothing, Next::Fact),
+            _ => Next::Nothing,
         }
     }
 
-    fn grow_is_open(&self) -> bool {
-        self.requests.is_open(|ask| ask == Ask::Grow)
+    fn follows_synced(&mut self) -> Next {
+        if let Some(leg) = self.orders.rolled_back.take() {
+            self.lose(leg, crate::status::LostWhy::RolledBack);
+            return Next::Again;
+        }
+        let equal = self.pending.is_empty() && self.must.is_empty();
+        if !self.settled && equal && !self.scripts.running() {
+            return Next::Fact(Fact::Reconciled);
+        }
+        self.try_format();
+        Next::Nothing
     }
 
     /// Step 6: nothing acknowledged, or to be acknowledged, from X alone is in flight, and nothing is left to copy.

@@ -5,9 +5,10 @@
 //! expected value are open: shrink and thaw, or grow and bump. The outcome comes from the proposed generation or stamp,
 //! never from the transaction id (R41). Without an open request the register is read every ten seconds.
 
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
-use twinsite_register::{Leg, Outcome, Register, outcome};
+use twinsite_register::{Gen, Leg, Outcome, Register, outcome};
 
 use super::Serve;
 use super::state::{Ask, Fact, Standing, State, earliest};
@@ -38,6 +39,8 @@ pub(super) struct Requests {
     since: Duration,
     poll: Duration,
     failures: u32,
+    /// Proposed by a request that can no longer execute: the one built again proposes the same.
+    generation: Option<(Discriminant<Ask>, Gen)>,
 }
 
 impl Requests {
@@ -51,6 +54,7 @@ impl Requests {
             since: Duration::ZERO,
             poll,
             failures: 0,
+            generation: None,
         }
     }
 
@@ -102,6 +106,19 @@ impl Serve {
             let id = self.out.read_register();
             self.requests.read = Some((id, self.now));
         }
+    }
+
+    /// The generation to propose: the same as long as no request for it had another outcome than "free fields differ".
+    pub(super) fn proposal(&mut self, ask: Ask) -> Gen {
+        let kind = discriminant(&ask);
+        let again = self
+            .requests
+            .generation
+            .filter(|&(of, _)| of == kind)
+            .map(|(_, generation)| generation);
+        let generation = again.unwrap_or_else(|| self.ids.generation());
+        self.requests.generation = Some((kind, generation));
+        generation
     }
 
     /// A read that is certainly sent after this point: an answer to an earlier one is not used.
@@ -229,7 +246,13 @@ impl Serve {
         self.requests.open.clear();
         self.requests.cas.clear();
         self.requests.again = None;
+        // A read that was sent before this outcome may show an older value.
+        self.requests.read = None;
+        self.requests.poll = self.now + self.config.register_poll;
         self.lower(Condition::MembershipUnknown);
+        if !matches!(outcomes.first(), Some((_, Outcome::Free))) {
+            self.requests.generation = None;
+        }
         let won = outcomes
             .iter()
             .find(|(_, o)| matches!(o, Outcome::Won | Outcome::WonSuperseded));

@@ -5,6 +5,7 @@
 use twinsite_register::{Leg, Members, Outcome, Running};
 
 use super::Serve;
+use super::link::curable;
 use super::state::{Ask, Fact, Standing, State, Won};
 use crate::engine::{Held, ServeEnd};
 use crate::io::{ControlError, GuestError, Output, RemoveWhy};
@@ -42,6 +43,7 @@ impl Serve {
                 self.beat_now();
             }
             (FirstBeat, Fact::FirstBeat) => self.serve(),
+            (FirstBeat, Fact::ScriptDone(_)) => {}
             (Equalise | FirstBeat, Fact::Lost(..)) if members == Members::BOTH => {
                 self.end_held(false)
             }
@@ -69,7 +71,8 @@ impl Serve {
             // Frozen.
             (Frozen, Fact::Back(_)) => self.thaw(),
             (Frozen, Fact::Lost(..)) => self.lost_in_frozen(),
-            (Frozen, Fact::Read(Standing::Mine)) => self.shrink(),
+            (Frozen, Fact::Read(Standing::Mine)) if self.cause_left() => self.shrink(),
+            (Frozen, Fact::Read(Standing::Mine)) => self.thaw(),
             (Frozen, Fact::Read(Standing::UnstampedEqual)) => self.end_held(false),
             (_, Fact::Outcome(Ask::Land | Ask::Release, Outcome::Unknown)) => {}
             (Frozen, Fact::Outcome(Ask::Land, _)) => self.read_register_fresh(),
@@ -95,7 +98,11 @@ impl Serve {
             // Superblocks of a membership that was won.
             (SbWrite(Won::Shrink | Won::Bump), Fact::ScriptDone(_)) => self.solo(),
             (SbWrite(Won::Grow), Fact::ScriptDone(_)) => self.grown(),
-            (SbWrite(_), Fact::Back(_) | Fact::Lost(..)) => {}
+            // The one that is left is away: hold, it is logged in to for ever.
+            (
+                Equalise | FirstBeat | Detach | SbWrite(_) | ShrinkWait(_) | ThawWait(_),
+                Fact::Lost(..) | Fact::Back(_),
+            ) => {}
 
             // Solo and the rejoin.
             (Solo, Fact::Read(Standing::Mine)) => self.rejoin_register(),
@@ -106,10 +113,7 @@ impl Serve {
                 self.rejoin_failed(RejoinBlock::WitnessRolledBack)
             }
             (Solo, Fact::ScriptDone(_)) => self.target_written(),
-            (Solo, Fact::Targeted) => {
-                self.enter(RjTarget);
-                self.pump_copies();
-            }
+            (Solo, Fact::Targeted) => self.enter(RjTarget),
             (Solo, Fact::Lost(leg, _)) if !member(leg) => self.rejoin_failed(RejoinBlock::LegLost),
             (Solo, Fact::Lost(..) | Fact::Back(_)) => {}
             (RjTarget, Fact::RestSmall) => {
@@ -296,8 +300,6 @@ impl Serve {
         self.cancel_script();
         self.fail_format();
         self.sweep = None;
-        self.clearable = false;
-        self.settled = false;
         self.enter(State::Frozen);
         self.frozen_since = self.now;
         self.lost_in_frozen();
@@ -308,9 +310,10 @@ impl Serve {
 
     fn frozen_again(&mut self) {
         self.enter(State::Frozen);
-        self.thaw();
-        if self.state == State::Frozen {
+        if self.cause_left() {
             self.read_register_fresh();
+        } else {
+            self.thaw();
         }
     }
 
@@ -322,7 +325,7 @@ impl Serve {
 
     /// Nothing was sent, or what was sent did not happen: back to Synced when no cause is left.
     fn thaw(&mut self) {
-        if self.cause_left() || !self.requests.open.is_empty() {
+        if self.cause_left() || self.requests.is_open(|ask| ask != Ask::Land) {
             if self.state == State::Frozen && self.requests.open.is_empty() {
                 self.read_register();
             }
@@ -372,7 +375,7 @@ impl Serve {
         let Some(register) = self.register.clone() else {
             return;
         };
-        let (generation, txid) = (self.ids.generation(), self.ids.txid());
+        let (generation, txid) = (self.proposal(Ask::Shrink { to: x, drop }), self.ids.txid());
         let proposed = if drop {
             register.drop_leg(&self.running, x.other(), generation, txid)
         } else {
@@ -421,6 +424,16 @@ impl Serve {
             from: crate::status::StateName::ShrinkWait,
             to: crate::status::StateName::SbWrite,
         });
+        // The last member is never removed; what it lost meanwhile the next flush tells (R40).
+        let lost = &mut self.links[x.index()].lost;
+        match lost {
+            Some(LostWhy::Restarted) => {
+                *lost = None;
+                self.last_member_restarted(x);
+            }
+            Some(why) if !curable(*why) => *lost = None,
+            Some(_) | None => {}
+        }
         self.leave(x.other());
         self.forget_reconcile();
         self.lease.void();
@@ -437,6 +450,8 @@ impl Serve {
             self.running = Running::of(register, self.running.key);
             self.stamped = true;
             self.map.set_epoch(self.running.epoch);
+            // No superblock of this epoch is known to be durable with base none.
+            (self.settled, self.clearable) = (false, false);
             self.out.event(Event::Membership {
                 epoch: self.running.epoch,
                 members: self.running.members,
@@ -510,7 +525,7 @@ impl Serve {
             self.ungrow(block);
             return;
         }
-        let (generation, txid) = (self.ids.generation(), self.ids.txid());
+        let (generation, txid) = (self.proposal(Ask::Grow), self.ids.txid());
         match register.grow(&self.running, generation, txid) {
             Ok(proposed) => {
                 self.enter(State::GrowWait);
@@ -537,7 +552,7 @@ impl Serve {
             .info
             .is_some_and(|info| super::rejoin::may_join(&register, y, &info).is_none());
         let there = self.links[y.index()].lost.is_none() && may;
-        let (generation, txid) = (self.ids.generation(), self.ids.txid());
+        let (generation, txid) = (self.proposal(Ask::Grow), self.ids.txid());
         match register.grow(&self.running, generation, txid) {
             Ok(proposed) if there => self.request(Ask::Grow, register, proposed),
             _ => self.bump(),
@@ -552,7 +567,7 @@ impl Serve {
         let Some(register) = self.register.clone() else {
             return;
         };
-        let (generation, txid) = (self.ids.generation(), self.ids.txid());
+        let (generation, txid) = (self.proposal(Ask::Bump), self.ids.txid());
         if let Ok(proposed) = register.bump(&self.running, generation, txid) {
             self.enter(State::BumpWait);
             self.request(Ask::Bump, register, proposed);
@@ -607,8 +622,9 @@ impl Serve {
         self.record_boot(x);
     }
 
-    pub(super) fn conflict(&mut self, leg: Leg, purpose: super::commands::Purpose) {
-        if purpose != super::commands::Purpose::Rejoin && self.in_use(leg) {
+    /// A member or target that another attach took.
+    pub(super) fn conflict(&mut self, leg: Leg) {
+        if self.in_use(leg) {
             self.fact(Fact::Conflict(leg));
         }
     }

@@ -1,0 +1,686 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use twinsite_register::{
+    AttachmentUid, Gen, GroupId, Key, KeyTag, Leg, Members, Naa, Order, Register, RegisterId,
+    Running, Site, StampId, TxId, VolumeId,
+};
+
+use crate::config::Config;
+use crate::engine::{Engine, IdSource, Served, ServedLeg};
+use crate::io::{
+    AttachOrder, AttachRecord, CasResult, CmdId, DATA_START, Format, GuestError, GuestOp, Input,
+    LegDown, LegError, LegInfo, LegOp, LegReply, Mode, Output, RegisterError, RegisterId as AskId,
+    Registrant, ReqId,
+};
+use crate::layout::{
+    BASE_OFFSET, BEAT_OFFSET, Base, Beat, Geometry, HISTORY_OFFSET, MAP_OFFSET, MapPage,
+    PAGE_REGIONS, RegionState, Role, SLOT_OFFSETS, Superblock,
+};
+use crate::status::{Event, StateName};
+
+pub(super) const A: Leg = Leg::A;
+pub(super) const B: Leg = Leg::B;
+pub(super) const OLD: Gen = Gen([1; 16]);
+
+pub(super) const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// How the engine's set looks when it takes over.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) members: Members,
+    pub(super) pages: [MapPage; 2],
+    pub(super) beats: [u64; 2],
+    pub(super) boots: [u64; 2],
+    pub(super) volatile: bool,
+    pub(super) base: Option<(Leg, Base, Vec<u64>)>,
+    /// Without the register.
+    pub(super) unstamped: bool,
+    pub(super) config: Config,
+    pub(super) size: u64,
+    pub(super) mode: Mode,
+    pub(super) discard: u32,
+}
+
+pub(super) fn page(number: u64, dirty: &[usize]) -> MapPage {
+    let mut page = MapPage::filled(0, number, twinsite_register::Epoch(3), RegionState::Clean);
+    dirty
+        .iter()
+        .for_each(|&slot| page.set_region(slot, RegionState::Dirty));
+    page
+}
+
+impl Setup {
+    pub(super) fn pair() -> Self {
+        Self {
+            members: Members::BOTH,
+            pages: [page(5, &[]), page(5, &[])],
+            beats: [9, 9],
+            boots: [100, 200],
+            volatile: false,
+            base: None,
+            unstamped: false,
+            config: Config {
+                predirty: 0,
+                rest_small: 0,
+                ..Config::default()
+            },
+            size: 64 << 16,
+            mode: Mode::Writer,
+            discard: 0,
+        }
+    }
+
+    pub(super) fn solo(leg: Leg) -> Self {
+        Self {
+            members: Members::only(leg),
+            ..Self::pair()
+        }
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) now: Duration,
+    pub(super) register: Register,
+    pub(super) key: Key,
+    pub(super) infos: [LegInfo; 2],
+    open: Vec<(Leg, CmdId, LegOp, String)>,
+    lines: VecDeque<String>,
+    reads: Vec<AskId>,
+    cas: Vec<(AskId, Register, Register)>,
+    pub(super) events: Vec<Event>,
+    next_req: u64,
+    /// Answer beats at once and do not print them.
+    pub(super) quiet_beats: bool,
+    /// Answer polls of the register at once and do not print them.
+    pub(super) polls: bool,
+}
+
+/// A register in which the attach with `key` holds `members`.
+fn register(key: Key, members: Members) -> Register {
+    let create = twinsite_register::Create {
+        register_id: RegisterId([9; 16]),
+        group: GroupId([8; 16]),
+        volumes: vec![VolumeId([7; 16])],
+        generation: OLD,
+        site: Site::A,
+        txid: TxId([1; 16]),
+    };
+    let born = Register::create(create)
+        .unwrap()
+        .birth(Site::A, TxId([2; 16]))
+        .unwrap();
+    Register {
+        epoch: twinsite_register::Epoch(3),
+        members,
+        landed: members,
+        holder: Some(key),
+        stamp_id: StampId([3; 16]),
+        order: Order {
+            n: 1,
+            uid: AttachmentUid([5; 16]),
+        },
+        ..born
+    }
+}
+
+impl Bench {
+    /// Before any output was looked at.
+    pub(super) fn raw(setup: Setup) -> Self {
+        let key = Key::new(KeyTag::Writer(Site::A), 0xabcdef);
+        let register = register(key, setup.members);
+        let infos = Leg::BOTH.map(|leg| LegInfo {
+            naa: Naa([leg.index() as u8 + 1; 16]),
+            capacity: DATA_START + (1 << 40),
+            block_size: 512,
+            volatile_cache: setup.volatile,
+            boot_id: Some([100, 200][leg.index()]),
+            own_target: true,
+            discard_zeroes: setup.discard > 0,
+            discard_granularity: setup.discard,
+        });
+        let geometry = Geometry::new(setup.size, 16).unwrap();
+        let superblock = |leg: Leg| Superblock {
+            compat: 0,
+            ro_compat: 0,
+            sb_seq: 10,
+            volume: VolumeId([7; 16]),
+            group: GroupId([8; 16]),
+            register_id: register.register_id,
+            leg,
+            role: Role::Member,
+            members: setup.members,
+            active_site: Site::A,
+            active_seq: 1,
+            geometry,
+            size_new: 0,
+            epoch: register.epoch,
+            generation: register.generation,
+            base: setup.base.as_ref().map(|base| base.1),
+            clean: false,
+            attach_key: Some(key),
+            boot_id: setup.boots[leg.index()],
+            lease_ms: 3000,
+            node: "n".to_owned(),
+            format: Format::None,
+            fs_type: [0; 15],
+            naa: Naa([leg.index() as u8 + 1; 16]),
+            parents: Vec::new(),
+            order: Order {
+                n: 1,
+                uid: AttachmentUid([5; 16]),
+            },
+        };
+        let legs = Leg::BOTH.map(|leg| {
+            setup.members.contains(leg).then(|| ServedLeg {
+                info: infos[leg.index()],
+                superblock: superblock(leg),
+                pages: vec![setup.pages[leg.index()].clone()],
+                beat: Some(Beat {
+                    volume: VolumeId([7; 16]),
+                    epoch: register.epoch,
+                    attach_key: Some(key),
+                    beat: setup.beats[leg.index()],
+                    flushed: 0,
+                }),
+                base_numbers: setup
+                    .base
+                    .as_ref()
+                    .filter(|base| base.0 == leg)
+                    .map(|base| base.2.clone()),
+                restarted: false,
+            })
+        });
+        let uid = AttachmentUid([5; 16]);
+        let order = AttachOrder {
+            volume: VolumeId([7; 16]),
+            uid,
+            key,
+            seed: [42; 32],
+            site: Site::A,
+            node: "n".to_owned(),
+            mode: setup.mode,
+            mv: None,
+            record: AttachRecord {
+                uid,
+                keys: vec![key],
+                n: Some(1),
+                stale: false,
+            },
+            shown: false,
+            marks: Vec::new(),
+            initialize: [None, None],
+            config: setup.config,
+        };
+        let connected =
+            Leg::BOTH.map(|leg| setup.members.contains(leg).then_some(infos[leg.index()]));
+        let served = Served {
+            order,
+            running: Running::of(&register, key),
+            place: Order { n: 1, uid },
+            ids: IdSource::new([42; 32]),
+            register: (!setup.unstamped).then(|| register.clone()),
+            legs,
+            connected,
+            beat_object: None,
+            continued: false,
+        };
+        let mut bench = Self {
+            engine: Engine::serving_from(ms(0), served),
+            now: ms(0),
+            register,
+            key,
+            infos,
+            open: Vec::new(),
+            lines: VecDeque::new(),
+            reads: Vec::new(),
+            cas: Vec::new(),
+            events: Vec::new(),
+            next_req: 1,
+            quiet_beats: false,
+            polls: true,
+        };
+        bench.collect();
+        bench
+    }
+
+    /// Serving: the first beat is durable, the device is shown, everything idle.
+    pub(super) fn served(setup: Setup) -> Self {
+        let mut bench = Self::raw(setup);
+        bench.quiet_beats = true;
+        bench.settle();
+        bench
+    }
+
+    /// Answer everything with success until nothing is open; returns what was seen.
+    pub(super) fn settle(&mut self) -> Vec<String> {
+        for _ in 0..10_000 {
+            if let Some((leg, cmd, op, _)) = self.open.first().cloned() {
+                self.open.remove(0);
+                let reply = self.good(leg, &op);
+                self.input(Input::LegDone {
+                    leg,
+                    cmd,
+                    result: Ok(reply),
+                });
+            } else if !self.cas.is_empty() {
+                self.win();
+            } else if !self.reads.is_empty() {
+                self.read();
+            } else {
+                return self.seen();
+            }
+        }
+        panic!("does not settle: {:?}", self.lines);
+    }
+
+    fn good(&self, leg: Leg, op: &LegOp) -> LegReply {
+        match op {
+            LegOp::PrReadFullStatus => self.own(),
+            LegOp::Identify => LegReply::Identity(self.infos[leg.index()]),
+            LegOp::ReadMeta { len, .. } => LegReply::Meta(vec![0; *len as usize]),
+            LegOp::PrReadKeys => LegReply::Keys(vec![self.key]),
+            LegOp::PrReadReservation => LegReply::Reservation(Some((self.key, 6))),
+            _ => LegReply::Done,
+        }
+    }
+
+    /// READ FULL STATUS as it should be.
+    pub(super) fn own(&self) -> LegReply {
+        LegReply::FullStatus(vec![
+            Registrant {
+                key: self.key,
+                holder: true,
+                kind: 6,
+            },
+            Registrant {
+                key: self.key.session(1),
+                holder: false,
+                kind: 6,
+            },
+        ])
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        self.engine.handle(self.now, input);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.engine.poll() {
+            self.output(output);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        let line = match output {
+            Output::Leg { leg, cmd, op, .. } => {
+                let line = format!("{leg} {}", op_line(&op));
+                if matches!(&op, LegOp::WriteMeta { offset, .. } if (HISTORY_OFFSET..MAP_OFFSET).contains(offset))
+                    || (self.quiet_beats && (line.contains(" beat ") || line.contains(" probe")))
+                {
+                    // Nobody's business here.
+                    let reply = self.good(leg, &op);
+                    self.engine.handle(
+                        self.now,
+                        Input::LegDone {
+                            leg,
+                            cmd,
+                            result: Ok(reply),
+                        },
+                    );
+                    return;
+                }
+                self.open.push((leg, cmd, op, line.clone()));
+                line
+            }
+            Output::ReadRegister { id } => {
+                let serving = matches!(self.state(), StateName::Synced | StateName::Solo);
+                if self.quiet_beats && serving && self.polls {
+                    let result = Ok(Some(Box::new(self.register.clone())));
+                    self.engine
+                        .handle(self.now, Input::RegisterRead { id, result });
+                    return;
+                }
+                self.reads.push(id);
+                "read R".to_owned()
+            }
+            Output::CasRegister { id, expected, new } => {
+                let line = cas_line(&expected, &new);
+                self.cas.push((id, *expected, *new));
+                line
+            }
+            Output::GuestDone { id, result } => match result {
+                Ok(()) => format!("done {}", id.0),
+                Err(error) => format!("done {} {}", id.0, error_name(error)),
+            },
+            Output::ShowDevice(info) => format!("show {}", info.size),
+            Output::RemoveDevice { why } => format!("remove {why:?}"),
+            Output::Connect { leg } => format!("{leg} connect"),
+            Output::Disconnect { leg } => {
+                // The shell answers what is open and says that the sessions are gone.
+                self.lines.push_back(format!("{leg} disconnect"));
+                self.gone(leg, LegDown::Closed);
+                return;
+            }
+            Output::Resize { size } => format!("resize {size}"),
+            Output::OrderDone { result } => format!("order {result:?}"),
+            Output::FormatRecorded { result } => format!("format {result:?}"),
+            Output::Detached => "detached".to_owned(),
+            Output::CopyFree { .. } | Output::WriteBeat(_) => return,
+            Output::Event(event) => {
+                self.events.push(event);
+                return;
+            }
+            other => format!("{other:?}"),
+        };
+        self.lines.push_back(line);
+    }
+
+    /// Lines since the last look.
+    pub(super) fn seen(&mut self) -> Vec<String> {
+        self.lines.drain(..).collect()
+    }
+
+    /// Compare the lines since the last look.
+    #[track_caller]
+    pub(super) fn check(&mut self, expected: &[&str]) {
+        let seen = self.seen();
+        assert_eq!(seen, expected);
+    }
+
+    fn take(&mut self, name: &str) -> (Leg, CmdId, LegOp) {
+        let at = self
+            .open
+            .iter()
+            .position(|(.., line)| line.starts_with(name));
+        let at = at.unwrap_or_else(|| panic!("no open command {name}: {:?}", self.open_lines()));
+        let (leg, cmd, op, _) = self.open.remove(at);
+        (leg, cmd, op)
+    }
+
+    pub(super) fn open_lines(&self) -> Vec<&str> {
+        self.open.iter().map(|(.., line)| line.as_str()).collect()
+    }
+
+    /// Answer the open command whose line begins so.
+    #[track_caller]
+    pub(super) fn ok(&mut self, name: &str) {
+        let (leg, cmd, op) = self.take(name);
+        let reply = self.good(leg, &op);
+        self.input(Input::LegDone {
+            leg,
+            cmd,
+            result: Ok(reply),
+        });
+    }
+
+    pub(super) fn reply(&mut self, name: &str, reply: LegReply) {
+        let (leg, cmd, _) = self.take(name);
+        self.input(Input::LegDone {
+            leg,
+            cmd,
+            result: Ok(reply),
+        });
+    }
+
+    pub(super) fn fail(&mut self, name: &str, error: LegError) {
+        let (leg, cmd, _) = self.take(name);
+        self.input(Input::LegDone {
+            leg,
+            cmd,
+            result: Err(error),
+        });
+    }
+
+    /// The sessions of a leg die.
+    pub(super) fn down(&mut self, leg: Leg) {
+        self.gone(leg, LegDown::SessionLost);
+    }
+
+    fn gone(&mut self, leg: Leg, why: LegDown) {
+        let open = std::mem::take(&mut self.open);
+        let (dead, live) = open.into_iter().partition(|entry| entry.0 == leg);
+        self.open = live;
+        let dead: Vec<_> = dead;
+        for (leg, cmd, ..) in dead {
+            self.engine.handle(
+                self.now,
+                Input::LegDone {
+                    leg,
+                    cmd,
+                    result: Err(LegError::SessionGone),
+                },
+            );
+        }
+        self.engine.handle(self.now, Input::LegDown { leg, why });
+        self.collect();
+    }
+
+    /// Logged in again, and verified.
+    pub(super) fn back(&mut self, leg: Leg) {
+        self.up(leg);
+        self.ok(&format!("{leg} full status"));
+    }
+
+    pub(super) fn up(&mut self, leg: Leg) {
+        let info = self.infos[leg.index()];
+        self.input(Input::LegUp { leg, info });
+    }
+
+    /// Let time pass, with the ticks that are asked for.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..100_000 {
+            match self.engine.deadline().filter(|&at| at <= end) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    self.input(Input::Tick);
+                }
+                None => break,
+            }
+        }
+        self.now = end;
+        self.input(Input::Tick);
+    }
+
+    pub(super) fn guest(&mut self, op: GuestOp) -> u64 {
+        let id = self.next_req;
+        self.next_req += 1;
+        self.input(Input::Guest { id: ReqId(id), op });
+        id
+    }
+
+    pub(super) fn write(&mut self, offset: u64) -> u64 {
+        self.guest(GuestOp::Write {
+            offset,
+            len: 4096,
+            fua: false,
+        })
+    }
+
+    pub(super) fn read_at(&mut self, offset: u64) -> u64 {
+        self.guest(GuestOp::Read { offset, len: 4096 })
+    }
+
+    pub(super) fn flush(&mut self) -> u64 {
+        self.guest(GuestOp::Flush)
+    }
+
+    /// Write and have it answered.
+    pub(super) fn written(&mut self, offset: u64) {
+        self.write(offset);
+        self.settle();
+    }
+
+    /// Answer the read of the register with the value it has.
+    #[track_caller]
+    pub(super) fn read(&mut self) {
+        // The engine counts on the last one only.
+        let id = self.reads.pop().expect("a read of the register");
+        self.reads.clear();
+        let result = Ok(Some(Box::new(self.register.clone())));
+        self.input(Input::RegisterRead { id, result });
+    }
+
+    pub(super) fn unreadable(&mut self) {
+        let id = self.reads.pop().expect("a read of the register");
+        self.reads.clear();
+        self.input(Input::RegisterRead {
+            id,
+            result: Err(RegisterError::Unreachable),
+        });
+    }
+
+    /// The request is executed, and its answer arrives.
+    #[track_caller]
+    pub(super) fn win(&mut self) {
+        let (id, expected, new) = self.cas.remove(0);
+        assert_eq!(expected, self.register, "expected value");
+        self.register = new;
+        self.input(Input::RegisterCas {
+            id,
+            result: CasResult::Won,
+        });
+    }
+
+    /// The request is executed and its answer is lost.
+    pub(super) fn win_silently(&mut self) {
+        let (_, expected, new) = self.cas.remove(0);
+        if expected == self.register {
+            self.register = new;
+        }
+    }
+
+    /// No answer, not executed so far.
+    pub(super) fn no_answer(&mut self) {
+        let (id, ..) = self.cas.remove(0);
+        self.input(Input::RegisterCas {
+            id,
+            result: CasResult::Unknown,
+        });
+    }
+
+    /// Refused.
+    pub(super) fn conflict(&mut self) {
+        let (id, ..) = self.cas.remove(0);
+        self.input(Input::RegisterCas {
+            id,
+            result: CasResult::Conflict,
+        });
+    }
+
+    pub(super) fn proposed(&self) -> &Register {
+        &self.cas[0].2
+    }
+
+    pub(super) fn state(&self) -> StateName {
+        self.engine.status(self.now).state
+    }
+
+    /// Somebody else changes the register.
+    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Register)) {
+        edit(&mut self.register);
+        self.register.txid.0[15] = self.register.txid.0[15].wrapping_add(1);
+        self.register.txid.0[0] = 0xee;
+    }
+
+    /// B is lost for good: the engine is Solo(A).
+    pub(super) fn shrink_to_a(&mut self) {
+        self.down(B);
+        self.wait(ms(3100));
+        self.settle();
+        assert_eq!(self.state(), StateName::Solo);
+    }
+}
+
+pub(super) fn op_line(op: &LegOp) -> String {
+    match op {
+        LegOp::ReadData { offset, len, .. } => format!("read {}+{len}", offset - DATA_START),
+        LegOp::WriteData {
+            offset, len, fua, ..
+        } => {
+            format!(
+                "write {}+{len}{}",
+                offset - DATA_START,
+                if *fua { " fua" } else { "" }
+            )
+        }
+        LegOp::Sync => "sync".to_owned(),
+        LegOp::Discard { offset, len } => format!("discard {}+{len}", offset - DATA_START),
+        LegOp::Zero { offset, len } => format!("zero {}+{len}", offset - DATA_START),
+        LegOp::CopyRead { offset, len, .. } => format!("copy from {}+{len}", offset - DATA_START),
+        LegOp::CopyWrite { offset, len, .. } => format!("copy to {}+{len}", offset - DATA_START),
+        LegOp::ReadMeta { offset, .. } if *offset == BEAT_OFFSET => "probe".to_owned(),
+        LegOp::ReadMeta { offset, len } => format!("read meta {offset}+{len}"),
+        LegOp::WriteMeta { offset, block } => meta_line(*offset, &**block),
+        LegOp::PrReadFullStatus => "full status".to_owned(),
+        LegOp::PrRegister { session, .. } => format!("register {session:?}"),
+        LegOp::PrReadKeys => "read keys".to_owned(),
+        LegOp::PrReadReservation => "read reservation".to_owned(),
+        LegOp::Identify => "identify".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn meta_line(offset: u64, block: &[u8]) -> String {
+    if SLOT_OFFSETS.contains(&offset) {
+        let sb = Superblock::parse(block).unwrap();
+        let base = sb
+            .base
+            .map_or(String::new(), |base| format!(" base e{}", base.epoch.0));
+        let clean = if sb.clean { " clean" } else { "" };
+        let new = if sb.size_new > 0 {
+            format!(" new {}", sb.size_new)
+        } else {
+            String::new()
+        };
+        return format!(
+            "sb {:?}{} e{}{base}{clean}{new}",
+            sb.role, sb.members, sb.epoch.0
+        );
+    }
+    if offset == BEAT_OFFSET {
+        return format!("beat {}", Beat::parse(block).unwrap().beat);
+    }
+    if offset >= BASE_OFFSET {
+        let index = ((offset - BASE_OFFSET) / 4096) as u32;
+        let base = crate::layout::BaseNumbers::parse(index, block).unwrap();
+        return format!("base e{} {}", base.epoch.0, base.numbers[0]);
+    }
+    if offset >= HISTORY_OFFSET && offset < MAP_OFFSET {
+        return "history".to_owned();
+    }
+    let index = ((offset - MAP_OFFSET) / 4096) as u32;
+    let page = MapPage::parse(index, block).unwrap();
+    let dirty: Vec<usize> = page.dirty(PAGE_REGIONS).take(9).collect();
+    format!("page {index} n{} {dirty:?}", page.number)
+}
+
+fn cas_line(expected: &Register, new: &Register) -> String {
+    let what = if new.epoch != expected.epoch {
+        format!("e{} {}", new.epoch.0, new.members)
+    } else if new.stamp_id != expected.stamp_id {
+        "stamp".to_owned()
+    } else if new.holder != expected.holder {
+        "release".to_owned()
+    } else {
+        "land".to_owned()
+    };
+    let drop = if new.no_rejoin != expected.no_rejoin {
+        format!(" no rejoin {}", new.no_rejoin)
+    } else {
+        String::new()
+    };
+    format!("cas {what}{drop}")
+}
+
+fn error_name(error: GuestError) -> String {
+    match error {
+        GuestError::Io => "EIO".to_owned(),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,130 @@
+use super::bench::{A, B, Bench, Setup, ms};
+use crate::io::{DATA_START, Format, Input};
+use crate::status::StateName;
+
+fn fs(name: &str) -> [u8; 15] {
+    let mut out = [0; 15];
+    out[..name.len()].copy_from_slice(name.as_bytes());
+    out
+}
+
+#[test]
+fn a_dropped_leg_leaves_by_a_shrink_that_forbids_its_return() {
+    let mut b = Bench::served(Setup::pair());
+    b.written(0);
+    b.input(Input::DropLeg(B));
+    b.check(&["read R"]);
+    b.read();
+    b.check(&["cas e4 {A} no rejoin {B}"]);
+    b.win();
+    assert!(b.seen().contains(&"order Ok(())".to_owned()));
+    b.settle();
+    b.up(B);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+    b.wait(ms(400_000));
+    assert!(!b.seen().iter().any(|line| line.starts_with("B ")));
+}
+
+#[test]
+fn the_last_member_is_never_dropped() {
+    let mut b = Bench::served(Setup::solo(A));
+    b.input(Input::DropLeg(A));
+    b.input(Input::DropLeg(B));
+    b.check(&["order Err(LastMember)", "order Err(WaitingForLeg)"]);
+}
+
+#[test]
+fn expand_writes_the_new_size_twice_with_the_map_between_and_then_tells_the_kernel() {
+    let mut b = Bench::served(Setup {
+        discard: 4096,
+        ..Setup::pair()
+    });
+    let size = 20_000_u64 << 16;
+    b.input(Input::Expand { size });
+    b.check(&["A identify", "B identify"]);
+    b.ok("A identify");
+    b.ok("B identify");
+    b.check(&[
+        "A sb Member{AB} e3 new 1310720000",
+        "B sb Member{AB} e3 new 1310720000",
+    ]);
+    b.ok("A sb");
+    b.ok("B sb");
+    b.check(&["A page 1 n1 []", "B page 1 n1 []"]);
+    b.ok("A page");
+    b.ok("B page");
+    b.check(&["A sb Member{AB} e3", "B sb Member{AB} e3"]);
+    for name in ["A sb", "B sb", "A sb", "B sb"] {
+        b.ok(name);
+    }
+    let seen = b.seen();
+    assert!(
+        seen.ends_with(&["resize 1310720000".to_owned(), "order Ok(())".to_owned()]),
+        "{seen:?}"
+    );
+    b.write(19_999 << 16);
+    b.check(&["A page 1 n2 [3743]", "B page 1 n2 [3743]"]);
+}
+
+#[test]
+fn expand_needs_both_legs_and_room_on_each() {
+    let mut b = Bench::served(Setup::pair());
+    b.infos[1].capacity = DATA_START + (64 << 16);
+    b.input(Input::Expand { size: 128 << 16 });
+    b.ok("A identify");
+    b.ok("B identify");
+    assert!(b.seen().contains(&"order Err(TooSmall)".to_owned()));
+    b.input(Input::Expand { size: 1 << 16 });
+    b.check(&["order Err(Shrink)"]);
+
+    let mut b = Bench::served(Setup::solo(A));
+    b.input(Input::Expand { size: 128 << 16 });
+    b.check(&["order Err(WaitingForLeg)"]);
+}
+
+#[test]
+fn new_space_that_need_not_read_zeros_is_copied_before_it_is_read() {
+    let mut b = Bench::served(Setup::pair());
+    b.input(Input::Expand { size: 66 << 16 });
+    b.polls = true;
+    while b.state() != StateName::Expand {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    while b.state() == StateName::Expand {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    b.seen();
+    b.read_at(64 << 16);
+    b.check(&[]);
+    let seen = b.settle();
+    assert_eq!(
+        seen[..2],
+        ["B copy to 4194304+131072", "A read 4194304+4096"]
+    );
+}
+
+#[test]
+fn r34_the_format_record_is_in_both_slots_of_every_member_before_it_is_confirmed() {
+    let mut b = Bench::served(Setup::pair());
+    b.input(Input::SetFormat {
+        format: Format::Started,
+        fs_type: fs("xfs"),
+    });
+    b.check(&["A sb Member{AB} e3", "B sb Member{AB} e3"]);
+    b.ok("A sb");
+    b.ok("B sb");
+    b.check(&["A sb Member{AB} e3", "B sb Member{AB} e3"]);
+    b.ok("A sb");
+    b.check(&[]);
+    b.ok("B sb");
+    b.check(&["format Ok(())"]);
+    let mut b = Bench::served(Setup::solo(A));
+    b.input(Input::SetFormat {
+        format: Format::Started,
+        fs_type: fs("xfs"),
+    });
+    b.check(&["format Err(WaitingForLeg)"]);
+}

@@ -1,0 +1,208 @@
+use super::bench::{A, B, Bench, Setup, ms, page};
+use crate::io::Mode;
+use crate::status::{Condition, StateName};
+
+#[test]
+fn r42_pages_and_beats_are_made_equal_before_the_first_beat() {
+    let mut b = Bench::raw(Setup {
+        pages: [page(6, &[1]), page(5, &[2])],
+        beats: [9, 8],
+        ..Setup::pair()
+    });
+    b.check(&["A page 0 n6 [1, 2]", "B page 0 n6 [1, 2]", "B beat 9"]);
+    b.ok("A page");
+    b.ok("B page");
+    b.check(&[]);
+    b.ok("B beat");
+    b.check(&["A beat 10", "B beat 10"]);
+    b.ok("A beat");
+    b.ok("B beat");
+    let seen = b.seen();
+    assert!(seen.contains(&"show 4194304".to_owned()));
+    assert_eq!(b.state(), StateName::Synced);
+}
+
+#[test]
+fn equal_legs_write_nothing_and_r33_a_beat_is_not_a_request_to_the_register() {
+    let mut b = Bench::raw(Setup::pair());
+    b.check(&["A beat 10", "B beat 10"]);
+    b.ok("A beat");
+    b.ok("B beat");
+    assert!(
+        !b.seen()
+            .iter()
+            .any(|line| line.contains("cas") || line.contains("read R"))
+    );
+}
+
+/// Region 1 may differ; A is the source.
+fn pending() -> Bench {
+    let mut b = Bench::raw(Setup {
+        pages: [page(5, &[1]), page(5, &[1])],
+        ..Setup::pair()
+    });
+    b.quiet_beats = true;
+    b.ok("A beat");
+    b.ok("B beat");
+    b.check(&[
+        "A beat 10",
+        "B beat 10",
+        "show 4194304",
+        "A copy from 65536+65536",
+    ]);
+    b
+}
+
+#[test]
+fn r9_a_pending_region_is_copied_before_its_first_read_or_write_and_others_are_served() {
+    let mut b = pending();
+    b.read_at(65536);
+    b.write(65536);
+    b.check(&[]);
+    b.read_at(0);
+    b.check(&["A read 0+4096"]);
+    b.ok("A copy from");
+    b.check(&["B copy to 65536+65536"]);
+    b.ok("B copy to");
+    let seen = b.seen();
+    assert!(seen.contains(&"A read 65536+4096".to_owned()), "{seen:?}");
+    b.ok("A read 65536");
+    let seen = b.seen();
+    assert!(
+        seen.contains(&"A write 65536+4096".to_owned()),
+        "the write waits for the read: {seen:?}"
+    );
+}
+
+#[test]
+fn r39_flush_is_held_and_the_boot_id_not_written_until_the_last_pending_region_is_copied() {
+    let mut b = pending();
+    b.flush();
+    b.check(&[]);
+    b.ok("A copy from");
+    b.ok("B copy to");
+    b.check(&["B copy to 65536+65536", "A sync", "B sync"]);
+    b.ok("A sync");
+    b.ok("B sync");
+    b.check(&["done 1", "A sb Member{AB} e3", "B sb Member{AB} e3"]);
+}
+
+#[test]
+fn r29_a_leg_that_restarted_is_not_the_source_and_r39_a_shrink_may_only_keep_the_source() {
+    // B restarted: A is the source although B's beat is higher.
+    let mut b = Bench::raw(Setup {
+        pages: [page(5, &[1]), page(5, &[1])],
+        beats: [9, 10],
+        boots: [100, 111],
+        volatile: true,
+        ..Setup::pair()
+    });
+    b.quiet_beats = true;
+    b.ok("A beat");
+    assert!(
+        b.open_lines().contains(&"A copy from 65536+65536"),
+        "{:?}",
+        b.open_lines()
+    );
+    // A, the source, is lost: hold.
+    b.down(A);
+    b.wait(ms(3100));
+    b.seen();
+    b.read();
+    b.check(&[]);
+    assert_eq!(b.state(), StateName::Frozen);
+    b.wait(ms(60_000));
+    b.read();
+    assert!(!b.seen().iter().any(|line| line.starts_with("cas")));
+
+    // The leg that is not the source may go.
+    let mut b = Bench::raw(Setup {
+        pages: [page(5, &[1]), page(5, &[1])],
+        boots: [100, 111],
+        volatile: true,
+        ..Setup::pair()
+    });
+    b.quiet_beats = true;
+    b.ok("A beat");
+    b.ok("B beat");
+    b.ok("A copy from");
+    b.down(B);
+    b.wait(ms(3100));
+    b.seen();
+    b.read();
+    b.check(&["cas e4 {A}"]);
+}
+
+#[test]
+fn the_higher_beat_then_the_higher_page_then_the_local_leg_is_the_source() {
+    let source = |beats: [u64; 2], pages: [u64; 2]| {
+        let mut b = Bench::raw(Setup {
+            pages: [page(pages[0], &[1]), page(pages[1], &[1])],
+            beats,
+            ..Setup::pair()
+        });
+        b.quiet_beats = true;
+        while !b.open_lines().iter().any(|line| line.contains("copy")) {
+            let name = b.open_lines()[0].to_owned();
+            b.ok(&name);
+        }
+        b.open_lines()
+            .iter()
+            .find(|line| line.contains("copy from"))
+            .unwrap()[..1]
+            .to_owned()
+    };
+    assert_eq!(source([9, 10], [5, 5]), "B");
+    assert_eq!(source([10, 9], [5, 6]), "A");
+    assert_eq!(source([9, 9], [5, 6]), "B");
+    assert_eq!(source([9, 9], [5, 5]), "A");
+}
+
+#[test]
+fn a_gap_of_two_is_a_leg_that_was_rolled_back_and_leaves() {
+    let mut b = Bench::raw(Setup {
+        pages: [page(5, &[]), page(7, &[3])],
+        ..Setup::pair()
+    });
+    assert!(
+        b.engine
+            .status(b.now)
+            .conditions
+            .contains(&Condition::LegDamaged(A))
+    );
+    b.quiet_beats = true;
+    for name in ["A page", "B page"] {
+        b.ok(name);
+    }
+    assert_eq!(b.state(), StateName::Frozen);
+    b.read();
+    assert!(b.seen().contains(&"cas e4 {B}".to_owned()));
+}
+
+#[test]
+fn a_leg_lost_before_the_first_beat_goes_back_to_the_decision_with_the_fences_held() {
+    let mut b = Bench::raw(Setup::pair());
+    b.ok("A beat");
+    b.down(B);
+    b.wait(ms(3100));
+    assert!(!b.seen().iter().any(|line| line.starts_with("show")));
+    assert!(
+        matches!(b.state(), StateName::Decide | StateName::Check),
+        "{:?}",
+        b.state()
+    );
+}
+
+#[test]
+fn a_caretaker_shows_no_device() {
+    let mut b = Bench::raw(Setup {
+        mode: Mode::Caretaker,
+        ..Setup::pair()
+    });
+    let seen = b.settle();
+    assert!(!seen.iter().any(|line| line.starts_with("show")));
+    assert_eq!(b.state(), StateName::Synced);
+    b.read_at(0);
+    b.check(&["done 1 NotShown"]);
+    let _ = B;
+}

@@ -1,0 +1,610 @@
+use twinsite_register::{Key, KeyTag, Members, Naa, Site};
+
+use super::bench::{A, B, Bench, Setup, ms, page};
+use crate::config::Config;
+use crate::io::{LegError, LegReply};
+use crate::layout::{MapPage, Role, Superblock};
+use crate::status::{Event, RejoinBlock, StateName};
+
+/// Solo(A) after a shrink from {AB} e3, with region 0 dirty; B is away.
+fn solo() -> Bench {
+    let setup = Setup::pair();
+    let config = Config {
+        rest_small: 1 << 20,
+        ..setup.config
+    };
+    let mut b = Bench::served(Setup { config, ..setup });
+    b.written(0);
+    b.shrink_to_a();
+    b.settle();
+    b
+}
+
+/// The superblock and the map page that B has.
+struct Far {
+    superblock: Superblock,
+    page: MapPage,
+}
+
+fn far(b: &Bench) -> Far {
+    // As it was when B was a member of e3.
+    let superblock = Superblock {
+        compat: 0,
+        ro_compat: 0,
+        sb_seq: 20,
+        volume: twinsite_register::VolumeId([7; 16]),
+        group: twinsite_register::GroupId([8; 16]),
+        register_id: b.register.register_id,
+        leg: B,
+        role: Role::Member,
+        members: Members::BOTH,
+        active_site: Site::A,
+        active_seq: 1,
+        geometry: crate::layout::Geometry::new(64 << 16, 16).unwrap(),
+        size_new: 0,
+        epoch: twinsite_register::Epoch(3),
+        generation: super::bench::OLD,
+        base: None,
+        clean: false,
+        attach_key: Some(b.key),
+        boot_id: 200,
+        lease_ms: 3000,
+        node: String::new(),
+        format: crate::io::Format::None,
+        fs_type: [0; 15],
+        naa: Naa([2; 16]),
+        parents: Vec::new(),
+        order: Default::default(),
+    };
+    Far {
+        superblock,
+        page: page(6, &[0]),
+    }
+}
+
+/// B logs in; steps 0 to 2: everything up to the superblock Target.
+fn join(b: &mut Bench, far: &Far) {
+    b.polls = false;
+    b.up(B);
+    b.check(&["read R"]);
+    b.read();
+    b.check(&["B register Data"]);
+    b.ok("B register Data");
+    b.ok("B read keys");
+    b.ok("B read reservation");
+    b.ok("B full status");
+    b.ok("B register Resync");
+    b.seen();
+    b.reply(
+        "B read meta 65536",
+        LegReply::Meta(far.superblock.emit().to_vec()),
+    );
+    b.reply("B read meta 131072", LegReply::Meta(vec![0; 4096]));
+    b.reply(
+        "B read meta 1048576",
+        LegReply::Meta(far.page.emit().to_vec()),
+    );
+    b.polls = true;
+}
+
+/// Up to RjTarget.
+fn target(b: &mut Bench) {
+    let far = far(b);
+    join(b, &far);
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    assert_eq!(b.state(), StateName::RjNeed);
+    b.seen();
+}
+
+#[test]
+fn r5_y_is_fenced_before_its_superblock_is_read() {
+    let mut b = solo();
+    b.polls = false;
+    b.up(B);
+    b.read();
+    b.ok("B register Data");
+    let other = Key::new(KeyTag::Writer(Site::B), 5);
+    b.reply("B read keys", LegReply::Keys(vec![b.key, other]));
+    b.reply(
+        "B read reservation",
+        LegReply::Reservation(Some((other, 6))),
+    );
+    let seen = b.seen();
+    assert!(seen.last().unwrap().contains("PrPreemptAbort"), "{seen:?}");
+    b.ok("B PrPreemptAbort");
+    b.ok("B full status");
+    b.ok("B register Resync");
+    b.check(&[
+        "B full status",
+        "B register Resync",
+        "B read meta 65536+4096",
+    ]);
+}
+
+#[test]
+fn r18_r35_the_target_superblock_and_then_the_union_are_durable_before_the_first_copy() {
+    let mut b = solo();
+    let far = Far {
+        page: page(6, &[0, 5]),
+        ..far(&b)
+    };
+    join(&mut b, &far);
+    b.check(&[
+        "B read meta 131072+4096",
+        "B read meta 1048576+4096",
+        "B sb Target{} e4 base e3",
+    ]);
+    b.ok("B sb Target");
+    b.check(&["B sb Target{} e4 base e3"]);
+    b.ok("B sb Target");
+    b.check(&["A page 0 n8 [0, 5]"]);
+    b.ok("A page");
+    b.check(&["A copy from 0+65536", "A copy from 327680+65536"]);
+    assert!(b.events.contains(&Event::RejoinStarted {
+        leg: B,
+        full: false
+    }));
+}
+
+#[test]
+fn a_number_below_the_base_or_another_history_means_a_full_copy_with_no_base_on_y() {
+    let low = |far: Far| Far {
+        page: page(4, &[]),
+        ..far
+    };
+    let other = |far: Far| Far {
+        superblock: Superblock {
+            epoch: twinsite_register::Epoch(2),
+            ..far.superblock
+        },
+        page: far.page,
+    };
+    for change in [&low as &dyn Fn(Far) -> Far, &other] {
+        let mut b = solo();
+        let far = change(far(&b));
+        join(&mut b, &far);
+        assert!(b.seen().contains(&"B sb Target{} e4".to_owned()));
+        assert!(
+            b.events
+                .contains(&Event::RejoinStarted { leg: B, full: true })
+        );
+        b.ok("B sb Target");
+        b.ok("B sb Target");
+        b.ok("A page");
+        assert!(b.seen().contains(&"A copy from 0+1048576".to_owned()));
+    }
+}
+
+#[test]
+fn a_full_copy_zeroes_what_x_never_wrote() {
+    let blank = |number| {
+        MapPage::filled(
+            0,
+            number,
+            twinsite_register::Epoch(3),
+            crate::layout::RegionState::Unwritten,
+        )
+    };
+    let mut b = Bench::served(Setup {
+        pages: [blank(5), blank(5)],
+        ..Setup::pair()
+    });
+    b.written(0);
+    b.shrink_to_a();
+    let far = Far {
+        page: page(1, &[]),
+        ..far(&b)
+    };
+    join(&mut b, &far);
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    let seen = b.seen();
+    assert!(seen.contains(&"A copy from 0+65536".to_owned()), "{seen:?}");
+    assert!(
+        seen.contains(&"B zero 65536+1048576".to_owned())
+            || seen.contains(&"B zero 65536+983040".to_owned()),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn a_blank_leg_joins_only_if_its_naa_is_named() {
+    let mut b = solo();
+    let mut far = far(&b);
+    far.superblock.volume = twinsite_register::VolumeId([1; 16]);
+    b.polls = false;
+    b.up(B);
+    b.read();
+    for step in [
+        "B register Data",
+        "B read keys",
+        "B read reservation",
+        "B full status",
+        "B register Resync",
+    ] {
+        b.ok(step);
+    }
+    b.reply(
+        "B read meta 65536",
+        LegReply::Meta(far.superblock.emit().to_vec()),
+    );
+    b.reply("B read meta 131072", LegReply::Meta(vec![0; 4096]));
+    let status = b.engine.status(b.now);
+    assert_eq!(status.rejoin_blocked, Some(RejoinBlock::ForeignData));
+    assert!(
+        status
+            .conditions
+            .contains(&crate::status::Condition::ForeignData(B))
+    );
+    assert!(b.open_lines().is_empty(), "nothing is written to it");
+}
+
+#[test]
+fn a_leg_that_must_not_join_is_left_alone() {
+    for (edit, block) in [
+        (0, RejoinBlock::NoRejoin),
+        (1, RejoinBlock::LostBranch),
+        (2, RejoinBlock::Retired),
+    ] {
+        let mut b = solo();
+        b.edit(|register| match edit {
+            0 => register.no_rejoin = Members::only(B),
+            1 => register.unconfirmed = Members::only(B),
+            _ => register.retired.push(twinsite_register::Retired {
+                leg: B,
+                naa: Naa([2; 16]),
+            }),
+        });
+        b.up(B);
+        assert_eq!(b.engine.status(b.now).rejoin_blocked, Some(block));
+        assert!(b.open_lines().is_empty());
+    }
+}
+
+#[test]
+fn r36_a_copy_holds_its_region_from_the_read_to_the_durable_write() {
+    let mut b = solo();
+    let far = far(&b);
+    join(&mut b, &far);
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    b.seen();
+    b.write(0);
+    b.check(&[]);
+    b.ok("A copy from");
+    b.check(&["B copy to 0+65536"]);
+    b.ok("B copy to");
+    b.check(&["A write 0+4096", "B write 0+4096", "A sync", "B sync"]);
+}
+
+#[test]
+fn a_write_to_x_alone_during_the_copy_is_copied_again() {
+    let setup = Setup::pair();
+    let config = Config {
+        copies: 1,
+        copy_max: 65536,
+        ..setup.config
+    };
+    let mut b = Bench::served(Setup { config, ..setup });
+    for region in 0..4 {
+        b.written(region << 16);
+    }
+    b.shrink_to_a();
+    let far = Far {
+        page: page(8, &[]),
+        ..far(&b)
+    };
+    join(&mut b, &far);
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    assert_eq!(b.state(), StateName::RjTarget);
+    b.seen();
+    b.ok("A copy from");
+    b.ok("B copy to");
+    b.seen();
+    b.write(0);
+    b.check(&["A write 0+4096"]);
+    b.ok("A write");
+    b.check(&["done 5"]);
+    for _ in 0..3 {
+        b.ok("A copy from");
+        b.ok("B copy to");
+    }
+    assert_eq!(b.state(), StateName::RjBoth, "one pass is over");
+    assert_eq!(b.open_lines(), ["A copy from 0+65536"]);
+}
+
+#[test]
+fn r21_r10_from_step_5_a_write_needs_both_and_then_sync_map_beat_and_superblocks_follow_in_order() {
+    let mut b = solo();
+    target(&mut b);
+    b.quiet_beats = false;
+    b.write(4 << 16);
+    b.check(&["A page 0 n8 [0, 4]"]);
+    b.ok("A page");
+    b.check(&["A write 262144+4096", "B write 262144+4096"]);
+    b.ok("A write");
+    b.check(&[]);
+    b.ok("B write");
+    b.check(&["done 2"]);
+    b.ok("A copy from");
+    b.ok("B copy to");
+    b.check(&["B copy to 0+65536", "A sync", "B sync"]);
+    assert_eq!(b.state(), StateName::Growing);
+    b.ok("A sync");
+    b.ok("B sync");
+    b.check(&["B page 0 n8 [0, 4]"]);
+    b.write(8 << 16);
+    b.check(&[]);
+    b.ok("B page");
+    let seen = b.seen();
+    assert_eq!(
+        seen[..2],
+        ["A page 0 n9 [0, 4, 8]", "B page 0 n9 [0, 4, 8]"],
+        "from its page on to both"
+    );
+    assert!(
+        seen[2].starts_with("A beat") && seen[3].starts_with("B beat"),
+        "{seen:?}"
+    );
+    b.ok("A page");
+    b.ok("B page");
+    b.ok("A write");
+    b.ok("B write");
+    b.ok("A beat");
+    b.ok("B beat");
+    let seen = b.seen();
+    assert_eq!(seen.last().unwrap(), "A sb Growing{A} e4 base e3");
+    b.ok("A sb");
+    b.ok("A sb");
+    b.check(&["A sb Growing{A} e4 base e3", "B sb Candidate{} e4 base e3"]);
+    b.ok("B sb");
+    b.ok("B sb");
+    b.check(&["B sb Candidate{} e4 base e3", "read R"]);
+    b.read();
+    b.check(&["cas e5 {AB}"]);
+    assert_eq!(b.state(), StateName::GrowWait);
+    b.win();
+    b.check(&["A sb Member{AB} e5 base e3", "B sb Member{AB} e5 base e3"]);
+    b.quiet_beats = true;
+    let seen = b.settle();
+    assert_eq!(b.state(), StateName::Synced);
+    let expected = [
+        "A sb Member{AB} e5 base e3",
+        "B sb Member{AB} e5 base e3",
+        "cas land",
+        "A sync",
+        "B sync",
+        "A sb Member{AB} e5",
+        "B sb Member{AB} e5",
+    ];
+    let firsts: Vec<&str> = seen
+        .iter()
+        .map(String::as_str)
+        .filter(|line| expected.contains(line))
+        .collect();
+    assert_eq!(firsts, expected);
+    b.wait(ms(62_000));
+    b.settle();
+    assert_eq!(b.engine.status(b.now).dirty_bytes, 0);
+}
+
+/// The engine has sent its grow.
+fn grow_wait() -> Bench {
+    let mut b = solo();
+    target(&mut b);
+    while b.state() != StateName::Growing {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    while !b.open_lines().is_empty() {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    b.read();
+    assert_eq!(b.state(), StateName::GrowWait);
+    b.seen();
+    b
+}
+
+#[test]
+fn r40_a_flush_from_step_5_on_needs_both_legs() {
+    let mut b = solo();
+    target(&mut b);
+    b.write(0);
+    b.ok("A copy from");
+    b.ok("B copy to");
+    b.ok("A write");
+    b.ok("B write");
+    b.seen();
+    b.flush();
+    b.ok("A sync");
+    b.ok("A sync");
+    assert!(!b.seen().contains(&"done 3".to_owned()));
+    b.ok("B sync");
+    b.ok("B sync");
+    assert!(b.seen().contains(&"done 3".to_owned()));
+}
+
+#[test]
+fn y_lost_before_the_grow_is_dropped_and_x_serves_alone() {
+    let mut b = solo();
+    target(&mut b);
+    b.write(4 << 16);
+    b.ok("A page");
+    b.ok("A write");
+    b.seen();
+    b.down(B);
+    b.check(&["done 2"]);
+    assert_eq!(b.state(), StateName::Solo);
+    b.ok("A copy from");
+    b.up(B);
+    b.wait(ms(4000));
+    assert!(b.open_lines().is_empty(), "backoff");
+    b.wait(ms(1500));
+    assert_eq!(b.open_lines(), ["B register Data"]);
+}
+
+#[test]
+fn y_lost_while_growing_and_nothing_sent_x_becomes_member_again() {
+    let mut b = solo();
+    target(&mut b);
+    while b.state() != StateName::Growing {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    b.seen();
+    b.down(B);
+    b.check(&["A sb Member{A} e4 base e3"]);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+}
+
+#[test]
+fn r20_y_lost_with_a_grow_open_is_ended_by_a_bump() {
+    let mut b = grow_wait();
+    b.down(B);
+    b.check(&["cas e5 {A}"]);
+    assert_eq!(b.state(), StateName::BumpWait);
+    b.no_answer();
+    b.win();
+    b.check(&["read R", "A sb Member{A} e5 base e3"]);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+}
+
+#[test]
+fn a_grow_that_is_executed_before_the_bump_is_followed_by_a_shrink() {
+    let mut b = grow_wait();
+    b.down(B);
+    b.win_silently();
+    b.no_answer();
+    b.seen();
+    b.read();
+    assert_eq!(b.state(), StateName::Frozen);
+    b.read();
+    assert!(b.seen().contains(&"cas e6 {A}".to_owned()));
+}
+
+#[test]
+fn r11_no_grow_leaves_if_an_operator_said_no_meanwhile() {
+    let mut b = solo();
+    target(&mut b);
+    while b.state() != StateName::Growing {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    while !b.open_lines().is_empty() {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    b.seen();
+    b.edit(|register| register.no_rejoin = Members::only(B));
+    b.read();
+    b.check(&["B disconnect", "B connect", "A sb Member{A} e4 base e3"]);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+}
+
+#[test]
+fn a_conflict_from_y_gives_the_rejoin_up_and_one_from_x_is_superseded() {
+    let mut b = solo();
+    target(&mut b);
+    b.ok("A copy from");
+    b.fail("B copy to", LegError::Conflict);
+    assert_eq!(b.state(), StateName::Solo);
+    assert!(b.seen().contains(&"B disconnect".to_owned()));
+
+    let mut b = solo();
+    target(&mut b);
+    b.fail("A copy from", LegError::Conflict);
+    assert_eq!(b.state(), StateName::Superseded);
+}
+
+#[test]
+fn r40_the_last_member_restarted_with_unflushed_writes_fails_one_flush() {
+    let mut b = Bench::served(Setup {
+        volatile: true,
+        ..Setup::pair()
+    });
+    b.written(0);
+    b.shrink_to_a();
+    b.written(0);
+    b.down(A);
+    b.infos[0].boot_id = Some(777);
+    b.up(A);
+    b.seen();
+    b.ok("A full status");
+    let seen = b.settle();
+    assert!(
+        seen.contains(&"A sb Member{A} e4 base e3".to_owned()),
+        "the new boot id: {seen:?}"
+    );
+    assert_eq!(b.state(), StateName::Solo);
+    b.flush();
+    b.check(&["done 3 EIO"]);
+    b.written(0);
+    b.flush();
+    assert!(b.settle().contains(&"done 5".to_owned()));
+}
+
+#[test]
+fn the_last_member_is_never_removed_and_io_waits_for_it() {
+    let mut b = solo();
+    b.write(0);
+    b.seen();
+    b.down(A);
+    b.wait(ms(60_000));
+    assert_eq!(b.state(), StateName::Solo);
+    assert!(!b.seen().iter().any(|line| line.starts_with("done")));
+    assert!(
+        b.engine
+            .status(b.now)
+            .conditions
+            .contains(&crate::status::Condition::LegLost)
+    );
+    b.back(A);
+    assert!(b.seen().contains(&"A write 0+4096".to_owned()));
+    assert!(
+        !b.engine
+            .status(b.now)
+            .conditions
+            .contains(&crate::status::Condition::LegLost)
+    );
+}
+
+#[test]
+fn bits_are_never_cleared_in_solo() {
+    let mut b = solo();
+    b.written(4 << 16);
+    let dirty = b.engine.status(b.now).dirty_bytes;
+    b.wait(ms(600_000));
+    b.settle();
+    assert_eq!(b.engine.status(b.now).dirty_bytes, dirty);
+}
+
+#[test]
+fn solo_reads_need_no_lease() {
+    let mut b = solo();
+    b.wait(ms(50_000));
+    b.read_at(0);
+    b.ok("A read");
+    b.check(&["A read 0+4096", "done 2"]);
+}
+
+#[test]
+fn all_keys_gone_from_the_last_member_attaches_in_place_with_a_new_key() {
+    let mut b = solo();
+    b.write(0);
+    b.down(A);
+    b.up(A);
+    b.seen();
+    b.reply("A full status", LegReply::FullStatus(Vec::new()));
+    assert_eq!(b.state(), StateName::Check);
+    assert!(
+        !b.seen()
+            .iter()
+            .any(|line| line.starts_with("done") || line.starts_with("remove"))
+    );
+}

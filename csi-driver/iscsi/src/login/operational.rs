@@ -184,7 +184,14 @@ impl Operational {
             }
             match rule {
                 Rule::Digest => out.pair(name, digest_list(self.digest_offer(*field))),
-                Rule::And | Rule::Or => out.pair(name, yes_no(self.own_flag(*field))),
+                Rule::And | Rule::Or => {
+                    let own = self.own_flag(*field);
+                    out.pair(name, yes_no(own));
+                    // RFC 7143 section 6.2.2: No for AND and Yes for OR decide alone, and need not be answered.
+                    if own == (*rule == Rule::Or) {
+                        self.set_flag(*field, own);
+                    }
+                }
                 Rule::Smaller { .. }
                 | Rule::Larger { .. }
                 | Rule::Declared { .. }

@@ -186,6 +186,22 @@ fn what_the_peer_does_not_understand_keeps_its_default() {
 }
 
 #[test]
+fn an_offer_that_decides_alone_holds_without_an_answer() {
+    for (initial_r2t, immediate_data) in [(true, false), (false, true)] {
+        let mut end = Operational::new(&Offer {
+            initial_r2t,
+            immediate_data,
+            ..offer()
+        });
+        end.offer_all(&mut TextOut::default());
+        let outcome = end.finish().unwrap();
+        // Left without an answer, the offer that does not decide keeps the default.
+        assert!(outcome.initial_r2t);
+        assert_eq!(outcome.immediate_data, immediate_data);
+    }
+}
+
+#[test]
 fn a_digest_that_is_required_and_absent_fails() {
     let end = Operational::new(&Offer {
         data_digest: DigestOffer::Require,

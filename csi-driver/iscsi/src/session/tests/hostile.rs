@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::pair::*;
 use super::raw::*;
+use super::storm::seeds;
 use crate::chap::{Algorithm, Secret};
 use crate::scsi::{Residual, TaskFunction, TaskResponse};
 use crate::wire::login::Stage;
@@ -174,7 +175,7 @@ fn feed_initiator(dice: &mut Dice, stream: &[u8]) {
 #[test]
 fn recorded_streams_with_changes_break_neither_end() {
     let (to_target, to_initiator) = streams();
-    for number in 0..4000 {
+    for number in 0..seeds(4000) {
         let run = std::panic::catch_unwind(|| {
             let mut dice = Dice::new(number);
             feed_target(

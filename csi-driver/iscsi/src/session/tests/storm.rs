@@ -263,7 +263,7 @@ fn run(random: u64, breaks: bool) {
 }
 
 /// How many seeds: more when `SEEDS` says so.
-fn seeds(usual: u64) -> u64 {
+pub(super) fn seeds(usual: u64) -> u64 {
     std::env::var("SEEDS")
         .ok()
         .and_then(|seeds| seeds.parse().ok())

@@ -117,11 +117,14 @@ impl Attach {
         None
     }
 
-    /// From here on every superblock of the set carries our key, so the record needs no older one.
+    /// From here on every superblock of the set carries our key, and the register too if it was asked: the record needs no
+    /// older one. A register that was not asked still names an earlier key of ours.
     pub(super) fn enter_lease(&mut self, now: Duration, plan: Plan, port: &mut Port) {
         let until = self.lease_until(plan).unwrap_or(now);
         self.phase = Phase::LeaseWait { plan, until };
-        self.record = order::served(&self.record, self.order.key.attach());
+        if plan.cas.is_some() {
+            self.record = order::served(&self.record, self.order.key.attach());
+        }
         self.save_record(port);
     }
 

@@ -1439,3 +1439,57 @@ fn a_session_that_is_back_before_the_next_round_costs_no_member() {
     assert_eq!(w.r().epoch, Epoch(1));
     assert!(n.never("disconnect B"), "the shell logs in again by itself");
 }
+
+#[test]
+fn a_device_served_without_the_register_goes_on_when_the_register_names_an_earlier_key_of_ours() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let first = n.serve(&mut w);
+    n.crash();
+    w.witness = Witness::Down;
+    let order = AttachOrder {
+        shown: true,
+        ..n.order()
+    };
+    n.start(&w, order);
+    assert!(matches!(n.run(&mut w), AttachEnd::Served(_)));
+    assert_eq!(w.r().holder, Some(first.running.key));
+    n.crash();
+    w.witness = Witness::Up;
+    let order = AttachOrder {
+        shown: true,
+        ..n.order()
+    };
+    n.start(&w, order);
+    assert!(
+        matches!(n.run(&mut w), AttachEnd::Served(_)),
+        "{:?}",
+        n.said
+    );
+    assert_eq!(n.record.keys.len(), 1);
+    assert!(!n.removed);
+}
+
+#[test]
+fn r41_a_refusal_is_no_proof_that_the_request_was_not_executed() {
+    let mut w = World::born();
+    w.witness = Witness::Echo;
+    let mut n = Node::new(1, Site::A, 1);
+    let served = n.serve(&mut w);
+    assert_eq!(n.count("cas"), 1);
+    assert_eq!(served.register.as_ref(), Some(w.r()));
+}
+
+#[test]
+fn r41_a_refusal_because_of_an_edit_is_answered_by_the_same_request_and_no_new_round() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let order = n.order();
+    n.start(&w, order);
+    // The register was read for the decision, and is edited before the request arrives.
+    n.run_until(&mut w, |n, _| n.count("read register") == 2);
+    w.edit_register(40);
+    assert!(matches!(n.run(&mut w), AttachEnd::Served(_)));
+    assert_eq!(n.count("cas"), 2);
+    assert_eq!(n.count("A read slot"), 2, "one round");
+}

@@ -27,6 +27,8 @@ pub(crate) enum Witness {
     Down,
     /// Requests are executed, their answers are lost.
     Mute,
+    /// Requests are executed, and a second copy of each is refused: that refusal is the answer.
+    Echo,
     /// Requests are neither answered nor executed; reads are answered.
     Stuck,
 }
@@ -382,7 +384,7 @@ impl Node {
                 self.said.push("read register".into());
                 let result = match world.witness {
                     Witness::Down => Err(RegisterError::Unreachable),
-                    Witness::Up | Witness::Mute | Witness::Stuck => {
+                    Witness::Up | Witness::Mute | Witness::Echo | Witness::Stuck => {
                         Ok(world.register.clone().map(Box::new))
                     }
                 };
@@ -397,6 +399,10 @@ impl Node {
                         } else {
                             CasResult::Conflict
                         }
+                    }
+                    Witness::Echo => {
+                        world.cas(&expected, &new);
+                        CasResult::Conflict
                     }
                     Witness::Mute => {
                         world.cas(&expected, &new);
@@ -419,7 +425,7 @@ impl Node {
             Output::ReadBeat => {
                 let result = match world.witness {
                     Witness::Down => Err(RegisterError::Unreachable),
-                    Witness::Up | Witness::Mute | Witness::Stuck => Ok(world.beat),
+                    Witness::Up | Witness::Mute | Witness::Echo | Witness::Stuck => Ok(world.beat),
                 };
                 self.inbox.push_back(Input::BeatObject { result });
             }

@@ -109,6 +109,8 @@ enum State {
     Off,
     Trying {
         portal: usize,
+        /// Portals of this round that were tried, this one included.
+        tried: usize,
         until: Duration,
         login: [Login; 2],
         identify: Option<Identify>,
@@ -218,7 +220,7 @@ impl Link {
     pub fn connect(&mut self, cx: &mut Context<'_>) {
         if matches!(self.state, State::Off) {
             self.pause = self.spec.times.retry.0;
-            self.try_portal(cx, 0);
+            self.try_portal(cx, 0, 1);
         }
     }
 
@@ -334,7 +336,7 @@ impl Link {
             State::Trying { until, .. } if now >= until => {
                 self.lost(cx, &Loss::Connect("no answer in time".to_owned()));
             }
-            State::Waiting { until } if now >= until => self.try_portal(cx, 0),
+            State::Waiting { until } if now >= until => self.try_portal(cx, 0, 1),
             _ => {}
         }
     }
@@ -355,13 +357,17 @@ impl Link {
         }
     }
 
-    fn try_portal(&mut self, cx: &mut Context<'_>, portal: usize) {
-        let redirect = self.redirect.take();
-        let Some(address) = redirect.or_else(|| self.spec.portals.get(portal).copied()) else {
+    /// Tries a portal as the n-th one of a round.
+    fn try_portal(&mut self, cx: &mut Context<'_>, portal: usize, n: usize) {
+        let portals = &self.spec.portals;
+        if n > portals.len() {
             return self.round_over(cx);
-        };
+        }
+        let portal = portal % portals.len();
+        let address = self.redirect.take().unwrap_or(portals[portal]);
         self.state = State::Trying {
             portal,
+            tried: n,
             until: cx.now() + self.spec.times.portal,
             login: [Login::Begun; 2],
             identify: None,
@@ -427,18 +433,22 @@ impl Link {
             session.close(cx);
         }
         match self.state {
-            State::Up { portal } => {
-                let portal = self.spec.portals.get(portal);
+            State::Up { portal: lost } => {
+                let portal = self.spec.portals.get(lost);
                 tracing::info!(iqn = %self.spec.iqn, ?portal, ?loss, "session lost");
                 self.fail_open();
                 self.events.push_back(LinkEvent::Down(LegDown::SessionLost));
                 self.pause = self.spec.times.retry.0;
-                self.try_portal(cx, 0);
+                // The path that just failed comes last.
+                self.try_portal(cx, lost + 1, 1);
             }
-            State::Trying { portal, .. } => {
+            State::Trying { portal, tried, .. } => {
                 tracing::debug!(iqn = %self.spec.iqn, portal, ?loss, "portal without success");
-                let again = self.redirect.is_some();
-                self.try_portal(cx, if again { portal } else { portal + 1 });
+                if self.redirect.is_some() {
+                    self.try_portal(cx, portal, tried);
+                } else {
+                    self.try_portal(cx, portal + 1, tried + 1);
+                }
             }
             State::Off | State::Waiting { .. } => {}
         }

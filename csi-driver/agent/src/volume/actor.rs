@@ -85,6 +85,7 @@ pub(super) struct Volume {
     device_wait: Option<OpId>,
     /// The device, as it was ordered; told when it is there.
     ordered: Option<DeviceInfo>,
+    show_when_gone: bool,
     alarm: Alarm,
     status_at: Duration,
     status_due: bool,
@@ -104,6 +105,7 @@ impl Volume {
             device: None,
             device_wait: None,
             ordered: None,
+            show_when_gone: false,
             alarm: Alarm::default(),
             status_at: cx.now(),
             status_due: true,
@@ -285,7 +287,7 @@ impl Volume {
         self.taken = taken;
         if ended {
             tracing::error!(volume = %self.parts.name, "the device was taken away: detaching");
-            self.device_gone();
+            self.device_gone(cx);
             self.input(cx, Input::Detach);
         }
     }
@@ -304,6 +306,11 @@ impl Volume {
             return;
         }
         self.ordered = Some(info);
+        if self.device.is_some() {
+            // Two devices of one name would share a mount point: the old one has to be gone first.
+            self.show_when_gone = true;
+            return self.take_device_down(cx, Removal::Abort);
+        }
         let post = self.poster();
         let events: Events = Arc::new(move |event| post(Letter::Device(event)));
         let spec = DeviceSpec {
@@ -347,6 +354,7 @@ impl Volume {
     }
 
     fn remove_device(&mut self, cx: &mut Context<'_>, why: RemoveWhy) {
+        self.show_when_gone = false;
         let how = match why {
             RemoveWhy::Detached => Removal::Orderly,
             RemoveWhy::Superseded | RemoveWhy::NotContinued | RemoveWhy::Deleted => Removal::Abort,
@@ -366,9 +374,15 @@ impl Volume {
         }
     }
 
-    fn device_gone(&mut self) {
+    fn device_gone(&mut self, cx: &mut Context<'_>) {
         if self.device.take().is_some() {
             self.tell(VolumeEvent::Hidden);
+        }
+        let ordered = self.ordered.filter(|_| self.ending.is_none());
+        if std::mem::take(&mut self.show_when_gone)
+            && let Some(info) = ordered
+        {
+            self.show(cx, info);
         }
     }
 
@@ -380,7 +394,7 @@ impl Volume {
             FrontendEvent::ResizeFailed(error) => {
                 tracing::error!(volume = %self.parts.name, %error, "cannot resize the device");
             }
-            FrontendEvent::Gone => self.device_gone(),
+            FrontendEvent::Gone => self.device_gone(cx),
         }
     }
 

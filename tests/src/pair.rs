@@ -99,6 +99,7 @@ impl Pair {
             attachments: 0,
         };
         for index in 0..2 {
+            pair.sites[index].make_pool(&pair.plan.agent)?;
             pair.write_standing_objects(index)?;
             // Sites claim their index in the order of their first start.
             pair.start_agent(index)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twinsite_api::LegIndex;
@@ -47,7 +47,7 @@ impl Site {
             agent: None,
             applications: Vec::new(),
         };
-        for below in ["objects", "state", "pool"] {
+        for below in ["objects", "state", "pool", "run"] {
             fs::create_dir_all(folder.join(below))?;
         }
         Ok(site)
@@ -73,6 +73,24 @@ impl Site {
         self.folder.join("agent.sock")
     }
 
+    /// Makes the site's folder a pool.
+    ///
+    /// # Errors
+    /// The agent's program cannot be run or refuses.
+    pub fn make_pool(&self, agent: &Path) -> Result<()> {
+        let output = Command::new(agent)
+            .args(["pool", "init"])
+            .arg(self.pool())
+            .output()
+            .with_context(|| format!("cannot run {}", agent.display()))?;
+        ensure!(
+            output.status.success(),
+            "pool init: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
     /// Starts the agent.
     ///
     /// # Errors
@@ -86,6 +104,8 @@ impl Site {
             .arg("--state")
             .arg(self.folder.join("state"))
             .args(["--listen", &self.listen.to_string()])
+            .arg("--run-dir")
+            .arg(self.folder.join("run"))
             .arg("--socket")
             .arg(self.socket());
         let group = Group::start(&mut command, &self.log())

@@ -137,25 +137,28 @@ async fn wait(
         name: Some(name.to_owned()),
     };
     loop {
-        let answer = ask(path, &request).await?;
-        let state = answer
-            .result
-            .get("state")
-            .and_then(|state| state.as_str())
-            .unwrap_or("unknown")
-            .to_owned();
-        // One that was removed and has detached is gone.
-        if state == wanted || (!answer.ok && wanted == "Detached") {
-            return print(&Answer { ok: true, ..answer });
+        // An agent that is being started does not answer yet.
+        let asked = ask(path, &request).await;
+        let state = match &asked {
+            Ok(answer) => answer.result.get("state").and_then(|state| state.as_str()),
+            Err(_) => None,
+        };
+        let state = state.map(str::to_owned);
+        match &asked {
+            Ok(answer) if state.as_deref() == Some(wanted) => return print(answer),
+            // One that was removed and has detached is gone.
+            Ok(answer) if !answer.ok && wanted == "Detached" => return Ok(()),
+            _ => {}
         }
         if start.elapsed() >= limit {
-            let reason = answer
-                .result
-                .get("message")
-                .and_then(|text| text.as_str())
-                .unwrap_or_default();
+            let answer = asked?;
+            let message = answer.result.get("message").and_then(|text| text.as_str());
+            let why = message
+                .or(answer.error.as_deref())
+                .unwrap_or("no reason is given");
             bail!(
-                "{name} is {state} and not {wanted} after {} s {reason}",
+                "{name} is {} and not {wanted} after {} s: {why}",
+                state.as_deref().unwrap_or("unknown"),
                 limit.as_secs()
             );
         }

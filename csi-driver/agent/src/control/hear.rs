@@ -26,10 +26,15 @@ impl Node {
                 }
                 self.registers.insert(register.group, (*register, wall()));
             }
-            Told::Samples(samples) => {
-                for (name, sample) in samples {
+            Told::Samples { legs, pools } => {
+                for (name, sample) in legs {
                     if let Some(view) = self.legs.get_mut(&name) {
                         view.sample = sample;
+                    }
+                }
+                for (name, space) in pools {
+                    if let Some(view) = self.pools.get_mut(&name) {
+                        view.space = space;
                     }
                 }
             }

@@ -34,6 +34,7 @@ use super::{
     witnesses::{Identity, Interest, Witnesses},
 };
 use crate::{
+    backend::Capacity,
     metrics::Health,
     objects::{Folder, Problem, Scan},
     reactor::Thread,
@@ -81,7 +82,10 @@ pub(super) enum Told {
         register: Box<Register>,
         by: Option<(String, u64)>,
     },
-    Samples(BTreeMap<String, Option<LegSample>>),
+    Samples {
+        legs: BTreeMap<String, Option<LegSample>>,
+        pools: BTreeMap<String, Option<(Capacity, String)>>,
+    },
     Asked(Request, oneshot::Sender<Answer>),
 }
 
@@ -429,13 +433,18 @@ impl Node {
         let probes = self
             .storage
             .probes(|volume| own_keys.get(&volume).copied().unwrap_or_default());
+        let pool_probes = self.storage.pool_probes();
         let teller = self.teller.clone();
         self.runtime.spawn_blocking(move || {
-            let samples = probes
+            let pools = pool_probes
                 .iter()
                 .map(|probe| (probe.name.clone(), probe.take()))
                 .collect();
-            teller.tell(Told::Samples(samples));
+            let legs = probes
+                .iter()
+                .map(|probe| (probe.name.clone(), probe.take()))
+                .collect();
+            teller.tell(Told::Samples { legs, pools });
         });
     }
 

@@ -78,6 +78,12 @@ pub fn prepare(
         LegIndex::A => Site::A,
         LegIndex::B => Site::B,
     };
+    let alone = spec.group_id() == twinsite_api::GroupId::Volume(spec.volume);
+    if !alone || spec.group_volumes.iter().any(|other| *other != spec.volume) {
+        return Err(invalid(
+            "a group of volumes cannot be opened by this version, and one of its volumes must not be opened alone: take it out of the group",
+        ));
+    }
     let mut legs = [None, None];
     let mut initialize = [None, None];
     for named in &spec.legs {
@@ -299,6 +305,22 @@ stringData: {key: 0123456789abcdef}
             detect_after: Duration::from_secs(7),
         };
         assert_eq!(prepared(&text).unwrap().attach.mv.unwrap().mode, mode);
+    }
+
+    #[test]
+    fn a_volume_of_a_group_is_not_opened_alone() {
+        for more in [
+            "group: tg-000102030405060708090a0b0c0d0e0f",
+            "groupVolumes: [ts-000102030405060708090a0b0c0d0e0f, ts-ff0102030405060708090a0b0c0d0e0f]",
+        ] {
+            let text = TEXT.replace("  mode: Writer", &format!("  mode: Writer\n  {more}"));
+            assert!(
+                prepared(&text)
+                    .unwrap_err()
+                    .text
+                    .contains("must not be opened alone")
+            );
+        }
     }
 
     #[test]

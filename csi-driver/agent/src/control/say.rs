@@ -54,7 +54,6 @@ impl Node {
         for (name, pool) in objects.pools.iter().filter(|(_, pool)| own(pool)) {
             let view: &mut PoolView = self.pools.entry(name.clone()).or_default();
             view.generation = pool.metadata.generation;
-            view.space = self.storage.measure(name);
             let legs = self
                 .observed
                 .legs

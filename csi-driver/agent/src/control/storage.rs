@@ -60,6 +60,7 @@ struct Served {
     server: ServerHandle,
     iqn: String,
     spec: LegSpec,
+    path: PathBuf,
 }
 
 /// What a leg's target says.
@@ -68,6 +69,8 @@ pub struct LegSample {
     pub addresses: Vec<SocketAddr>,
     pub stats: TargetStats,
     pub last_foreign: Option<Duration>,
+    /// Bytes that its file takes.
+    pub allocated: Option<u64>,
 }
 
 /// What is to be asked of a leg's target.
@@ -77,6 +80,20 @@ pub struct LegProbe {
     iqn: String,
     lun: u16,
     own_key: u64,
+    path: PathBuf,
+}
+
+/// A pool to be measured.
+pub struct PoolProbe {
+    pub name: String,
+    pool: Pool,
+}
+
+impl PoolProbe {
+    /// Its space and what its marker says; may wait for its disk.
+    pub fn take(&self) -> Option<(Capacity, String)> {
+        Some((self.pool.capacity().ok()?, self.pool.id().to_owned()))
+    }
 }
 
 impl LegProbe {
@@ -90,6 +107,10 @@ impl LegProbe {
             addresses: self.server.addresses().to_vec(),
             stats,
             last_foreign: last_foreign.ok().flatten(),
+            allocated: fs::metadata(&self.path)
+                .ok()
+                .filter(fs::Metadata::is_file)
+                .map(|meta| std::os::unix::fs::MetadataExt::blocks(&meta) * 512),
         })
     }
 }
@@ -227,12 +248,16 @@ impl Storage {
         self.pools.remove(name);
     }
 
-    /// Space of a pool and what its marker says.
-    pub fn measure(&self, name: &str) -> Option<(Capacity, String)> {
-        match self.pools.get(name)? {
-            OpenPool::Directory(pool) => Some((pool.capacity().ok()?, pool.id().to_owned())),
+    /// What is to be measured.
+    pub fn pool_probes(&self) -> Vec<PoolProbe> {
+        let probe = |(name, pool): (&String, &OpenPool)| match pool {
+            OpenPool::Directory(pool) => Some(PoolProbe {
+                name: name.clone(),
+                pool: pool.clone(),
+            }),
             OpenPool::Device(_) => None,
-        }
+        };
+        self.pools.iter().filter_map(probe).collect()
     }
 
     /// Serves a leg. A leg that was never made here is made now, empty.
@@ -243,6 +268,7 @@ impl Storage {
         objects: &Objects,
     ) -> Result<(), Fault> {
         let backing = self.open_leg(spec)?;
+        let path = backing.path().to_owned();
         let (auth, acl) = access(spec, objects)?;
         let iqn = spec.target_name();
         let mut lun = ExportLun::new(&iqn, spec.lun, backing);
@@ -268,6 +294,7 @@ impl Storage {
                 server,
                 iqn,
                 spec: spec.clone(),
+                path,
             },
         );
         Ok(())
@@ -422,6 +449,7 @@ impl Storage {
             iqn: served.iqn.clone(),
             lun: served.spec.lun,
             own_key: own_key(served.spec.volume),
+            path: served.path.clone(),
         };
         self.legs.iter().map(probe).collect()
     }

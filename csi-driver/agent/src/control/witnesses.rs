@@ -52,7 +52,10 @@ struct InUse {
     interest: Interest,
     handle: Result<WitnessHandle, String>,
     state: Arc<Mutex<PairState>>,
+    /// Probe and signs of life.
     tasks: Vec<JoinHandle<()>>,
+    /// Claim and reads for the marks.
+    interested: Vec<JoinHandle<()>>,
 }
 
 /// What of a pair concerns this node.
@@ -110,25 +113,25 @@ impl Witnesses {
                 .and_then(|store| secrets.get(&store.secret))
                 .cloned();
             let interest = interests.get(name).cloned().unwrap_or_default();
-            let same = self.pairs.get(name).is_some_and(|used| {
-                used.spec == *spec && used.secret == secret && used.interest == interest
-            });
-            if same {
-                continue;
+            let same = |used: &InUse| used.spec == *spec && used.secret == secret;
+            if !self.pairs.get(name).is_some_and(same) {
+                // Tasks of the old one end when it is dropped.
+                let used = self.begin(name, spec.clone(), secret);
+                self.pairs.insert(name.clone(), used);
             }
-            // Tasks of the old one end when it is dropped.
-            let used = self.begin(name, spec.clone(), secret, interest);
-            self.pairs.insert(name.clone(), used);
+            if let Some(used) = self
+                .pairs
+                .get_mut(name)
+                .filter(|used| used.interest != interest)
+            {
+                used.interest = interest;
+                used.interested.iter().for_each(JoinHandle::abort);
+                used.interested = interested(used, &self.identity, &self.runtime);
+            }
         }
     }
 
-    fn begin(
-        &self,
-        pair: &str,
-        spec: WitnessSpec,
-        secret: Option<Secret>,
-        interest: Interest,
-    ) -> InUse {
+    fn begin(&self, pair: &str, spec: WitnessSpec, secret: Option<Secret>) -> InUse {
         let state = Arc::new(Mutex::new(PairState::default()));
         let mut tasks = Vec::new();
         let opened = open(&spec, secret.as_ref());
@@ -142,37 +145,23 @@ impl Witnesses {
         });
         match &handle {
             Ok(handle) => {
-                let witness = handle.witness();
-                tasks.push(self.runtime.spawn(renew(
-                    Arc::clone(witness),
+                let renew = renew(
+                    Arc::clone(handle.witness()),
                     self.identity.clone(),
                     Arc::clone(&state),
-                )));
-                if let Some(index) = interest.index {
-                    let claim = claim(
-                        Arc::clone(witness),
-                        self.identity.clone(),
-                        index,
-                        Arc::clone(&state),
-                    );
-                    tasks.push(self.runtime.spawn(claim));
-                }
-                if !interest.groups.is_empty() {
-                    tasks.push(
-                        self.runtime
-                            .spawn(poll(handle.clone(), interest.groups.clone())),
-                    );
-                }
+                );
+                tasks.push(self.runtime.spawn(renew));
             }
             Err(why) => update(&state, |state| state.refused = Some(why.clone())),
         }
         InUse {
             spec,
             secret,
-            interest,
+            interest: Interest::default(),
             handle,
             state,
             tasks,
+            interested: Vec::new(),
         }
     }
 
@@ -204,8 +193,32 @@ impl Witnesses {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks
+            .iter()
+            .chain(&self.interested)
+            .for_each(JoinHandle::abort);
     }
+}
+
+/// What is done about a pair because of this node's objects.
+fn interested(used: &InUse, identity: &Identity, runtime: &Handle) -> Vec<JoinHandle<()>> {
+    let Ok(handle) = &used.handle else {
+        return Vec::new();
+    };
+    let mut tasks = Vec::new();
+    if let Some(index) = used.interest.index {
+        let claim = claim(
+            Arc::clone(handle.witness()),
+            identity.clone(),
+            index,
+            Arc::clone(&used.state),
+        );
+        tasks.push(runtime.spawn(claim));
+    }
+    if !used.interest.groups.is_empty() {
+        tasks.push(runtime.spawn(poll(handle.clone(), used.interest.groups.clone())));
+    }
+    tasks
 }
 
 type Opened = (Arc<dyn Store>, Option<Arc<Guard>>);

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// A file that is larger holds something else.
-pub const MAX_FILE_BYTES: u64 = 1 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 const ROOT_FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 const KINDS: &str = "SitePair, StoragePool, Leg, Attachment and Secret";
 

@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Secret {
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    if digits.len() % 4 != 0 {
+    if !digits.len().is_multiple_of(4) {
         return None;
     }
     let body = digits.iter().take_while(|b| **b != b'=').count();

@@ -32,7 +32,6 @@ pub struct LegView {
     pub served: bool,
     pub fault: Option<Fault>,
     pub sample: Option<LegSample>,
-    pub allocated: Option<u64>,
     pub conditions: Vec<Condition>,
 }
 
@@ -112,7 +111,7 @@ pub fn leg_status(spec: &LegSpec, view: &mut LegView, now: Time) -> LegStatus {
         lun: view.served.then_some(spec.lun),
         naa: view.served.then(|| spec.naa_text()),
         size: view.served.then(|| spec.size.bytes()),
-        allocated_bytes: view.allocated,
+        allocated_bytes: view.sample.as_ref().and_then(|sample| sample.allocated),
         boot_id: unit.map(|unit| format!("{:016x}", unit.boot_id)),
         sessions: view.sample.as_ref().map_or(0, |sample| {
             u32::try_from(sample.stats.sessions.len()).unwrap_or(u32::MAX)

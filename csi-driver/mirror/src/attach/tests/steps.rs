@@ -1493,3 +1493,64 @@ fn r41_a_refusal_because_of_an_edit_is_answered_by_the_same_request_and_no_new_r
     assert_eq!(n.count("cas"), 2);
     assert_eq!(n.count("A read slot"), 2, "one round");
 }
+
+#[test]
+fn r26_r37_an_attach_that_stamped_between_verification_and_read_is_not_stamped_over() {
+    let mut w = World::born();
+    let mut early = Node::new(3, Site::A, 3);
+    let order = early.order();
+    early.start(&w, order);
+    // Its fences are verified and everything on the legs is read; only the register is not.
+    early.run_until(&mut w, |n, _| {
+        n.count("A read meta") == 2 && n.count("B read meta") == 2
+    });
+    let mut late = Node::new(1, Site::A, 1);
+    let served = late.serve(&mut w);
+    let AttachEnd::Refused(_) = early.run(&mut w) else {
+        panic!("{:?}", early.said)
+    };
+    assert_eq!(w.r().holder, Some(served.running.key));
+    assert!(early.never("cas"));
+    assert!(
+        w.legs
+            .iter()
+            .all(|leg| leg.holder_key() == Some(served.running.key))
+    );
+}
+
+#[test]
+fn a_round_begins_when_nothing_of_ours_is_under_way() {
+    let mut w = World::born();
+    let mut n = Node::new(1, Site::A, 1);
+    let order = n.order();
+    n.start(&w, order);
+    n.run_until(&mut w, |n, _| n.count("A write slot") == 1);
+    n.cut(Leg::B);
+    let AttachEnd::Served(_) = n.run(&mut w) else {
+        panic!("{:?}", n.said)
+    };
+    let nth = |what: &str, nth: usize| {
+        let all = n.said.iter().enumerate().filter(|(_, s)| *s == what);
+        all.map(|(at, _)| at).nth(nth).unwrap()
+    };
+    // Fence, first round, second round: the old list of writes ended before the second round.
+    assert!(nth("A write history", 0) < nth("A full status", 2));
+    assert_eq!(n.count("A write history"), 2);
+}
+
+#[test]
+fn r38_a_later_attachment_that_only_the_legs_know_of_counts_too() {
+    let mut w = World::born();
+    let mut first = Node::new(1, Site::A, 1);
+    first.serve(&mut w);
+    w.witness = Witness::Down;
+    let mut second = Node::new(2, Site::A, 2);
+    let served = second.serve(&mut w);
+    assert!(served.register.is_none());
+    assert_eq!(served.place.n, 2);
+    w.witness = Witness::Up;
+    let stamp = w.r().stamp_id;
+    assert_eq!(first.refused(&mut w), Refusal::OrderStale);
+    assert!(first.record.stale);
+    assert_eq!(w.r().stamp_id, stamp);
+}

@@ -1,5 +1,8 @@
 //! An opened and locked file or block device with what is known about it; goes to the thread that will serve it.
-#![allow(unsafe_code, reason = "the size of a block device is read by ioctl")]
+#![allow(
+    unsafe_code,
+    reason = "sizes of devices and kinds of file systems have no safe form in std"
+)]
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::AsRawFd;
@@ -18,6 +21,15 @@ pub enum Access {
     ReadOnly,
 }
 
+/// What a transfer may have to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    /// A device, unless the page cache has it.
+    Device,
+    /// Nothing: the file is in memory.
+    Memory,
+}
+
 /// A store that is ready to be served.
 #[derive(Debug)]
 pub struct Backing {
@@ -28,6 +40,7 @@ pub struct Backing {
     pub(super) reservations: Option<PathBuf>,
     pub(super) boot_id: u64,
     pub(super) access: Access,
+    pub(super) medium: Medium,
     #[cfg(feature = "test-hooks")]
     pub(super) volatile: bool,
 }
@@ -71,6 +84,7 @@ impl Backing {
             name.push(".pr");
             name.into()
         });
+        let medium = medium_of(&file);
         let identity = path.canonicalize().unwrap_or_else(|_| path.into());
         Ok(Self {
             data: file.into(),
@@ -79,6 +93,7 @@ impl Backing {
             reservations,
             boot_id: boot_id(&kernel_boot_id()?, &identity.to_string_lossy()),
             access,
+            medium,
             #[cfg(feature = "test-hooks")]
             volatile: false,
         })
@@ -149,6 +164,18 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), BackendError> {
 pub(super) fn kernel_boot_id() -> Result<String, BackendError> {
     let path = "/proc/sys/kernel/random/boot_id";
     std::fs::read_to_string(path).map_err(BackendError::io("read", path))
+}
+
+pub(super) fn medium_of(file: &File) -> Medium {
+    // SAFETY: `statfs` is plain old data, zeroes are valid.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is a live structure for the call to fill in.
+    let rc = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) };
+    if rc == 0 && stat.f_type == libc::TMPFS_MAGIC {
+        Medium::Memory
+    } else {
+        Medium::Device
+    }
 }
 
 fn size_of_store(file: &File, path: &Path) -> Result<u64, BackendError> {

@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::backing::{Access, Backing, kernel_boot_id, lock};
+use super::backing::{Access, Backing, kernel_boot_id, lock, medium_of};
 use super::{BackendError, boot_id};
 
 const MARKER: &str = "twinsite-pool";
@@ -131,6 +131,7 @@ impl Pool {
             });
         }
         let reservations = self.directory.join(LEGS).join(format!("{name}.pr"));
+        let medium = medium_of(&file);
         Ok(Backing {
             data: file.into(),
             path,
@@ -138,6 +139,7 @@ impl Pool {
             reservations: Some(reservations),
             boot_id: boot_id(&kernel_boot_id()?, &self.id),
             access: Access::ReadWrite,
+            medium,
             #[cfg(feature = "test-hooks")]
             volatile: false,
         })

@@ -12,16 +12,18 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
 
-use super::backing::{Access, Backing};
+use super::backing::{Access, Backing, Medium};
 #[cfg(feature = "test-hooks")]
 use super::faults::{Admission, FaultLayer};
 use super::pace::Pace;
 use super::reservations::Reservations;
-use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token};
+use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token, Wait};
 
 /// Bytes of one write of zeroes where the file system can not clear a range by itself.
 const ZERO_PIECE: usize = 256 << 10;
 const ZERO_PIECES: usize = 16;
+/// Longer reads go through the ring even if they are cached: the thread has others to serve.
+const AT_ONCE: usize = 1 << 20;
 /// Extents of one answer to `StoreOp::Map`; an initiator asks again for the rest.
 const EXTENTS: usize = 64;
 
@@ -56,6 +58,7 @@ pub struct Store {
     reservations: Option<Reservations>,
     /// The file system said that it can not clear ranges.
     clears_by_writing: bool,
+    medium: Medium,
     pace: Option<Pace>,
     #[cfg(feature = "test-hooks")]
     faults: FaultLayer,
@@ -84,6 +87,7 @@ impl Store {
             clearing: BTreeMap::new(),
             reservations,
             clears_by_writing: false,
+            medium: backing.medium,
             pace: None,
             #[cfg(feature = "test-hooks")]
             faults,
@@ -129,22 +133,27 @@ impl Store {
         token: Token,
         event: Event,
     ) -> Option<StoreResult> {
-        if let Event::Alarm = event {
-            if let Some(op) = self.pace.as_mut().and_then(|pace| pace.release(token)) {
-                return self.begin(cx, token, op);
-            }
-            #[cfg(feature = "test-hooks")]
-            {
-                let admission = self.faults.release(token);
-                return self.admitted(cx, token, admission);
-            }
-            #[cfg(not(feature = "test-hooks"))]
-            return None;
-        }
-        let result = self.advance(cx, token, event)?;
+        let result = match event {
+            Event::Alarm => self.wake(cx, token)?,
+            event => self.advance(cx, token, event)?,
+        };
         #[cfg(feature = "test-hooks")]
         let result = self.faults.finish(token, result);
         Some(result)
+    }
+
+    /// The time of an operation that was held back has come.
+    fn wake(&mut self, cx: &mut Context<'_>, token: Token) -> Option<StoreResult> {
+        if let Some(op) = self.pace.as_mut().and_then(|pace| pace.release(token)) {
+            return self.begin(cx, token, op);
+        }
+        #[cfg(feature = "test-hooks")]
+        {
+            let admission = self.faults.release(token);
+            self.admitted(cx, token, admission)
+        }
+        #[cfg(not(feature = "test-hooks"))]
+        None
     }
 
     /// Begins an operation as soon as its turn has come.
@@ -164,7 +173,10 @@ impl Store {
         admission: Admission,
     ) -> Option<StoreResult> {
         match admission {
-            Admission::Go(op) => self.pass(cx, token, op),
+            Admission::Go(op) => {
+                let result = self.pass(cx, token, op)?;
+                Some(self.faults.finish(token, result))
+            }
             Admission::Answer(result) => Some(result),
             Admission::Held => None,
         }
@@ -176,6 +188,17 @@ impl Store {
                 let Ok(len) = usize::try_from(len) else {
                     return Some(Err(StoreError::Hardware));
                 };
+                if len <= AT_ONCE {
+                    let wait = match self.medium {
+                        Medium::Device => Wait::Never,
+                        Medium::Memory => Wait::Memory,
+                    };
+                    match self.data.read_now(offset, len, wait) {
+                        Ok(None) => {}
+                        Ok(Some(bytes)) => return Some(Ok(StoreReply::Data(vec![bytes]))),
+                        Err(error) => return Some(Err(self.failed(&error))),
+                    }
+                }
                 cx.read(&self.data, offset, len, token);
             }
             _ if self.access == Access::ReadOnly
@@ -192,6 +215,14 @@ impl Store {
                 } else {
                     Durability::Cached
                 };
+                if self.medium == Medium::Memory {
+                    let result = self.data.write_now(offset, data);
+                    return Some(
+                        result
+                            .map(|()| StoreReply::Done)
+                            .map_err(|error| self.failed(&error)),
+                    );
+                }
                 cx.write(&self.data, offset, data, durability, token);
             }
             StoreOp::Flush => {

@@ -419,14 +419,11 @@ mod hooks {
         assert_eq!(bench.run(write(4096, 2, 4096, true)), Ok(StoreReply::Done));
         assert_eq!(bench.run(write(8192, 3, 4096, false)), Ok(StoreReply::Done));
         let all = [vec![1; 4096], vec![2; 4096], vec![3; 4096]].concat();
-        assert_eq!(bench.read(0, 12288), all);
+        assert!(bench.read(0, 12288) == all);
         drop(bench);
         let backing = open();
         assert_ne!(backing.boot_id(), first_boot);
         let bench = Bench::new(backing);
-        assert_eq!(
-            bench.read(0, 12288),
-            [vec![1; 4096], vec![2; 4096], vec![0; 4096]].concat()
-        );
+        assert!(bench.read(0, 12288) == [vec![1; 4096], vec![2; 4096], vec![0; 4096]].concat());
     }
 }

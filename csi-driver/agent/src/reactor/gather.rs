@@ -54,6 +54,11 @@ impl Gather {
         }
     }
 
+    /// What was not taken.
+    pub(super) fn into_rest(mut self) -> Vec<Bytes> {
+        self.pieces.split_off(self.first)
+    }
+
     fn skip_empty(&mut self) {
         while self.pieces.get(self.first).is_some_and(Bytes::is_empty) {
             self.first += 1;

@@ -22,6 +22,7 @@
 
 mod descriptor;
 mod gather;
+mod immediate;
 mod inbox;
 mod ring;
 mod stream;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 pub use descriptor::{Descriptor, SocketOptions, boottime, connect_socket, listen};
+pub use immediate::Wait;
 pub use inbox::{Inlet, Mailbox, PostError};
 pub use stream::{Stream, StreamEvent};
 pub use thread::{Context, Spin, Thread, ThreadConfig};

@@ -1,4 +1,6 @@
-//! A connected socket as both ends of a session use it: one receive and one gathered send under way, a bounded appetite.
+//! A connected socket as both ends of a session use it: one receive and at most one gathered send under way, a bounded appetite.
+//!
+//! What the socket has room for is sent at once by the settle itself; only the rest goes through the ring.
 //!
 //! Call order: [`Stream::handle`] for `Received` and `Sent` events of its two tokens; then, once a batch, [`Stream::queue`] what is
 //! to be sent and [`Stream::settle`]. Received bytes are slices of a shared buffer: they are not copied on their way to a file.
@@ -23,7 +25,7 @@ const PIECES_PER_SEND: usize = 1024;
 #[derive(Debug)]
 pub enum StreamEvent {
     Received(Bytes),
-    /// A send was taken whole; more may be under way at the next settle.
+    /// What waited for room in the socket was taken; more may go at the next settle.
     Sent,
     /// The peer closed (`None`) or the connection broke. Nothing more will come; drop the stream.
     Closed(Option<io::Error>),
@@ -104,17 +106,20 @@ impl Stream {
 
     /// Starts the next receive and the next send, whichever may be started.
     pub fn settle(&mut self, cx: &mut Context<'_>) {
-        if self.sending.is_none() && !self.queue.is_empty() {
+        while self.sending.is_none() && !self.queue.is_empty() {
             let pieces = if self.queue.len() <= PIECES_PER_SEND {
                 std::mem::take(&mut self.queue)
             } else {
                 let rest = self.queue.split_off(PIECES_PER_SEND);
                 std::mem::replace(&mut self.queue, rest)
             };
-            let len = pieces.iter().map(Bytes::len).sum();
+            let len: usize = pieces.iter().map(Bytes::len).sum();
             self.queued_bytes -= len;
-            self.sending = Some(len);
-            cx.send(&self.socket, pieces, self.send_token);
+            let rest = self.socket.send_now(pieces);
+            if !rest.is_empty() {
+                self.sending = Some(rest.iter().map(Bytes::len).sum());
+                cx.send(&self.socket, rest, self.send_token);
+            }
         }
         if self.closing && self.backlog() == 0 {
             self.socket.shutdown();

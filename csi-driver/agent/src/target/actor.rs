@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use slab::Slab;
 use twinsite_iscsi::scsi::{
-    Lun, NexusId, TaskFunction, TaskKey, TaskResponse, TransportId, UnitOutput,
+    Lun, NexusId, TaskFunction, TaskKey, TaskResponse, TransportId, UnitOutput, absent_unit,
 };
 use twinsite_iscsi::session::{
     CloseReason, LoginInfo, LoginRefusal, TargetCommand, TargetEvent, TargetSession,
 };
 
-use super::absent;
 use super::admission::Admissions;
 use super::counters::{SessionStats, TargetStats};
 use super::gate::Place;
@@ -366,7 +365,7 @@ impl TargetActor {
         };
         let nexus = connection.nexus;
         let Some(number) = number else {
-            let outcome = absent::answer(&command.cdb, command.expected, &luns);
+            let outcome = absent_unit(&command.cdb, &luns, command.expected);
             connection.session.respond(command.task, outcome);
             return;
         };

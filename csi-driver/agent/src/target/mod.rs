@@ -15,7 +15,6 @@
 //!
 //! Not here: what PDUs and commands mean (`twinsite_iscsi`), what a store is (`backend`), which exports exist (the objects).
 
-mod absent;
 mod accounts;
 mod actor;
 mod admission;

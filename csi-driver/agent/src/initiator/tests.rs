@@ -88,7 +88,7 @@ fn spec(portals: Vec<SocketAddr>) -> LegSpec {
         isid: [0x80, 1, 2, 3, 4, 0],
         offer: Offer::default(),
         times: Times {
-            portal: Duration::from_millis(300),
+            portal: Duration::from_secs(3),
             ..Times::default()
         },
     }
@@ -233,8 +233,10 @@ fn a_portal_that_refuses_and_one_that_hangs_are_passed_over() {
     // Connections are taken by the kernel, nobody ever answers.
     let hanging = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let hangs = hanging.local_addr().expect("an address");
-    let leg = Leg::open(spec(vec![refusing(), hangs, target.address()]));
-    leg.up();
+    let mut spec = spec(vec![refusing(), hangs, target.address()]);
+    spec.times.portal = Duration::from_millis(400);
+    let leg = Leg::open(spec);
+    while !matches!(leg.next(), LinkEvent::Up(_)) {}
 }
 
 #[test]

@@ -87,6 +87,10 @@ impl Shared {
             while self.frozen.load(Ordering::SeqCst) && !self.cut.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(5));
             }
+            // What was held back when the line was cut never arrives.
+            if self.cut.load(Ordering::SeqCst) {
+                return;
+            }
             if len == 0 || to.write_all(&buffer[..len]).is_err() {
                 let _ = to.shutdown(Shutdown::Both);
                 return;

@@ -224,7 +224,7 @@ mod tests {
                 .map(|block| Extent {
                     offset: block * 512,
                     len: 512,
-                    mapped: block / holes_every % 2 == 0,
+                    mapped: (block / holes_every).is_multiple_of(2),
                 })
                 .collect();
             step = map.resume(StoreReply::Extents(extents));

@@ -1,10 +1,12 @@
 //! The unit driven with a store in memory, whose operations can be held back.
 
 mod blocks;
+mod bulk;
 mod drains;
 mod fences;
 mod hostile;
 mod identity;
+mod keeping;
 mod ordering;
 mod random;
 mod reservations;

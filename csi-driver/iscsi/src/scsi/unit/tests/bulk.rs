@@ -2,7 +2,7 @@
 
 use super::blocks::LAST;
 use super::{A, BLOCK, BLOCKS, Lab, blocks_of, code, key_and_code, write10};
-use crate::scsi::client::{self};
+use crate::scsi::client;
 use crate::scsi::unit::{StoreError, StoreOp};
 use crate::scsi::{Cdb, Code, Expected, SenseKey, Status};
 

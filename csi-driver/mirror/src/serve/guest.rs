@@ -805,6 +805,20 @@ impl Serve {
         }
     }
 
+    /// The leg lost its volatile cache: what it answered for writes that are not answered yet counts no more. A flush that
+    /// fails for it may be answered before such a write is (R40).
+    pub(super) fn leg_forgot(&mut self, leg: Leg) {
+        for at in self.reqs.handles() {
+            let Some(req) = self.reqs.get_mut(at) else {
+                continue;
+            };
+            let cached = req.is_write() && req.kind != Kind::Write { fua: true };
+            if cached && !req.answered && req.io[leg.index()] == LegIo::Done {
+                req.io[leg.index()] = LegIo::Wait;
+            }
+        }
+    }
+
     /// From now on only `members` must have the writes that are under way; a read from another leg is asked again.
     pub(super) fn retarget(&mut self, members: Members) {
         for at in self.reqs.handles() {

@@ -172,6 +172,9 @@ impl Serve {
         });
         let lacking = restarted && self.syncs[index].has_unflushed();
         let sole = self.running.members.sole() == Some(leg);
+        if lacking {
+            self.leg_forgot(leg);
+        }
         if lacking && sole {
             self.last_member_restarted(leg);
         } else if lacking {

@@ -16,7 +16,7 @@ impl World {
     pub fn guest(&mut self, i: usize) {
         let pause = self
             .random
-            .between(Duration::from_millis(5), Duration::from_millis(400));
+            .between(Duration::from_millis(2), Duration::from_millis(150));
         let burst = if self.random.chance(1, 40) {
             Duration::from_secs(12)
         } else {
@@ -114,6 +114,13 @@ impl World {
         let a = &mut self.agents[i];
         (a.shown, a.ready) = (true, true);
         let orphans = std::mem::take(&mut a.orphans);
+        if !continued {
+            // A flush speaks for the writes of this guest; what an earlier one did not flush may be gone.
+            self.oracle
+                .blocks
+                .iter_mut()
+                .for_each(|b| b.durable_claim = b.flushed);
+        }
         if continued {
             for request in orphans {
                 let again = match request {

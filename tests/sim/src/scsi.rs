@@ -200,6 +200,10 @@ pub fn check(outcome: &ScsiOutcome) -> Result<(), LegError> {
     }
 }
 
+pub fn inquiry() -> Command {
+    command(client::inquiry(96), DataDir::In(96))
+}
+
 /// The questions asked right after a login, in this order, and what the answers say.
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
@@ -217,7 +221,7 @@ impl Questions {
     pub fn next(&self) -> Option<Command> {
         let vpd = |page: u8| command(client::vpd(page, 0xfc), DataDir::In(0xfc));
         match self.asked {
-            0 => Some(command(client::test_unit_ready(), DataDir::None)),
+            0 => Some(inquiry()),
             1 => Some(vpd(0x83)),
             2 => Some(vpd(0xb0)),
             3 => Some(vpd(0xb2)),
@@ -230,6 +234,14 @@ impl Questions {
             6 => Some(command(client::read_capacity16(), DataDir::In(32))),
             _ => None,
         }
+    }
+
+    /// The unit does not tell, also because somebody else has it reserved: a cache that is not told about is volatile.
+    pub fn refused(&mut self) {
+        if self.asked == 5 {
+            self.volatile = true;
+        }
+        self.asked += 1;
     }
 
     /// Takes an answer with status GOOD.

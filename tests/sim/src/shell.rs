@@ -93,6 +93,8 @@ pub struct Shell {
     late: VecDeque<(usize, CmdId, String)>,
     down: VecDeque<(usize, LegDown)>,
     settling: bool,
+    /// Print every command and answer.
+    pub trace: bool,
     pub acts: VecDeque<Act>,
     pub commands: u64,
 }
@@ -114,6 +116,7 @@ impl Shell {
             late: VecDeque::new(),
             down: VecDeque::new(),
             settling: false,
+            trace: false,
             acts: VecDeque::new(),
             commands: 0,
         }
@@ -335,10 +338,7 @@ impl Shell {
                     if session == 0 {
                         self.ask(now, leg);
                     } else {
-                        let c = scsi::command(
-                            twinsite_iscsi::scsi::client::test_unit_ready(),
-                            twinsite_iscsi::session::DataDir::None,
-                        );
+                        let c = scsi::inquiry();
                         self.send(now, leg, session, Purpose::Warm, c);
                     }
                 }
@@ -427,8 +427,8 @@ impl Shell {
     }
 
     fn submit(&mut self, now: Duration, leg: usize, cmd: CmdId, op: LegOp, lane: Lane) {
-        if std::env::var_os("OPS").is_some() {
-            eprintln!(
+        if self.trace {
+            println!(
                 "{now:?} {} leg {leg} {cmd:?} {lane:?} {}",
                 self.name,
                 format!("{op:?}").chars().take(100).collect::<String>()
@@ -475,24 +475,18 @@ impl Shell {
         };
         match pending.purpose {
             Purpose::Question => {
-                if scsi::check(&outcome).is_ok() {
-                    self.legs[leg].questions.answer(&outcome.data_in.concat());
+                match scsi::check(&outcome) {
+                    Ok(()) => self.legs[leg].questions.answer(&outcome.data_in.concat()),
+                    Err(LegError::Retry | LegError::Preempted) => {}
+                    Err(_) => self.legs[leg].questions.refused(),
                 }
                 self.ask(now, leg);
             }
             Purpose::Warm => {
-                if scsi::check(&outcome).is_ok() {
-                    if let Some(slot) = &mut self.legs[leg].slots[1] {
-                        slot.warm = true;
-                    }
-                    self.maybe_up(now, leg);
-                } else {
-                    let c = scsi::command(
-                        twinsite_iscsi::scsi::client::test_unit_ready(),
-                        twinsite_iscsi::session::DataDir::None,
-                    );
-                    self.send(now, leg, 1, Purpose::Warm, c);
+                if let Some(slot) = &mut self.legs[leg].slots[1] {
+                    slot.warm = true;
                 }
+                self.maybe_up(now, leg);
             }
             Purpose::Engine { cmd, op } => self.answer(now, leg, pending.session, cmd, op, outcome),
         }
@@ -527,8 +521,8 @@ impl Shell {
                 _ => {}
             }
         }
-        if std::env::var_os("OPS").is_some() {
-            eprintln!(
+        if self.trace {
+            println!(
                 "{now:?} {} leg {leg} {cmd:?} -> {}",
                 self.name,
                 format!("{result:?}").chars().take(100).collect::<String>()

@@ -79,6 +79,8 @@ pub struct Plan {
     pub faults_for: Duration,
     pub volatile: bool,
     pub print: bool,
+    /// Print the commands to the legs, too.
+    pub commands: bool,
     /// Only faults with these numbers happen (shrinking); `None`: all.
     pub only: Option<Vec<usize>>,
 }
@@ -663,6 +665,7 @@ impl World {
         a.attached = true;
         a.attach_at = None;
         let mut shell = Shell::new(self.now, i as u8);
+        shell.trace = self.plan.commands;
         shell.input(self.now, Input::Attach(Box::new(order)));
         a.shell = Some(shell);
         self.figures.attaches += 1;

@@ -21,18 +21,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use slab::Slab;
 use twinsite_iscsi::scsi::client::test_unit_ready;
-use twinsite_iscsi::scsi::{Attribute, Cdb, Lun, ScsiOutcome, Status, TaskFunction, TaskResponse};
+use twinsite_iscsi::scsi::{Lun, ScsiOutcome, Status, TaskFunction, TaskResponse};
 use twinsite_iscsi::session::{
-    ChapInitiator, Command, DataDir, DropReason, InitiatorConfig, InitiatorEvent, InitiatorLimits,
-    Offer, SessionKind, TaskManagement,
+    ChapInitiator, DataDir, DropReason, InitiatorConfig, InitiatorEvent, InitiatorLimits, Offer,
+    SessionKind, TaskManagement,
 };
-use twinsite_mirror::io::{
-    CmdId, Lane, LegDown, LegError, LegInfo, LegOp, LegReply, Naa, Session as Which,
-};
+use twinsite_mirror::io::{CmdId, Lane, LegDown, LegError, LegInfo, LegOp, LegReply, Naa};
 
-use super::command::{Arrived, Open, Part, build};
+use super::command::Arrived;
+use super::commands::{Commands, IN_FLIGHT};
 use super::identify::{Identify, Limits, Next};
 use super::random::random;
 use super::session::{Fate, Loss, Session, Tokens};
@@ -91,10 +89,6 @@ pub enum LinkEvent {
     },
 }
 
-/// Commands given to a session and not answered; more wait here, where metadata overtakes the rest.
-const IN_FLIGHT: usize = 128;
-/// Commands that wait; the engine's own bounds are far below.
-const MAX_WAITING: usize = 16 << 10;
 /// Unit attentions of a new nexus are reported once each.
 const MAX_ATTENTIONS: u32 = 16;
 /// How often in a row a target may send us elsewhere.
@@ -103,7 +97,6 @@ const MAX_REDIRECTS: u32 = 4;
 const TAG_IDENTIFY: u64 = 1 << 63;
 const TAG_ATTENTION: u64 = 1 << 62;
 const TAG_RESET: u64 = 1 << 61;
-const PART_SHIFT: u32 = 32;
 
 enum State {
     Off,
@@ -138,11 +131,7 @@ pub struct Link {
     spec: LegSpec,
     sessions: [Session; 2],
     state: State,
-    open: Slab<Open>,
-    in_flight: [usize; 2],
-    waiting: [VecDeque<Waiting>; 2],
-    waiting_meta: VecDeque<Waiting>,
-    limits: Limits,
+    commands: Commands,
     /// The portal group of the last login, whose nexuses may still have commands of ours.
     portal_group: Option<u16>,
     group_of_login: Option<u16>,
@@ -157,11 +146,6 @@ pub struct Link {
     events: VecDeque<LinkEvent>,
 }
 
-struct Waiting {
-    tag: u64,
-    part: Part,
-}
-
 impl Link {
     /// `token_base` keeps the tokens of the links of one actor apart; it uses this number and the next.
     pub fn new(spec: LegSpec, token_base: u16) -> Self {
@@ -170,20 +154,13 @@ impl Link {
                 base: token_base + n,
             })
         };
+        let lun = Lun::from_number(spec.lun);
         Self {
             pause: spec.times.retry.0,
             spec,
             sessions: [session(0), session(1)],
             state: State::Off,
-            open: Slab::new(),
-            in_flight: [0; 2],
-            waiting: [VecDeque::new(), VecDeque::new()],
-            waiting_meta: VecDeque::new(),
-            limits: Limits {
-                block_size: 512,
-                transfer: u32::MAX,
-                write_same: u32::MAX,
-            },
+            commands: Commands::new(lun),
             portal_group: None,
             group_of_login: None,
             identify: None,
@@ -253,66 +230,19 @@ impl Link {
             self.identify_waiting.push_back(cmd);
             return self.identify_next(now);
         }
-        let session = match lane {
-            Lane::Meta | Lane::Guest => Which::Data,
-            Lane::Resync => Which::Resync,
-        };
-        match build(cmd, op, session, payload, self.limits) {
-            Ok(built) => {
-                let key = self.open.insert(built.open) as u64;
-                for (n, part) in built.parts.into_iter().enumerate() {
-                    let tag = (n as u64) << PART_SHIFT | key;
-                    self.send_or_wait(now, built.session, lane, Waiting { tag, part });
-                }
-            }
-            Err(error) => self.done(cmd, Err(error)),
-        }
+        let sessions = &mut self.sessions;
+        self.commands.begin(now, sessions, (cmd, op), lane, payload);
+        self.tell_ended();
     }
 
-    fn send_or_wait(&mut self, now: Duration, to: Which, lane: Lane, part: Waiting) {
-        let n = to as usize;
-        if self.in_flight[n] < IN_FLIGHT && self.waiting[n].is_empty() {
-            return self.send(now, n, part);
-        }
-        let queue = if lane == Lane::Meta && to == Which::Data {
-            &mut self.waiting_meta
-        } else {
-            &mut self.waiting[n]
-        };
-        debug_assert!(queue.len() < MAX_WAITING, "the engine bounds its requests");
-        queue.push_back(part);
-        self.refill(now, n);
-    }
-
-    fn send(&mut self, now: Duration, n: usize, Waiting { tag, part }: Waiting) {
-        let command = self.command(part.cdb, part.data);
-        if self.sessions[n].submit(now, tag, command) {
-            self.in_flight[n] += 1;
-        } else {
-            // The session is ending; its end answers what is open. A part that never left counts as ended.
-            let outcome = busy();
-            self.part_answered(tag, outcome);
-        }
-    }
-
-    fn refill(&mut self, now: Duration, n: usize) {
-        while self.in_flight[n] < IN_FLIGHT {
-            let meta = (n == Which::Data as usize)
-                .then(|| self.waiting_meta.pop_front())
-                .flatten();
-            let Some(next) = meta.or_else(|| self.waiting[n].pop_front()) else {
-                return;
-            };
-            self.send(now, n, next);
-        }
-    }
-
-    fn command(&self, cdb: Cdb, data: DataDir) -> Command {
-        Command {
-            lun: Lun::from_number(self.spec.lun),
-            cdb,
-            data,
-            attr: Attribute::Simple,
+    /// Everything that ended becomes an event.
+    fn tell_ended(&mut self) {
+        while let Some(ended) = self.commands.ended.pop_front() {
+            self.events.push_back(LinkEvent::Done {
+                cmd: ended.cmd,
+                result: ended.result,
+                arrived: ended.arrived,
+            });
         }
     }
 
@@ -455,13 +385,8 @@ impl Link {
     }
 
     fn fail_open(&mut self) {
-        self.in_flight = [0; 2];
-        self.waiting_meta.clear();
-        self.waiting.iter_mut().for_each(VecDeque::clear);
-        let commands: Vec<_> = self.open.drain().map(Open::lost).collect();
-        for (cmd, error) in commands {
-            self.done(cmd, Err(error));
-        }
+        self.commands.fail_all();
+        self.tell_ended();
         let identifying = self.identify.take().map(|(cmd, _)| cmd);
         for cmd in identifying
             .into_iter()
@@ -472,11 +397,8 @@ impl Link {
     }
 
     fn done(&mut self, cmd: CmdId, result: Result<LegReply, LegError>) {
-        self.events.push_back(LinkEvent::Done {
-            cmd,
-            result,
-            arrived: None,
-        });
+        self.commands.end(cmd, result);
+        self.tell_ended();
     }
 
     fn take_events(&mut self, cx: &mut Context<'_>, n: usize) {
@@ -525,7 +447,7 @@ impl Link {
 
     /// Makes the unit tell what it has to tell a new nexus, before anything else is asked.
     fn ask_ready(&mut self, now: Duration, n: usize) {
-        let command = self.command(test_unit_ready(), DataDir::None);
+        let command = self.commands.command(test_unit_ready(), DataDir::None);
         self.sessions[n].submit(now, TAG_ATTENTION, command);
     }
 
@@ -534,25 +456,10 @@ impl Link {
             TAG_ATTENTION => self.attention(cx, n, &outcome),
             TAG_IDENTIFY => self.identify_answered(cx, &outcome),
             tag => {
-                self.in_flight[n] = self.in_flight[n].saturating_sub(1);
-                self.part_answered(tag, outcome);
-                self.refill(cx.now(), n);
+                let (now, sessions) = (cx.now(), &mut self.sessions);
+                self.commands.answered(now, sessions, n, tag, outcome);
+                self.tell_ended();
             }
-        }
-    }
-
-    fn part_answered(&mut self, tag: u64, outcome: ScsiOutcome) {
-        let (key, part) = (tag as u32 as usize, (tag >> PART_SHIFT) as usize);
-        let Some(open) = self.open.get_mut(key) else {
-            return;
-        };
-        if let Some((result, arrived)) = open.answered(part, outcome) {
-            let cmd = self.open.remove(key).cmd;
-            self.events.push_back(LinkEvent::Done {
-                cmd,
-                result,
-                arrived,
-            });
         }
     }
 
@@ -617,7 +524,7 @@ impl Link {
 
     fn ask(&mut self, now: Duration, next: &Next) {
         if let Next::Ask(cdb, len) = next {
-            let command = self.command(*cdb, DataDir::In(*len));
+            let command = self.commands.command(*cdb, DataDir::In(*len));
             self.sessions[0].submit(now, TAG_IDENTIFY, command);
         }
     }
@@ -639,7 +546,7 @@ impl Link {
         } else if let Some((cmd, mut identify)) = self.identify.take() {
             match identify.answered(outcome) {
                 Next::Done(info, limits) => {
-                    self.limits = limits;
+                    self.commands.limits = limits;
                     self.done(cmd, Ok(LegReply::Identity(info)));
                     self.identify_next(cx.now());
                 }
@@ -675,22 +582,12 @@ impl Link {
             self.refused = true;
             return self.lost(cx, &Loss::Closed("another LUN".to_owned()));
         }
-        self.limits = limits;
+        self.commands.limits = limits;
         self.portal_group = self.group_of_login;
         self.pause = self.spec.times.retry.0;
         self.redirects = 0;
         self.refused = false;
         self.state = State::Up { portal };
         self.events.push_back(LinkEvent::Up(info));
-    }
-}
-
-/// What a part counts as that its session did not take.
-fn busy() -> ScsiOutcome {
-    ScsiOutcome {
-        status: Status::Busy,
-        sense: None,
-        data_in: Vec::new(),
-        residual: twinsite_iscsi::scsi::Residual::None,
     }
 }

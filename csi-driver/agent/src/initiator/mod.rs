@@ -6,6 +6,7 @@
 //! Not here: sockets (`reactor`), the session protocol (`twinsite_iscsi`), time-outs and retries (the mirror engine).
 
 mod command;
+mod commands;
 mod identify;
 mod isid;
 mod link;

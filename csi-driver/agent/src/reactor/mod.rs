@@ -20,6 +20,7 @@
 //! Typical start: `let thread = Thread::spawn(ThreadConfig::default())?; let id = thread.reserve();
 //! let (mailbox, inlet) = thread.mailbox(id, BOUND); thread.start(id, move |cx| Box::new(MyActor::new(cx, inlet)))`.
 
+mod address;
 mod descriptor;
 mod gather;
 mod immediate;

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
+use super::address::Peer;
 use super::gather::Gather;
 use super::{ActorId, Clear, Descriptor, Durability, Event, OpId, Token};
 
@@ -286,6 +287,17 @@ impl Ring {
         }
     }
 
+    /// Takes out what has ended and tells nobody.
+    fn reap(&mut self) {
+        for completion in self.uring.completion() {
+            if completion.user_data() != UNOWNED {
+                let index = usize::try_from(completion.user_data())
+                    .expect("user data is an index of the table");
+                self.ops.remove(index);
+            }
+        }
+    }
+
     /// Gives up everything and waits until the kernel has let go of every buffer.
     /// What a hung device still holds at the end of `limit` is leaked: its memory may be written to at any later time.
     pub(super) fn close(mut self, limit: Duration) {
@@ -298,16 +310,7 @@ impl Ring {
         }
         let end = super::boottime() + limit;
         loop {
-            while let Some(completion) = {
-                let next = self.uring.completion().next();
-                next
-            } {
-                if completion.user_data() != UNOWNED {
-                    let index = usize::try_from(completion.user_data())
-                        .expect("user data is an index of the table");
-                    self.ops.remove(index);
-                }
-            }
+            self.reap();
             let now = super::boottime();
             if self.ops.is_empty() || now >= end || self.wait(Some(end - now)).is_err() {
                 break;
@@ -540,63 +543,4 @@ fn whole(gather: &Gather) -> io::Result<()> {
 /// The kernel takes 32-bit lengths; a longer operation is continued like any partial one.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(1 << 30)
-}
-
-/// A socket address in the kernel's form.
-pub(super) struct Peer {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
-}
-
-impl Peer {
-    fn empty() -> Self {
-        // SAFETY: `sockaddr_storage` is plain old data, zeroes are valid (family AF_UNSPEC).
-        let storage = unsafe { std::mem::zeroed() };
-        Self {
-            storage,
-            len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
-        }
-    }
-
-    fn from_address(address: &SocketAddr) -> Self {
-        let mut peer = Self::empty();
-        match address {
-            SocketAddr::V4(v4) => {
-                // SAFETY: the storage is larger than and aligned for every socket address type.
-                let raw = unsafe { &mut *(&raw mut peer.storage).cast::<libc::sockaddr_in>() };
-                raw.sin_family = libc::AF_INET as libc::sa_family_t;
-                raw.sin_port = v4.port().to_be();
-                raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-                peer.len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-            }
-            SocketAddr::V6(v6) => {
-                // SAFETY: as above.
-                let raw = unsafe { &mut *(&raw mut peer.storage).cast::<libc::sockaddr_in6>() };
-                raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-                raw.sin6_port = v6.port().to_be();
-                raw.sin6_addr.s6_addr = v6.ip().octets();
-                raw.sin6_scope_id = v6.scope_id();
-                peer.len = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            }
-        }
-        peer
-    }
-
-    fn address(&self) -> SocketAddr {
-        if i32::from(self.storage.ss_family) == libc::AF_INET6 {
-            // SAFETY: the family says which type the storage holds.
-            let raw = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in6>() };
-            SocketAddr::new(
-                IpAddr::V6(Ipv6Addr::from(raw.sin6_addr.s6_addr)),
-                u16::from_be(raw.sin6_port),
-            )
-        } else {
-            // SAFETY: as above; any other family reads as zeroes of the same plain data.
-            let raw = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
-            SocketAddr::new(
-                IpAddr::V4(Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes())),
-                u16::from_be(raw.sin_port),
-            )
-        }
-    }
 }

@@ -167,12 +167,10 @@ impl Stream {
         self.receiving.is_none() && self.sending.is_none()
     }
 
-    /// Gives the socket and what is still to be sent to another owner (a stream on another thread), or itself back while an
-    /// operation is under way. Not after a settle, which starts a receive.
-    pub fn into_parts(self) -> Result<(Descriptor, Vec<Bytes>), Self> {
-        if !self.is_idle() {
-            return Err(self);
-        }
-        Ok((self.socket, self.queue))
+    /// Gives the socket and what is still to be sent to another owner (a stream on another thread). Only an idle stream can
+    /// be given away.
+    pub fn into_parts(self) -> (Descriptor, Vec<Bytes>) {
+        assert!(self.is_idle(), "an operation is under way on the socket");
+        (self.socket, self.queue)
     }
 }

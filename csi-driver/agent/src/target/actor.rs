@@ -4,7 +4,6 @@
 //! turn; what all of a turn's answers amount to is sent in `settle`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -12,121 +11,20 @@ use slab::Slab;
 use twinsite_iscsi::scsi::{
     Lun, NexusId, TaskFunction, TaskKey, TaskResponse, TransportId, UnitOutput, absent_unit,
 };
-use twinsite_iscsi::session::{
-    CloseReason, LoginInfo, LoginRefusal, TargetCommand, TargetEvent, TargetSession,
-};
+use twinsite_iscsi::session::{CloseReason, LoginInfo, LoginRefusal, TargetCommand, TargetEvent};
 
 use super::admission::Admissions;
+use super::connection::{Arrival, Connection, Purpose, Rest, TargetMail};
 use super::counters::{SessionStats, TargetStats};
 use super::gate::Place;
-use super::server::Tsih;
 use super::units::{Prepared, Units};
-use crate::reactor::{Actor, Alarm, Context, Descriptor, Event, Inlet, Stream, StreamEvent, Token};
+use crate::reactor::{Actor, Alarm, Context, Event, Inlet, Stream, StreamEvent, Token};
 
-/// No more commands of a session are taken while so much waits to be sent to it.
-const SESSION_BACKLOG: usize = 8 << 20;
-/// Nor of any session while reads for so much are under way.
-const READS_UNDER_WAY: usize = 128 << 20;
 /// How long a session that was told to end may take to read that.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A session whose login is ready, from a gate.
-pub(super) struct Arrival {
-    pub(super) session: TargetSession,
-    pub(super) info: LoginInfo,
-    pub(super) socket: Descriptor,
-    /// Answers of the login that the gate has not sent.
-    pub(super) unsent: Vec<bytes::Bytes>,
-    pub(super) peer: SocketAddr,
-    pub(super) tsih: Tsih,
-}
-
-/// What a target is told.
-pub(super) enum TargetMail {
-    Session(Box<Arrival>),
-    SetSize {
-        lun: u16,
-        size: u64,
-        reply: SyncSender<bool>,
-    },
-    Stats(SyncSender<TargetStats>),
-    ForeignAge {
-        lun: u16,
-        own_key: u64,
-        reply: SyncSender<Option<Option<Duration>>>,
-    },
-    /// End now.
-    Remove(SyncSender<()>),
-    /// Ask the initiators to go, end after this time.
-    Drain {
-        grace: Duration,
-        done: SyncSender<()>,
-    },
-    #[cfg(feature = "test-hooks")]
-    SetFaults {
-        lun: u16,
-        faults: crate::backend::faults::Faults,
-        reply: SyncSender<bool>,
-    },
-}
-
-/// What an operation of a target was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Receive(Place),
-    Send(Place),
-    Deadline(Place),
-    Linger(Place),
-    Store(usize),
-    EndOfGrace,
-}
-
-impl Purpose {
-    fn token(self) -> Token {
-        match self {
-            Self::Receive(place) => place.token(1),
-            Self::Send(place) => place.token(2),
-            Self::Deadline(place) => place.token(3),
-            Self::Linger(place) => place.token(4),
-            Self::Store(key) => Token(5 << 56 | key as u64),
-            Self::EndOfGrace => Token(6 << 56),
-        }
-    }
-
-    fn of(token: Token) -> Self {
-        let place = Place::of(token);
-        match token.0 >> 56 {
-            1 => Self::Receive(place),
-            2 => Self::Send(place),
-            3 => Self::Deadline(place),
-            4 => Self::Linger(place),
-            5 => Self::Store((token.0 & 0xFFFF_FFFF) as usize),
-            _ => Self::EndOfGrace,
-        }
-    }
-}
-
-/// A logged-in session and its connection.
-struct Connection {
-    place: Place,
-    nexus: NexusId,
-    stream: Stream,
-    session: TargetSession,
-    info: LoginInfo,
-    peer: SocketAddr,
-    alarm: Alarm,
-    dirty: bool,
-    /// The session has ended; what is queued is still sent.
-    ended: bool,
-    _tsih: Tsih,
-}
-
-impl Connection {
-    /// Whether its next command can be taken.
-    fn has_room(&self) -> bool {
-        self.stream.backlog() + self.session.transmit_backlog() < SESSION_BACKLOG
-    }
-}
+/// No more commands are taken while reads for so much are under way.
+const READS_UNDER_WAY: usize = 128 << 20;
 
 /// A task management function that concerns several units: answered when all have.
 struct Gathering {
@@ -643,31 +541,12 @@ impl TargetActor {
         }
     }
 
-    /// Sends what a session has to say, takes more of its commands if that made room, sets its next deadline.
+    /// Sends what a session has to say, and lets a connection go whose session has said its last.
     fn settle_connection(&mut self, cx: &mut Context<'_>, place: Place) {
         let reads_full = self.units.reading() > READS_UNDER_WAY;
-        let Some(connection) = self.connection(place) else {
-            return;
-        };
-        connection.dirty = false;
-        while connection.stream.backlog() < SESSION_BACKLOG
-            && let Some(transmit) = connection.session.poll_transmit()
+        if let Some(connection) = self.connection(place)
+            && connection.settle(cx, reads_full) == Rest::Done
         {
-            connection.stream.queue(transmit.pieces);
-        }
-        if !connection.ended {
-            connection
-                .stream
-                .pause(!connection.has_room() || reads_full);
-        }
-        connection.stream.settle(cx);
-        let sent = connection.ended && connection.stream.backlog() == 0;
-        connection.alarm.set(
-            cx,
-            Purpose::Deadline(place).token(),
-            connection.session.deadline(),
-        );
-        if sent && connection.session.transmit_backlog() == 0 {
             self.drop_connection(cx, place);
         }
     }

@@ -17,7 +17,7 @@ use twinsite_iscsi::session::{
 };
 
 use super::PortalConfig;
-use super::actor::{Arrival, TargetMail};
+use super::connection::{Arrival, TargetMail};
 use super::server::{Sessions, Tsih};
 use crate::reactor::{
     Actor, Alarm, Context, Descriptor, Event, Inlet, Mailbox, PostError, SocketOptions, Stream,
@@ -118,15 +118,21 @@ enum Next {
     Move(LoginInfo),
 }
 
+/// What a gate is made of.
+pub(super) struct GateParts {
+    pub(super) portal: PortalConfig,
+    pub(super) listener: Descriptor,
+    pub(super) options: SocketOptions,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) config: Arc<TargetConfig>,
+    pub(super) inlet: Inlet<GateMail>,
+    /// Where random bytes come from.
+    pub(super) random: File,
+}
+
 pub(super) struct Gate {
-    portal: PortalConfig,
-    listener: Descriptor,
-    options: SocketOptions,
-    sessions: Arc<Sessions>,
-    config: Arc<TargetConfig>,
+    parts: GateParts,
     targets: Arc<BTreeMap<String, Mailbox<TargetMail>>>,
-    inlet: Inlet<GateMail>,
-    random: File,
     guests: Slab<Guest>,
     next_serial: u32,
     touched: Vec<Place>,
@@ -134,26 +140,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(
-        cx: &mut Context<'_>,
-        portal: PortalConfig,
-        listener: Descriptor,
-        options: SocketOptions,
-        sessions: Arc<Sessions>,
-        config: Arc<TargetConfig>,
-        inlet: Inlet<GateMail>,
-        random: File,
-    ) -> Self {
-        cx.accept(&listener, Purpose::Accept.token());
+    pub(super) fn new(cx: &mut Context<'_>, parts: GateParts) -> Self {
+        cx.accept(&parts.listener, Purpose::Accept.token());
         Self {
-            portal,
-            listener,
-            options,
-            sessions,
-            config,
+            parts,
             targets: Arc::default(),
-            inlet,
-            random,
             guests: Slab::new(),
             next_serial: 0,
             touched: Vec::new(),
@@ -167,11 +158,11 @@ impl Gate {
                 if let Err(error) = self.welcome(cx, socket, peer) {
                     tracing::warn!(%peer, %error, "connection refused");
                 }
-                cx.accept(&self.listener, Purpose::Accept.token());
+                cx.accept(&self.parts.listener, Purpose::Accept.token());
             }
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(error) => {
-                tracing::warn!(portal = %self.portal.listen, %error, "accept failed");
+                tracing::warn!(portal = %self.parts.portal.listen, %error, "accept failed");
                 cx.alarm(cx.now() + ACCEPT_PAUSE, Purpose::AcceptAgain.token());
             }
         }
@@ -183,7 +174,7 @@ impl Gate {
         socket: Descriptor,
         peer: SocketAddr,
     ) -> io::Result<()> {
-        let limits = self.sessions.limits();
+        let limits = self.parts.sessions.limits();
         let same_address = self
             .guests
             .iter()
@@ -194,25 +185,25 @@ impl Gate {
                 "too many connections that have not logged in",
             ));
         }
-        let Some(tsih) = self.sessions.take() else {
+        let Some(tsih) = self.parts.sessions.take() else {
             return Err(io::Error::other("too many sessions"));
         };
-        socket.set_options(&self.options)?;
-        let address = match &self.portal.advertise {
+        socket.set_options(&self.parts.options)?;
+        let address = match &self.parts.portal.advertise {
             Some(address) => address.clone(),
             None => socket.local_address()?.to_string(),
         };
         let mut random = [0; 32];
-        self.random.read_exact(&mut random)?;
+        self.parts.random.read_exact(&mut random)?;
         let seed = ConnectionSeed {
             random,
             tsih: tsih.number(),
             portal: Portal {
                 address,
-                group: self.portal.group,
+                group: self.parts.portal.group,
             },
         };
-        let session = TargetSession::new(self.config.clone(), seed, cx.now());
+        let session = TargetSession::new(self.parts.config.clone(), seed, cx.now());
         let entry = self.guests.vacant_entry();
         let index = u32::try_from(entry.key()).expect("guests are few");
         let place = Place {
@@ -264,7 +255,7 @@ impl Gate {
 
     /// Brings a guest to rest: its events, its answers, its next deadline.
     fn settle_guest(&mut self, cx: &mut Context<'_>, place: Place) {
-        let discovery_time = self.sessions.limits().discovery_time;
+        let discovery_time = self.parts.sessions.limits().discovery_time;
         let Some(guest) = self.guest(place) else {
             return;
         };
@@ -287,10 +278,7 @@ impl Gate {
             tsih,
             ..
         } = guest;
-        let (socket, unsent) = match stream.into_parts() {
-            Ok(parts) => parts,
-            Err(_) => unreachable!("only a guest whose socket is idle moves"),
-        };
+        let (socket, unsent) = stream.into_parts();
         let arrival = Box::new(Arrival {
             session,
             info,
@@ -355,7 +343,7 @@ impl Gate {
 
     fn close(&mut self, cx: &mut Context<'_>) {
         self.closing = true;
-        self.listener.shutdown();
+        self.parts.listener.shutdown();
         for (_, guest) in &mut self.guests {
             guest.session.close();
             self.touched.push(guest.place);
@@ -427,7 +415,7 @@ impl Actor for Gate {
                 }
             }
             (Purpose::AcceptAgain, _) if !self.closing => {
-                cx.accept(&self.listener, Purpose::Accept.token());
+                cx.accept(&self.parts.listener, Purpose::Accept.token());
             }
             (Purpose::Receive(place) | Purpose::Send(place), event) => {
                 self.socket_event(cx, place, event);
@@ -455,10 +443,10 @@ impl Actor for Gate {
     }
 
     fn mail(&mut self, cx: &mut Context<'_>) {
-        while let Some(mail) = self.inlet.take() {
+        while let Some(mail) = self.parts.inlet.take() {
             match mail {
                 GateMail::Targets(config, targets) => {
-                    self.config = config;
+                    self.parts.config = config;
                     self.targets = targets;
                 }
                 GateMail::Close => self.close(cx),

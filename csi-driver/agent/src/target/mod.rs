@@ -19,6 +19,7 @@ mod accounts;
 mod actor;
 mod admission;
 pub mod cli;
+mod connection;
 mod counters;
 mod gate;
 mod server;

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use twinsite_iscsi::session::{Acl, Auth, Portal, TargetConfig, TargetEntry};
 
-use super::actor::{TargetActor, TargetMail};
+use super::actor::TargetActor;
+use super::connection::TargetMail;
 use super::counters::TargetStats;
-use super::gate::{Gate, GateMail};
+use super::gate::{Gate, GateMail, GateParts};
 use super::units::prepare;
 use super::{ConnectionLimits, Export, PortalConfig, ServerConfig};
 use crate::backend::BackendError;
@@ -178,13 +179,16 @@ impl Server {
             let thread = &threads[number % threads.len()];
             let id = thread.reserve();
             let (mailbox, inlet) = thread.mailbox(id, GATE_MAILBOX);
-            let (sessions, options, shared) = (sessions.clone(), socket.clone(), shared.clone());
-            thread.start(id, move |cx| {
-                let gate = Gate::new(
-                    cx, portal, listener, options, sessions, shared, inlet, random,
-                );
-                Box::new(gate)
-            });
+            let parts = GateParts {
+                portal,
+                listener,
+                options: socket.clone(),
+                sessions: sessions.clone(),
+                config: shared.clone(),
+                inlet,
+                random,
+            };
+            thread.start(id, move |cx| Box::new(Gate::new(cx, parts)));
             gates.push(mailbox);
         }
         let state = State {

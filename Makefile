@@ -12,6 +12,10 @@ demo: setup
 	$(CARGO) build --release --bin twinsite-agent --bin demo
 	target/release/demo
 
+# Deaths at random instants, in the middle of whatever is under way. KILLS=200 SEED=7
+kills: export KILLS ?= 200
+kills: demo
+
 # Everything that CI runs.
 test: setup
 	$(CARGO) fmt --all --check

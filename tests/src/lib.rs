@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod evidence;
 pub mod link;
+pub mod needs;
 pub mod pair;
 pub mod play;
 pub mod process;

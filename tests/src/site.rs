@@ -160,6 +160,21 @@ impl Site {
         let _ = fs::remove_file(self.objects().join(format!("{name}.yaml")));
     }
 
+    /// Takes every attachment out of the watched folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn remove_all_attachments(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.objects())? {
+            let path = entry?.path();
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if text.contains("kind: Attachment") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// An object's status as the agent last wrote it.
     #[must_use]
     pub fn status<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Option<T> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use twinsite_tests::demo::options::Options;
 use twinsite_tests::demo::stage::Stage;
-use twinsite_tests::demo::{acts, report::Report};
+use twinsite_tests::demo::{acts, kills, report::Report};
 use twinsite_tests::{play, workload};
 
 fn main() -> ExitCode {
@@ -59,7 +59,10 @@ fn perform() -> Result<bool> {
     }
     let folder = target_folder().join("demo/work");
     let mut stage = Stage::set(options, &folder, agent)?;
-    if stage.options.rounds > 0 {
+    if stage.options.kills > 0 {
+        let deaths = stage.options.kills;
+        kills::kills(&mut stage, deaths)?;
+    } else if stage.options.rounds > 0 {
         acts::rounds(&mut stage)?;
     } else {
         acts::pull_the_plug(&mut stage)?;

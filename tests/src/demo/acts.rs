@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use twinsite_api::{AttachmentMode, AttachmentState, MoveMode};
 
+use super::dice::Dice;
 use super::stage::{Stage, device, millis};
 use crate::workload::room;
 
@@ -158,7 +159,7 @@ fn settled(stage: &Stage) -> u64 {
 /// # Errors
 /// Anything goes otherwise than promised.
 pub fn rounds(stage: &mut Stage) -> Result<()> {
-    let mut dice = stage.options.seed | 1;
+    let mut dice = Dice::new(stage.options.seed);
     stage.start_room()?;
     for round in 1..=stage.options.rounds {
         let rounds = stage.options.rounds;
@@ -166,24 +167,17 @@ pub fn rounds(stage: &mut Stage) -> Result<()> {
             "Round {round} of {rounds}, seed {}",
             stage.options.seed
         ));
-        stage.write_records(20 + roll(&mut dice, 400))?;
+        stage.write_records(20 + dice.below(400))?;
         // Somewhere inside a record, not right after one.
-        thread::sleep(Duration::from_micros(roll(&mut dice, 20_000)));
-        let dying = if roll(&mut dice, 3) == 0 {
+        thread::sleep(Duration::from_micros(dice.below(20_000)));
+        let dying = if dice.below(3) == 0 {
             1 - stage.active
         } else {
             stage.active
         };
         stage.kill(dying)?;
-        stage.write_records(20 + roll(&mut dice, 100))?;
+        stage.write_records(20 + dice.below(100))?;
         stage.bring_back(dying)?;
     }
     Ok(())
-}
-
-fn roll(dice: &mut u64, below: u64) -> u64 {
-    *dice ^= *dice << 13;
-    *dice ^= *dice >> 7;
-    *dice ^= *dice << 17;
-    *dice % below
 }

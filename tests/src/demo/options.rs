@@ -21,6 +21,8 @@ pub struct Options {
     pub at: u64,
     /// Rounds of random kills instead of the told story; 0: the story.
     pub rounds: u32,
+    /// Deaths of the run that waits for no good moment; 0: none.
+    pub kills: u32,
     pub seed: u64,
 }
 
@@ -57,6 +59,7 @@ impl Options {
             size: size.bytes(),
             at,
             rounds: number(&variable, "ROUNDS")?.unwrap_or(0),
+            kills: number(&variable, "KILLS")?.unwrap_or(0),
             seed: number(&variable, "SEED")?.unwrap_or_else(|| u64::from(std::process::id())),
         })
     }

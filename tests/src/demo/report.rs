@@ -38,6 +38,8 @@ pub struct Report {
     pub found: u64,
     pub lost: u64,
     pub rounds: Vec<Round>,
+    /// Processes that died at random instants.
+    pub deaths: u32,
     /// The line between living sites was cut: sites that went on (1 is right).
     pub sites_writing_during_cut: Option<u32>,
     /// Gap in acknowledged records when the line was cut.
@@ -84,12 +86,13 @@ impl Report {
         let dirty: u64 = self.rounds.iter().map(|round| round.dirty_bytes).sum();
         let resync: u64 = self.rounds.iter().map(|round| round.resync_bytes).sum();
         format!(
-            "demo: {} acknowledged={} found={} lost={} rounds={} first_write_ms_p50={} first_write_ms_p99={} dirty_bytes={dirty} resync_bytes={resync} seconds={:.0}",
+            "demo: {} acknowledged={} found={} lost={} rounds={} deaths={} first_write_ms_p50={} first_write_ms_p99={} dirty_bytes={dirty} resync_bytes={resync} seconds={:.0}",
             if self.good() { "ok" } else { "FAILED" },
             self.acknowledged,
             self.found,
             self.lost,
             self.rounds.len(),
+            self.deaths,
             percentile(&first, 50),
             percentile(&first, 99),
             self.seconds,

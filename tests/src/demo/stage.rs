@@ -84,7 +84,7 @@ impl Stage {
         stage
             .timeline
             .event(&format!("a volume of {size} is born on both legs"));
-        let status = stage.open(0, None)?;
+        let status = stage.open(0, None, ATTACH_LIMIT)?;
         let device = device(&status)?;
         stage.pair.mkfs(&device)?;
         stage.pair.mount(0, &device)?;
@@ -106,14 +106,16 @@ impl Stage {
     ///
     /// # Errors
     /// It is refused for good or takes too long.
-    pub fn open(&mut self, index: usize, order: Option<MoveOrder>) -> Result<AttachmentStatus> {
+    pub fn open(
+        &mut self,
+        index: usize,
+        order: Option<MoveOrder>,
+        limit: Duration,
+    ) -> Result<AttachmentStatus> {
         self.attachment = self.pair.order(index, AttachmentMode::Writer, order)?;
-        let status = self.pair.wait_state(
-            index,
-            &self.attachment,
-            AttachmentState::Attached,
-            ATTACH_LIMIT,
-        )?;
+        let status =
+            self.pair
+                .wait_state(index, &self.attachment, AttachmentState::Attached, limit)?;
         self.active = index;
         Ok(status)
     }
@@ -164,6 +166,14 @@ impl Stage {
     /// The treatment room ends between two records.
     pub fn stop_room(&mut self) {
         self.pair.sites[self.active].applications.clear();
+    }
+
+    /// Whether the room writes.
+    pub fn room_runs(&mut self) -> bool {
+        self.pair.sites[self.active]
+            .applications
+            .first_mut()
+            .is_some_and(Group::running)
     }
 
     /// Exit code of the room at a site, if it ended by itself.
@@ -270,7 +280,7 @@ impl Stage {
             DETECT_AFTER.as_secs()
         ));
         let order = self.pair.move_order(MoveMode::Failover)?;
-        let status = self.open(survivor, Some(order))?;
+        let status = self.open(survivor, Some(order), ATTACH_LIMIT)?;
         if let Some(timings) = &status.timings {
             let between = |from: &Option<_>, to: &Option<_>| between_ms(from.as_ref(), to.as_ref());
             round.fence_ms = between(&timings.ordered_at, &timings.fenced_at);
@@ -376,7 +386,7 @@ impl Stage {
         self.pair
             .detach(self.active, &self.attachment, ATTACH_LIMIT)?;
         let order = self.pair.move_order(MoveMode::Planned)?;
-        let status = self.open(index, Some(order))?;
+        let status = self.open(index, Some(order), ATTACH_LIMIT)?;
         self.pair.mount(index, &device(&status)?)?;
         let name = self.name(index);
         self.timeline.event(&format!(

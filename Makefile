@@ -30,6 +30,10 @@ conformance: setup
 	$(CARGO) build --release --bin twinsite-agent --bin conformance
 	target/release/conformance
 
+# The definitions in crds/, from the types of operator/api.
+crds:
+	$(CARGO) run --package twinsite-operator --bin crdgen -- crds
+
 # Debian packages, by apt-get when root; otherwise one line says which are missing.
 setup:
 	@tests/setup.sh

@@ -15,7 +15,8 @@ use super::stage::{Stage, device};
 /// Deaths between two openings.
 const BETWEEN_LOOKS: u32 = 5;
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
-const ONE_TRY: Duration = Duration::from_secs(30);
+/// Short: an order of before may win meanwhile, and then this one waits in vain.
+const ONE_TRY: Duration = Duration::from_secs(12);
 
 /// Kills until `deaths` processes have died.
 ///

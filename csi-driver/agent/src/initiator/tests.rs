@@ -32,10 +32,18 @@ struct Target {
 
 impl Target {
     fn new(auth: Auth) -> Self {
+        Self::with_groups(auth, &[1])
+    }
+
+    /// One portal for each portal group.
+    fn with_groups(auth: Auth, groups: &[u16]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring");
-        let portal = PortalConfig::new((Ipv4Addr::LOCALHOST, 0).into());
-        let config = ServerConfig::new(vec![portal]);
+        let portal = |group: &u16| PortalConfig {
+            group: *group,
+            ..PortalConfig::new((Ipv4Addr::LOCALHOST, 0).into())
+        };
+        let config = ServerConfig::new(groups.iter().map(portal).collect());
         let server = Server::start(config, vec![thread.clone()]).expect("starts");
         let file = folder.path().join("leg");
         let backing = Backing::open(&file, Some(SIZE), Access::ReadWrite).expect("a file");
@@ -288,6 +296,30 @@ fn a_cut_path_gives_way_to_the_next_and_answers_what_was_open() {
     leg.write(10, 40960, vec![3; 4096]);
     assert_eq!(leg.done(), (10, Ok(LegReply::Done)));
     assert_eq!(target.on_disk(40960, 4096), vec![3; 4096]);
+}
+
+#[test]
+fn a_path_through_another_portal_group_is_taken_after_a_reset() {
+    let target = Target::with_groups(Auth::None, &[1, 2]);
+    let lines: Vec<_> = target
+        .server
+        .addresses()
+        .iter()
+        .map(|at| Line::new(*at))
+        .collect();
+    let leg = Leg::open(spec(lines.iter().map(Line::address).collect()));
+    leg.up();
+    lines[0].freeze();
+    leg.write(1, 0, vec![1; 4096]);
+    std::thread::sleep(Duration::from_millis(50));
+    lines[0].cut();
+    assert_eq!(leg.done(), (1, Err(LegError::SessionGone)));
+    assert!(matches!(leg.next(), LinkEvent::Down(LegDown::SessionLost)));
+    leg.up();
+    // The unit attention of the reset was taken before anything of the mirror was sent.
+    leg.write(2, 0, vec![2; 4096]);
+    assert_eq!(leg.done(), (2, Ok(LegReply::Done)));
+    assert_eq!(target.on_disk(0, 4096), vec![2; 4096]);
 }
 
 #[test]

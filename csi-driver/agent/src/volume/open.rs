@@ -90,6 +90,9 @@ impl DataPath {
     }
 
     fn device(&self, order: &VolumeOrder) -> DeviceChoice {
+        if order.front_end == FrontEnd::Ublk {
+            tracing::warn!(volume = %order.name, "this agent has no ublk front end: FUSE and loop instead");
+        }
         match (order.mode, order.front_end) {
             (AttachmentMode::Writer, FrontEnd::Auto | FrontEnd::FuseLoop | FrontEnd::Ublk) => {
                 let run_dir = self.run_dir.clone();

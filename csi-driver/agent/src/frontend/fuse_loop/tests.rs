@@ -507,3 +507,34 @@ fn a_mount_taken_away_behind_our_back_is_noticed() {
         .recv_timeout(PATIENCE)
         .expect("the front end says that it is gone");
 }
+
+/// Not a test: prints what a request through the kernel costs. Run it in a release build.
+#[test]
+#[ignore = "a measurement"]
+fn measure_the_way_through_the_kernel() {
+    needs_devices!();
+    let shown = show("measure");
+    let device = shown.path.display().to_string();
+    for (what, line) in [
+        (
+            "4k write",
+            format!("dd if=/dev/zero of={device} bs=4k count=8000 oflag=direct"),
+        ),
+        (
+            "4k read",
+            format!("dd if={device} of=/dev/null bs=4k count=8000 iflag=direct"),
+        ),
+        (
+            "1M write",
+            format!("dd if=/dev/zero of={device} bs=1M count=60 oflag=direct"),
+        ),
+        (
+            "1M read",
+            format!("dd if={device} of=/dev/null bs=1M count=60 iflag=direct"),
+        ),
+    ] {
+        let told = sh(&format!("LC_ALL=C {line} 2>&1")).unwrap();
+        println!("{what}: {}", told.lines().last().unwrap_or_default());
+    }
+    shown.remove(Removal::Orderly);
+}

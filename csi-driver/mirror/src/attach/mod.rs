@@ -219,7 +219,7 @@ impl Attach {
     fn of_held(now: Duration, held: Held, fenced: Members, port: &mut Port) -> Self {
         let Held {
             order,
-            place: _,
+            place,
             ids,
             connected,
             fenced: _,
@@ -228,6 +228,7 @@ impl Attach {
         let own = order.key;
         let mut attach = Self::new(now, order, ids);
         attach.patient = shown;
+        attach.record.n = Some(place.n);
         for leg in Leg::BOTH {
             let track = &mut attach.legs[leg.index()];
             let Some(info) = connected[leg.index()] else {

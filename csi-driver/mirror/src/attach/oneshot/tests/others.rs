@@ -1,0 +1,189 @@
+//! Inspect, reseed and force.
+
+use super::*;
+
+#[test]
+fn an_inspection_disturbs_nobody_and_says_what_stands_on_the_legs() {
+    let mut w = World::born();
+    let mut n = crate::attach::tests::world::Node::new(1, Site::A, 1);
+    let served = n.serve(&mut w);
+    let mut page = w.page(Leg::B);
+    page.set_region(0, RegionState::Dirty);
+    page.set_region(63, RegionState::Dirty);
+    w.put_page(Leg::B, &page);
+    let before = (w.legs[0].registered.clone(), w.legs[0].blocks.clone());
+    let mut run = Run::new(&mut w, order(Task::Inspect, Members::BOTH));
+    run.until("A read meta");
+    let look = Key::new(KeyTag::Inspect, 0x1234);
+    assert_eq!(run.world.legs[0].registered[&(9, Session::Data)], look);
+    let Ok(Done::Inspected { register, legs }) = run.end() else {
+        panic!()
+    };
+    assert_eq!(
+        run.count("preempt") + run.count("reserve") + run.count("write"),
+        0
+    );
+    assert_eq!(register.as_deref(), Some(w.r()));
+    assert_eq!(
+        (w.legs[0].registered.clone(), w.legs[0].blocks.clone()),
+        before
+    );
+    assert_eq!(w.legs[0].holder_key(), Some(served.running.key));
+    let b = legs[1].as_ref().unwrap();
+    assert_eq!(b.superblock(), Some(&w.sb(Leg::B)));
+    assert_eq!(b.fit, Some(crate::activation::Fit::Usable));
+    assert_eq!(b.dirty_bytes, 2 << 16);
+    assert_eq!(b.seed().unwrap().sb_seq, w.sb(Leg::B).sb_seq);
+}
+
+#[test]
+fn an_inspection_reports_what_it_reached() {
+    let mut w = World::born();
+    w.witness = Witness::Down;
+    w.legs[1].blocks.insert(SLOT_OFFSETS[0], [1; BLOCK]);
+    w.legs[1].blocks.insert(SLOT_OFFSETS[1], [1; BLOCK]);
+    let mut run = Run::new(&mut w, order(Task::Inspect, Members::BOTH));
+    run.link[0] = false;
+    let Ok(Done::Inspected { register, legs }) = run.end() else {
+        panic!()
+    };
+    assert!(register.is_none() && legs[0].is_none());
+    let b = legs[1].as_ref().unwrap();
+    assert!(!b.is_ours && b.seed().is_none() && b.fit.is_none());
+    assert!(matches!(b.slots, Slots::Bad { .. }));
+}
+
+#[test]
+fn a_reseed_writes_the_new_id_in_both_slots_and_says_what_may_be_granted() {
+    let mut w = World::born();
+    let old = w.sb(Leg::A);
+    w.register = None;
+    let id = RegisterName([0x77; 16]);
+    let task = Task::Reseed { register_id: id };
+    let Ok(Done::Reseeded { legs }) = Run::new(&mut w, order(task.clone(), Members::BOTH)).end()
+    else {
+        panic!()
+    };
+    let sb = w.sb(Leg::A);
+    assert_eq!(
+        (sb.register_id, sb.epoch, sb.sb_seq),
+        (id, old.epoch, old.sb_seq + 2)
+    );
+    assert!(w.slots_agree(Leg::A));
+    let seed = legs[0].unwrap();
+    assert_eq!(
+        (seed.epoch, seed.generation, seed.sb_seq),
+        (sb.epoch, sb.generation, sb.sb_seq)
+    );
+    // The same order again changes nothing and says the same.
+    let again = Run::new(&mut w, order(task, Members::BOTH)).end();
+    assert_eq!(again, Ok(Done::Reseeded { legs }));
+    assert_eq!(w.sb(Leg::A), sb);
+    // With the register of the reseed the pair runs again.
+    let reseed = Reseed {
+        register_id: id,
+        former: vec![RegisterName([0x23; 16])],
+        group: GroupId([0x22; 16]),
+        volumes: vec![VOLUME],
+        highest_epoch: Epoch(1),
+        highest_seq: 1,
+        highest_order: 0,
+        members: SeedMembers::Pair {
+            a: legs[0].unwrap(),
+            b: legs[1].unwrap(),
+        },
+        site: Site::A,
+        generation: generation(60),
+        txid: tx(60),
+        who: "bob".into(),
+        why: "witness lost".into(),
+    };
+    w.set_register(Register::reseed(&reseed, None).unwrap());
+    let mut n = crate::attach::tests::world::Node::new(1, Site::A, 1);
+    let served = n.serve(&mut w);
+    assert_eq!(
+        (served.running.members, served.running.epoch),
+        (Members::BOTH, Epoch(1001))
+    );
+    assert_eq!(served.place.n, 2);
+}
+
+#[test]
+fn a_reseed_needs_a_register_that_is_lost_or_below() {
+    let id = RegisterName([0x77; 16]);
+    let task = || Task::Reseed { register_id: id };
+    let mut w = World::born();
+    let mut run = Run::new(&mut w, order(task(), Members::BOTH));
+    assert_eq!(run.end(), Err(Failure::WrongState));
+    assert_eq!(run.count("preempt") + run.count("write"), 0);
+    w.edit_sb(Leg::A, |sb| sb.epoch = Epoch(5));
+    let end = Run::new(&mut w, order(task(), only(Leg::A))).end();
+    assert!(matches!(end, Ok(Done::Reseeded { .. })), "{end:?}");
+    let mut w = World::born();
+    w.register = None;
+    w.legs[0].blocks.clear();
+    let end = Run::new(&mut w, order(task(), only(Leg::A))).end();
+    assert_eq!(end, Err(Failure::ForeignData(Leg::A)));
+}
+
+#[test]
+fn a_force_is_made_of_what_was_inspected_and_approved() {
+    let mut w = World::born();
+    w.edit_sb(Leg::B, |sb| sb.role = Role::Target);
+    let Ok(Done::Inspected { register, legs }) =
+        Run::new(&mut w, order(Task::Inspect, Members::BOTH)).end()
+    else {
+        panic!()
+    };
+    let register = register.unwrap();
+    let b = legs[1].as_deref().unwrap();
+    let approval = |inconsistent| Approval {
+        token: Token::of(&register),
+        leg: Leg::B,
+        site: Site::B,
+        inconsistent,
+        who: "ann".into(),
+        why: "site A burnt".into(),
+    };
+    let make = |seen: &LegInspection, approval| force(&register, seen, approval, generation(50));
+    assert_eq!(make(b, approval(false)), Err(ForceError::Inconsistent));
+    let forced = make(b, approval(true)).unwrap();
+    assert_eq!(forced.seen.sb_seq, w.sb(Leg::B).sb_seq);
+    let next = register.force(&forced, tx(50)).unwrap();
+    assert_eq!(next.members, only(Leg::B));
+    let stale = Token {
+        epoch: Epoch(9),
+        ..Token::of(&register)
+    };
+    assert_eq!(
+        make(
+            b,
+            Approval {
+                token: stale,
+                ..approval(true)
+            }
+        ),
+        Err(ForceError::Stale)
+    );
+    let blank = LegInspection {
+        is_ours: false,
+        ..b.clone()
+    };
+    assert_eq!(make(&blank, approval(true)), Err(ForceError::NoSuperblock));
+    let mut newborn = b.clone();
+    if let Slots::Valid(sb) = &mut newborn.slots {
+        sb.role = Role::New;
+    }
+    assert_eq!(make(&newborn, approval(true)), Err(ForceError::NeverJoined));
+    let text = Token::of(&register).to_string();
+    assert_eq!(text.parse(), Ok(Token::of(&register)));
+    for bad in [
+        "",
+        "1",
+        "x-00",
+        "1-zz",
+        "1-02020202020202020202020202020202 ",
+    ] {
+        assert_eq!(bad.parse::<Token>(), Err(ForceError::BadToken), "{bad:?}");
+    }
+}

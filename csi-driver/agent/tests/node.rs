@@ -554,6 +554,32 @@ async fn a_birth_makes_the_register_first_and_an_inspection_needs_no_object() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn legs_the_wrong_way_round_are_not_opened() {
+    let lab = Lab::new();
+    let store = twinsite_witness::Directory::open(&lab.path("witness")).unwrap();
+    let witness = twinsite_witness::Witness::new(Arc::new(store), "ctrc").unwrap();
+    for (site, claimant) in [("medical", "test"), ("research", "other")] {
+        witness.claim(site, claimant).await.unwrap();
+    }
+    lab.write("pair.yaml", PAIR);
+    let swapped = attachment("w", "  mode: Writer")
+        .replace("leg: A", "leg: X")
+        .replace("leg: B", "leg: A");
+    lab.write("w.yaml", &swapped.replace("leg: X", "leg: B"));
+    let told = || {
+        let status = lab.status("attachment-w.yaml");
+        status.is_some_and(|s| {
+            s["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("wrong way round"))
+        })
+    };
+    lab.until("it is told", told).await;
+    assert_eq!(lab.stage.count(), 0);
+    assert!(lab.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_agents_do_not_share_a_state_folder() {
     let lab = Lab::new();
     let opener = Box::new(Stage::default());

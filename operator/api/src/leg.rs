@@ -138,9 +138,6 @@ pub struct LegStatus {
     /// Milliseconds since the last command from another site's writer; left out: none since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_foreign_command_age: Option<u64>,
-    /// Key that holds the reservation, in hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reserved_by: Option<String>,
     /// When this was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,

@@ -395,3 +395,73 @@ fn every_field_of_a_spec_is_explained() {
     }
     assert_eq!(missing, Vec::<String>::new());
 }
+
+/// What the API server asks of a structural schema, as far as a derive can get it wrong.
+#[test]
+fn the_schemas_are_structural() {
+    fn walk(path: &str, schema: &Value, wrong: &mut Vec<String>) {
+        let Some(fields) = schema.as_object() else {
+            return wrong.push(format!("{path}: no object"));
+        };
+        let has = |key: &str| fields.contains_key(key);
+        for key in [
+            "$ref",
+            "definitions",
+            "const",
+            "examples",
+            "patternProperties",
+            "not",
+            "if",
+            "uniqueItems",
+            "oneOf",
+            "allOf",
+        ] {
+            if has(key) {
+                wrong.push(format!("{path}: {key}"));
+            }
+        }
+        if !has("type")
+            && !has("x-kubernetes-int-or-string")
+            && !has("x-kubernetes-preserve-unknown-fields")
+        {
+            wrong.push(format!("{path}: no type"));
+        }
+        if has("properties") && has("additionalProperties") {
+            wrong.push(format!("{path}: properties and additionalProperties"));
+        }
+        for (name, field) in fields
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            walk(&format!("{path}.{name}"), field, wrong);
+        }
+        for key in ["items", "additionalProperties"] {
+            if let Some(inner) = fields.get(key).filter(|inner| inner.is_object()) {
+                walk(&format!("{path}[]"), inner, wrong);
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for crd in [
+        SitePair::crd(),
+        StoragePool::crd(),
+        MirroredVolume::crd(),
+        MirrorGroup::crd(),
+        Failover::crd(),
+        Leg::crd(),
+        Attachment::crd(),
+    ] {
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+        let root = &schema["openAPIV3Schema"];
+        for part in ["spec", "status"] {
+            walk(
+                &format!("{}.{part}", crd.spec.names.kind),
+                &root["properties"][part],
+                &mut wrong,
+            );
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}

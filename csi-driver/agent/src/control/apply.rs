@@ -6,7 +6,7 @@ use twinsite_api::{AttachmentMode, AttachmentSpec, LegSpec, NodeBackend, reason}
 use twinsite_mirror::io::Leg;
 use twinsite_register::Create;
 use twinsite_register::{Gen, GroupId, Register, RegisterId, Site, TxId};
-use twinsite_witness::{Swap, WitnessHandle};
+use twinsite_witness::{Sites, Swap, WitnessHandle};
 
 use super::{
     durable,
@@ -283,16 +283,14 @@ impl Node {
         let pair =
             pair.ok_or_else(|| pending(format!("SitePair {} is not there", spec.site_pair)))?;
         let witness = self.witnesses.handle(&spec.site_pair).map_err(&pending)?;
-        if let Some(why) = self
-            .witnesses
-            .states()
-            .get(&spec.site_pair)
-            .and_then(|state| state.claim_error.clone())
-        {
-            return Err(Fault {
-                word: reason::CLAIMED_BY_ANOTHER,
-                text: why,
-            });
+        if let Some(state) = self.witnesses.states().get(&spec.site_pair) {
+            if let Some(why) = &state.claim_error {
+                return Err(Fault {
+                    word: reason::CLAIMED_BY_ANOTHER,
+                    text: why.clone(),
+                });
+            }
+            check_indices(spec, &state.sites)?;
         }
         let uid = order::uid(uid);
         let record = self
@@ -370,6 +368,27 @@ fn how(ending: &Ending) -> Over {
         Ending::Failed { word, .. } if *word == reason::FOREIGN_DATA => Over::Never,
         Ending::Failed { .. } => Over::Failed,
     }
+}
+
+/// The indices that an order gives to the sites are those that the witness gave them: legs that are
+/// taken for each other would be fenced and overwritten in each other's name.
+fn check_indices(spec: &AttachmentSpec, sites: &Sites) -> Result<(), Fault> {
+    for named in &spec.legs {
+        let claimed = sites
+            .named(&named.site)
+            .map(|claim| order::leg_index(claim.index.leg()));
+        if let Some(claimed) = claimed.filter(|claimed| *claimed != named.leg) {
+            let text = format!(
+                "leg {} is said to stand at {}, but the witness gave that site index {claimed}: correct spec.legs",
+                named.leg, named.site
+            );
+            return Err(Fault {
+                word: reason::INVALID_SPEC,
+                text,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Create-if-absent of the register of a volume that is to be born.

@@ -39,6 +39,7 @@ impl Node {
                 }
             }
             Told::Asked(request, reply) => self.answer(request, reply),
+            Told::Changed => {}
         }
     }
 

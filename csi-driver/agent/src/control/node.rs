@@ -87,6 +87,8 @@ pub(super) enum Told {
         pools: BTreeMap<String, Option<(Capacity, String)>>,
     },
     Asked(Request, oneshot::Sender<Answer>),
+    /// Something that the next decision looks at has changed.
+    Changed,
 }
 
 /// Tells the loop something, from any thread.
@@ -225,8 +227,12 @@ impl Node {
             claimant: config.claimant.clone(),
         };
         let observer = observer(&marks, &teller, None);
+        let wake = {
+            let teller = teller.clone();
+            Arc::new(move || teller.tell(Told::Changed))
+        };
         Ok(Self {
-            witnesses: Witnesses::new(identity, observer, runtime.clone()),
+            witnesses: Witnesses::new(identity, observer, wake, runtime.clone()),
             folder: Folder::new(&config.objects),
             desired: Desired {
                 node: config.node.clone(),
@@ -416,6 +422,7 @@ impl Node {
         }
         self.witnesses
             .set(&objects.pairs, &interests, &objects.secrets);
+        self.desired.untried = self.witnesses.untried();
     }
 
     /// Asks the targets for their numbers, elsewhere.

@@ -5,7 +5,7 @@
 //! restart of one is not the loss of a site.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -41,9 +41,13 @@ pub struct Identity {
 pub struct Witnesses {
     identity: Identity,
     observer: Observer,
+    /// Called when what is known of a pair has changed.
+    wake: Wake,
     runtime: Handle,
     pairs: BTreeMap<String, InUse>,
 }
+
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 struct InUse {
     spec: WitnessSpec,
@@ -76,14 +80,17 @@ pub struct PairState {
     pub refused: Option<String>,
     /// Why the site's name is not ours.
     pub claim_error: Option<String>,
+    /// Whether the claim was tried, with whatever result.
+    pub tried: bool,
     pub sites: Sites,
 }
 
 impl Witnesses {
-    pub fn new(identity: Identity, observer: Observer, runtime: Handle) -> Self {
+    pub fn new(identity: Identity, observer: Observer, wake: Wake, runtime: Handle) -> Self {
         Self {
             identity,
             observer,
+            wake,
             runtime,
             pairs: BTreeMap::new(),
         }
@@ -126,7 +133,7 @@ impl Witnesses {
             {
                 used.interest = interest;
                 used.interested.iter().for_each(JoinHandle::abort);
-                used.interested = interested(used, &self.identity, &self.runtime);
+                used.interested = interested(used, &self.identity, &self.wake, &self.runtime);
             }
         }
     }
@@ -176,6 +183,23 @@ impl Witnesses {
         }
     }
 
+    /// Pairs whose claim has not been tried yet: nothing should attach before it was.
+    pub fn untried(&self) -> BTreeSet<String> {
+        let untried = |used: &InUse| {
+            let tried = used
+                .state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .tried;
+            used.handle.is_ok() && used.interest.index.is_some() && !tried
+        };
+        self.pairs
+            .iter()
+            .filter(|(_, used)| untried(used))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     /// What is known of the witness of each pair.
     pub fn states(&self) -> BTreeMap<String, PairState> {
         let state = |used: &InUse| {
@@ -201,7 +225,12 @@ impl Drop for InUse {
 }
 
 /// What is done about a pair because of this node's objects.
-fn interested(used: &InUse, identity: &Identity, runtime: &Handle) -> Vec<JoinHandle<()>> {
+fn interested(
+    used: &InUse,
+    identity: &Identity,
+    wake: &Wake,
+    runtime: &Handle,
+) -> Vec<JoinHandle<()>> {
     let Ok(handle) = &used.handle else {
         return Vec::new();
     };
@@ -212,6 +241,7 @@ fn interested(used: &InUse, identity: &Identity, runtime: &Handle) -> Vec<JoinHa
             identity.clone(),
             index,
             Arc::clone(&used.state),
+            Arc::clone(wake),
         );
         tasks.push(runtime.spawn(claim));
     }
@@ -278,6 +308,7 @@ async fn admit(guard: Arc<Guard>, state: Arc<Mutex<PairState>>) {
 async fn renew(witness: Arc<Witness>, identity: Identity, state: Arc<Mutex<PairState>>) {
     let start: [u8; 8] = super::durable::random().unwrap_or_default();
     let mut nonce = u64::from_le_bytes(start);
+    let (mut told, mut failures) = (None, 0u32);
     loop {
         nonce = nonce.wrapping_add(1);
         let liveness = Liveness {
@@ -285,12 +316,16 @@ async fn renew(witness: Arc<Witness>, identity: Identity, state: Arc<Mutex<PairS
             nonce,
         };
         let renewed = witness.renew(&identity.site, &liveness).await;
-        let mut changed = false;
-        update(&state, |state| {
-            changed = state.reachable != Some(renewed.is_ok());
-            state.reachable = Some(renewed.is_ok());
-        });
-        if changed {
+        let answers = renewed.is_ok();
+        update(&state, |state| state.reachable = Some(answers));
+        failures = if answers {
+            0
+        } else {
+            failures.saturating_add(1)
+        };
+        // One failure is not news: the store may be being probed.
+        if told != Some(answers) && (answers || failures > 1) {
+            told = Some(answers);
             match renewed {
                 Ok(()) => tracing::info!(?witness, "the witness answers"),
                 Err(error) => tracing::warn!(?witness, %error, "the witness does not answer"),
@@ -305,27 +340,37 @@ async fn claim(
     identity: Identity,
     index: Site,
     state: Arc<Mutex<PairState>>,
+    wake: Wake,
 ) {
     loop {
-        match witness
+        let claimed = witness
             .claim_as(&identity.site, &identity.claimant, index)
-            .await
-        {
+            .await;
+        // One that does not answer is not asked again before the next round.
+        let sites = match claimed {
+            Err(ClaimError::Read(_)) => None,
+            _ => witness.sites().await.ok(),
+        };
+        update(&state, |state| {
+            state.tried = true;
+            if let Some(sites) = sites {
+                state.sites = sites;
+            }
+            match &claimed {
+                Ok(_) => state.claim_error = None,
+                Err(ClaimError::Read(_) | ClaimError::Contended) => {}
+                Err(error) => state.claim_error = Some(error.to_string()),
+            }
+        });
+        wake();
+        match claimed {
             Ok(claim) => {
                 tracing::info!(site = identity.site, index = %claim.index, "the site is claimed");
-                let sites = witness.sites().await.unwrap_or_else(|_| Sites {
-                    claims: vec![claim],
-                });
-                update(&state, |state| {
-                    state.claim_error = None;
-                    state.sites = sites;
-                });
                 return;
             }
             Err(ClaimError::Read(_) | ClaimError::Contended) => {}
             Err(error) => {
-                tracing::error!(site = identity.site, %error, "the site cannot be claimed: nothing attaches here");
-                update(&state, |state| state.claim_error = Some(error.to_string()));
+                tracing::error!(site = identity.site, %error, "the site cannot be claimed: nothing attaches here")
             }
         }
         sleep(CLAIM_RETRY).await;
@@ -365,7 +410,12 @@ mod tests {
             node: "n".to_owned(),
             claimant: claimant.to_owned(),
         };
-        Witnesses::new(identity, Arc::new(|_| {}), Handle::current())
+        Witnesses::new(
+            identity,
+            Arc::new(|_| {}),
+            Arc::new(|| {}),
+            Handle::current(),
+        )
     }
 
     async fn until(witnesses: &Witnesses, holds: impl Fn(&PairState) -> bool) {

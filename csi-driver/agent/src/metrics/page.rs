@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::status::io_waits;
 use twinsite_mirror::{
     io::Leg,
     status::{LegRole, StateName, Status},
@@ -334,13 +335,7 @@ fn volumes(page: &mut Page, volumes: &[VolumeMetrics]) {
             "twinsite_mirror_io_suspended",
             "gauge",
             "Whether I/O waits for a membership.",
-            |v| {
-                let frozen = matches!(
-                    v.engine.state,
-                    StateName::Frozen | StateName::ShrinkWait | StateName::ThawWait
-                );
-                Some(frozen.into())
-            },
+            |v| Some((v.attached && io_waits(v.engine.state)).into()),
         ),
         (
             "twinsite_mirror_active_here",

@@ -100,18 +100,52 @@ fn refusal(why: Refusal) -> (&'static str, &'static str) {
     }
 }
 
+/// Whether an open mirror holds its I/O in this state: the membership is being settled, or the attach
+/// is gone through again with the device held.
+pub fn io_waits(state: StateName) -> bool {
+    match state {
+        StateName::Off
+        | StateName::Check
+        | StateName::Fence
+        | StateName::Decide
+        | StateName::CasWait
+        | StateName::LeaseWait
+        | StateName::Frozen
+        | StateName::ShrinkWait
+        | StateName::ThawWait => true,
+        StateName::SbWrite
+        | StateName::Reconcile
+        | StateName::Synced
+        | StateName::Solo
+        | StateName::RjTarget
+        | StateName::RjBoth
+        | StateName::RjNeed
+        | StateName::Growing
+        | StateName::GrowWait
+        | StateName::BumpWait
+        | StateName::Expand
+        | StateName::Detach
+        | StateName::Superseded
+        | StateName::Refused
+        | StateName::OneShot => false,
+    }
+}
+
 fn state(view: &VolumeView) -> AttachmentState {
     match view.phase {
         None | Some(Phase::Opening) if view.fault.is_some() => AttachmentState::Pending,
         None => AttachmentState::Pending,
         Some(Phase::Opening) => AttachmentState::Attaching,
         Some(Phase::Closing) => AttachmentState::Detaching,
-        Some(Phase::Open) => match view.engine.as_ref().map(|engine| engine.state) {
-            Some(StateName::Frozen | StateName::ShrinkWait | StateName::ThawWait) => {
-                AttachmentState::Suspended
-            }
-            _ => AttachmentState::Attached,
-        },
+        Some(Phase::Open)
+            if view
+                .engine
+                .as_ref()
+                .is_some_and(|engine| io_waits(engine.state)) =>
+        {
+            AttachmentState::Suspended
+        }
+        Some(Phase::Open) => AttachmentState::Attached,
         Some(Phase::Over { how, .. }) => match (how, &view.ending) {
             (_, Some(Ending::Superseded)) => AttachmentState::Superseded,
             (_, Some(Ending::Refused(_))) => AttachmentState::Refused,
@@ -422,6 +456,7 @@ mod tests {
         check(open(StateName::Synced), (Attached, None));
         check(open(StateName::Solo), (Attached, None));
         check(open(StateName::Frozen), (Suspended, None));
+        check(open(StateName::LeaseWait), (Suspended, None));
         check(
             VolumeView {
                 phase: Some(Phase::Closing),
@@ -460,7 +495,7 @@ mod tests {
         };
         engine.legs[0].role = LegRole::Member;
         engine.legs[1].role = LegRole::Resyncing;
-        engine.resync = Some(twinsite_mirror::status::Progress {
+        engine.resync = Some(status::Progress {
             total_bytes: 100,
             left_bytes: 25,
             bytes_per_second: 5,

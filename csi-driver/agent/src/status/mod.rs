@@ -13,6 +13,6 @@ mod attachment;
 mod folder;
 mod storage;
 
-pub use attachment::{VolumeView, attachment_status};
+pub use attachment::{VolumeView, attachment_status, io_waits};
 pub use folder::{StatusFolder, now};
 pub use storage::{LegView, PairView, PoolView, leg_status, pair_status, pool_status};

@@ -121,7 +121,6 @@ pub fn leg_status(spec: &LegSpec, view: &mut LegView, now: Time) -> LegStatus {
             .as_ref()
             .and_then(|sample| sample.last_foreign)
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        reserved_by: None,
         observed_at: None,
         conditions: view.conditions.clone(),
     }

@@ -59,6 +59,10 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             }
             // Another Attachment of this name has not ended yet.
             Some(_) => {}
+            None if desired.untried.contains(&spec.site_pair) => {
+                let message = "the witness is asked whose the site's name is";
+                plan.wait("Attachment", name, reason::PENDING, message);
+            }
             None => match rival(desired, observed, name, &attachment.spec) {
                 Some(rival) => {
                     let message = format!(

@@ -36,6 +36,8 @@ pub struct Desired {
     pub uids: BTreeMap<String, String>,
     /// Attachments that a person detached by hand, until their object changes or the agent starts again.
     pub held: BTreeSet<String>,
+    /// Pairs at whose witness this site has not tried yet to claim its name.
+    pub untried: BTreeSet<String>,
     /// Whether the agent is on its way out.
     pub stopping: bool,
 }

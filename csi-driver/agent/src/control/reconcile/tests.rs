@@ -482,6 +482,20 @@ fn one_that_was_detached_by_hand_stays_so_until_it_is_let_go() {
 }
 
 #[test]
+fn nothing_attaches_before_the_claim_of_the_site_was_tried() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.desired.untried.insert("ctrc".to_owned());
+    world.step(
+        "
+open pool p1 at /pool
+Attachment/w waits: Pending: the witness is asked whose the site's name is
+",
+    );
+    world.desired.untried.clear();
+    world.settle("open w (w-uid) as Writer");
+}
+
+#[test]
 fn one_whose_device_was_taken_away_attaches_again() {
     let mut world = World::new(&[PAIR, &writer("w")]);
     world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");

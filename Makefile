@@ -22,6 +22,24 @@ test: setup
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
+# Simulated histories of faults in virtual time. ROUNDS=10000 SEED=1; SEED=7 ROUNDS=1 PRINT=1 tells one history.
+sim: ROUNDS ?= 1000
+sim: SEED ?= 1
+sim: PRINT ?= 0
+sim:
+	$(CARGO) build --release --package twinsite-sim
+	target/release/twinsite-sim rounds=$(ROUNDS) seed=$(SEED) print=$(PRINT)
+
+# The protocol as a checked model: all rules on, then each rule off (docs/evidence.md).
+model:
+	$(CARGO) build --release --package twinsite-model
+	target/release/twinsite-model all
+
+# libiscsi's test suite on our target, beside tgt in the same run.
+conformance: setup
+	$(CARGO) build --release --bin twinsite-agent --bin conformance
+	target/release/conformance
+
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 

@@ -43,11 +43,6 @@ conformance: setup
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-# libiscsi's own test suites on our target and on tgt, suite by suite.
-conformance: setup
-	$(CARGO) build --release --bin twinsite-agent --bin conformance
-	target/release/conformance
-
 # The definitions in crds/, from the types of operator/api.
 crds:
 	$(CARGO) run --package twinsite-operator --bin crdgen -- crds

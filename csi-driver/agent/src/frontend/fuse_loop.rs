@@ -32,9 +32,16 @@ use crate::reactor::Descriptor;
 pub struct FuseLoop {
     channel: Option<Channel>,
     buffer: ReadBuffer,
-    size: u64,
-    block: u32,
+    face: Face,
     shared: Arc<Shared>,
+}
+
+/// The file as the kernel sees it.
+#[derive(Debug, Clone, Copy)]
+struct Face {
+    size: u64,
+    /// Bytes; 0: a discard is answered with "not supported", and the kernel stops asking.
+    discard_granularity: u32,
 }
 
 /// What the owner and the threads beside it both see.
@@ -85,8 +92,10 @@ impl FuseLoop {
         let this = Self {
             channel: Some(channel),
             buffer: ReadBuffer::default(),
-            size: spec.size,
-            block: spec.discard_granularity.max(BLOCK_SIZE),
+            face: Face {
+                size: spec.size,
+                discard_granularity: spec.discard_granularity,
+            },
             shared: Arc::new(Shared {
                 mount_point,
                 lock_file: lock_file(run_dir),
@@ -113,9 +122,7 @@ impl Frontend for FuseLoop {
         };
         for _ in 0..limit {
             match channel.read(&mut self.buffer) {
-                Ok(Some(bytes)) => {
-                    into.extend(answer_or_pass(channel, bytes, self.size, self.block))
-                }
+                Ok(Some(bytes)) => into.extend(answer_or_pass(channel, bytes, self.face)),
                 Ok(None) => return Ok(()),
                 Err(_) if self.shared.removing.load(Ordering::Acquire) => {
                     self.channel = None;
@@ -149,7 +156,7 @@ impl Frontend for FuseLoop {
     }
 
     fn resize(&mut self, size: u64) {
-        self.size = size;
+        self.face.size = size;
         let Binding::Bound(device) = *lock(&self.shared.binding) else {
             return;
         };
@@ -189,7 +196,8 @@ impl Drop for FuseLoop {
 }
 
 /// Answers what concerns the file itself; gives back what the guest asks of the volume.
-fn answer_or_pass(channel: &Channel, bytes: &[u8], size: u64, block: u32) -> Option<GuestRequest> {
+fn answer_or_pass(channel: &Channel, bytes: &[u8], face: Face) -> Option<GuestRequest> {
+    let size = face.size;
     let Request { unique, node, op } = match abi::parse(bytes) {
         Ok(request) => request,
         Err(error) => {
@@ -205,6 +213,9 @@ fn answer_or_pass(channel: &Channel, bytes: &[u8], size: u64, block: u32) -> Opt
             return guest(unique, GuestOp::Write { offset, data, fua });
         }
         Op::Fsync => return guest(unique, GuestOp::Flush),
+        Op::Punch { .. } if face.discard_granularity == 0 => {
+            Answer::error(unique, libc::EOPNOTSUPP)
+        }
         Op::Punch { offset, len } => return guest(unique, GuestOp::Discard { offset, len }),
         Op::Zero { offset, len } => return guest(unique, GuestOp::Zero { offset, len }),
         Op::Silent => return None,
@@ -219,7 +230,7 @@ fn answer_or_pass(channel: &Channel, bytes: &[u8], size: u64, block: u32) -> Opt
         Op::GetAttributes | Op::SetAttributes => Answer::attributes(unique, node, size),
         Op::Open if node == FILE_NODE => Answer::opened(unique),
         Op::Open => Answer::error(unique, libc::EISDIR),
-        Op::StatFs => Answer::statfs(unique, size, block),
+        Op::StatFs => Answer::statfs(unique, size, face.discard_granularity.max(BLOCK_SIZE)),
         Op::Acknowledge => Answer::done(unique),
         Op::Unsupported { .. } => Answer::error(unique, libc::ENOSYS),
     };

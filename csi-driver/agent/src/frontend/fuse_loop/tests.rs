@@ -110,7 +110,11 @@ fn show(name: &str) -> Shown {
 }
 
 fn show_in(name: &str, run: tempfile::TempDir) -> Shown {
-    let (orders, path, done) = serve(name, run.path());
+    show_with(name, run, 65536)
+}
+
+fn show_with(name: &str, run: tempfile::TempDir, discard_granularity: u32) -> Shown {
+    let (orders, path, done) = serve(name, run.path(), discard_granularity);
     let path = path.recv_timeout(PATIENCE).expect("the device is shown");
     Shown {
         path,
@@ -120,7 +124,11 @@ fn show_in(name: &str, run: tempfile::TempDir) -> Shown {
     }
 }
 
-fn serve(name: &str, run: &Path) -> (Mailbox<Order>, Receiver<PathBuf>, Receiver<Memory>) {
+fn serve(
+    name: &str,
+    run: &Path,
+    discard_granularity: u32,
+) -> (Mailbox<Order>, Receiver<PathBuf>, Receiver<Memory>) {
     let reactor = Thread::spawn(ThreadConfig::default()).unwrap();
     let actor = reactor.reserve();
     let (orders, inlet) = reactor.mailbox(actor, 64);
@@ -130,7 +138,7 @@ fn serve(name: &str, run: &Path) -> (Mailbox<Order>, Receiver<PathBuf>, Receiver
     let spec = DeviceSpec {
         name: name.to_owned(),
         size: SIZE,
-        discard_granularity: 65536,
+        discard_granularity,
     };
     let events: Events = Arc::new(move |event| drop(events.post(Order::Event(event))));
     let front = FuseLoop::show(&spec, run, events).unwrap();
@@ -321,6 +329,23 @@ fn discard_and_zero_arrive_as_such() {
 }
 
 #[test]
+fn a_discard_that_is_not_offered_is_refused_and_nothing_else() {
+    needs_devices!();
+    let shown = show_with("nodiscard", tempfile::tempdir().unwrap(), 0);
+    let device = shown.path.display().to_string();
+    // The kernel reports success for a discard that a device does not have: nothing may have happened.
+    sh(&format!(
+        "dd if=/dev/urandom of={device} bs=1M count=1 oflag=direct status=none; \
+         blkdiscard -o 0 -l 1048576 {device} || true; blkdiscard -z -o 524288 -l 524288 {device}"
+    ))
+    .unwrap();
+    let (memory, _run) = shown.remove(Removal::Orderly);
+    assert_eq!(memory.counts.get("discard"), None);
+    assert!(memory.bytes[..524_288].iter().any(|byte| *byte != 0));
+    assert!(memory.bytes[524_288..1 << 20].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn an_error_reaches_the_application() {
     needs_devices!();
     let shown = show("eio");
@@ -406,7 +431,7 @@ fn serve_until_killed() {
     };
     let folder = Path::new(&folder);
     fs::write(folder.join("begun"), "").unwrap();
-    let (_orders, path, done) = serve("victim", folder);
+    let (_orders, path, done) = serve("victim", folder, 0);
     let path: PathBuf = path.recv().unwrap();
     let new = folder.join("shown.new");
     fs::write(&new, path.display().to_string()).unwrap();

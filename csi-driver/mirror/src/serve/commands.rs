@@ -204,6 +204,11 @@ impl Serve {
         else {
             return;
         };
+        if result == Err(LegError::Retry) && self.state.is_over() {
+            self.cmds.remove(at);
+            self.gone(leg, purpose);
+            return;
+        }
         if result == Err(LegError::Retry) {
             self.counters.retries += 1;
             if let Purpose::Guest(req) = purpose
@@ -271,7 +276,8 @@ impl Serve {
             Purpose::Probe => self.probing[leg.index()] = false,
             Purpose::Copy(slot) => self.copy_gone(slot, leg),
             Purpose::Rejoin => self.rejoin_reply(Err(LegError::SessionGone)),
-            Purpose::Page(_) | Purpose::Beat | Purpose::Verify | Purpose::Identify => {}
+            Purpose::Verify => self.orders.stamp_checks = None,
+            Purpose::Page(_) | Purpose::Beat | Purpose::Identify => {}
         }
     }
 
@@ -344,6 +350,15 @@ impl Serve {
                 .is_some_and(|deadline| deadline <= self.now)
             {
                 self.timed_out(leg);
+            }
+        }
+    }
+
+    /// What met BUSY is not sent again.
+    pub(super) fn forget_retries(&mut self) {
+        for (_, at) in std::mem::take(&mut self.cmds.retries) {
+            if let Some(cmd) = self.cmds.remove(at) {
+                self.gone(cmd.leg, cmd.purpose);
             }
         }
     }

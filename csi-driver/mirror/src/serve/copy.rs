@@ -10,7 +10,7 @@ use twinsite_register::{Leg, Members};
 use super::Serve;
 use super::commands::Purpose;
 use super::guest::Owner;
-use super::state::{Fact, State};
+use super::state::Fact;
 use crate::io::{CopyId, DATA_START, LegError, LegOp, Output};
 use crate::layout::PAGE_REGIONS;
 use crate::locks::{Access, Held, Lock};
@@ -93,7 +93,7 @@ impl Serve {
     /// A write may be on one leg only: no read, no clear before the region was copied from `source` (R45). In Solo the dirty
     /// bit is enough; in a rejoin the region is copied again.
     pub(super) fn must_reconcile(&mut self, region: u32, source: Leg) {
-        if self.state == State::Ended {
+        if self.state.is_over() {
             return;
         }
         if self.running.members != Members::BOTH {

@@ -16,7 +16,7 @@ use twinsite_register::{Leg, Members};
 
 use super::Serve;
 use super::commands::Purpose;
-use super::state::{Admit, State};
+use super::state::Admit;
 use crate::dirty::Claim;
 use crate::io::{DATA_START, GuestError, GuestOp, LegError, LegOp, Output, ReqId};
 use crate::locks::{Access, Held, Lock};
@@ -357,7 +357,7 @@ impl Serve {
 
     /// Gate 1 is open for all regions of the write: the data goes to every target of the present state.
     fn send_write(&mut self, at: Handle) {
-        if self.state == State::Ended {
+        if self.state.is_over() {
             return;
         }
         let policy = self.policy;
@@ -392,7 +392,7 @@ impl Serve {
     }
 
     fn send_read(&mut self, at: Handle) {
-        if self.state == State::Ended {
+        if self.state.is_over() {
             return;
         }
         let Some(req) = self.reqs.get_mut(at) else {

@@ -104,6 +104,8 @@ pub(crate) struct Serve {
     /// `onNoQuorum: Error` took effect.
     failing: bool,
     end: Option<ServeEnd>,
+    /// Holding leads to a new attach in place.
+    reattach: bool,
 
     // Legs.
     links: [LegLink; 2],
@@ -154,6 +156,8 @@ pub(crate) struct Serve {
     /// Boot ids and base none are recorded since the legs became equal.
     settled: bool,
     boot_dirty: bool,
+    /// The superblocks of a grow are not known to be in both slots.
+    slots_due: bool,
     rejoin: Rejoin,
     source_behind: bool,
 
@@ -173,10 +177,12 @@ impl Serve {
         let config = served.order.config;
         let running = served.running;
         let set = served.set();
+        // An expansion that was cut short: the smaller size is what both have.
         let geometry = set
             .iter()
-            .find_map(|leg| served.legs[leg.index()].as_ref())
+            .filter_map(|leg| served.legs[leg.index()].as_ref())
             .map(|leg| leg.superblock.geometry)
+            .min_by_key(|geometry| geometry.size())
             .expect("attach serves with at least one leg of the set");
         let hold = Policy::of(State::Equalise, running.members);
         let mut serve = Self {
@@ -201,6 +207,7 @@ impl Serve {
             frozen_since: now,
             failing: false,
             end: None,
+            reattach: false,
             links: [
                 LegLink::new(None, Link::Down),
                 LegLink::new(None, Link::Down),
@@ -244,6 +251,7 @@ impl Serve {
             clearable: false,
             settled: false,
             boot_dirty: false,
+            slots_due: false,
             rejoin: Rejoin::new(),
             source_behind: false,
             shown: false,
@@ -513,6 +521,10 @@ impl Serve {
             }
             State::RjBoth if self.copies.idle() => Next::Fact(Fact::CopyIdle),
             State::RjNeed if self.converged() => Next::Fact(Fact::Converged),
+            State::Holding if self.cmds.in_flight == [0; 2] => {
+                self.held();
+                Next::Nothing
+            }
             State::Detach => self.detach_ready().map_or(Next::Nothing, Next::Fact),
             _ => Next::Nothing,
         }
@@ -549,7 +561,7 @@ impl Serve {
     fn apply_policy(&mut self) {
         let before = self.policy;
         self.policy = Policy::of(self.state, self.running.members);
-        if self.policy == before || self.state == State::Ended {
+        if self.policy == before || self.state.is_over() {
             return;
         }
         if self.policy.answer {
@@ -563,7 +575,7 @@ impl Serve {
 
     /// Send the page transactions that may start.
     fn start_pages(&mut self) {
-        if self.state == State::Ended {
+        if self.state.is_over() {
             return;
         }
         while let Some(start) = self.map.start() {
@@ -621,7 +633,7 @@ impl Serve {
 
     /// The leg is ready: everything that waits for it goes out.
     fn resume_leg(&mut self, leg: Leg) {
-        if !self.ready(leg) || self.state == State::Ended {
+        if !self.ready(leg) || self.state.is_over() {
             return;
         }
         self.resend_pages(leg);
@@ -803,6 +815,9 @@ impl Serve {
             return;
         }
         self.command_timers();
+        if self.state == State::Holding {
+            return;
+        }
         self.link_timers();
         self.request_timers();
         self.beat_timer();
@@ -850,6 +865,9 @@ impl Serve {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         if self.state == State::Ended {
             return None;
+        }
+        if self.state == State::Holding {
+            return earliest([self.cmds.deadline(Leg::A), self.cmds.deadline(Leg::B)]);
         }
         let rejoin = (self.state == State::Solo)
             .then_some(self.rejoin.at)

@@ -87,14 +87,16 @@ impl Serve {
             stage: Stage::Waiting,
             deadline: self.now + self.config.drain,
         });
-        if matches!(self.state, State::Equalise | State::FirstBeat) {
+        if matches!(
+            self.state,
+            State::Equalise | State::FirstBeat | State::Holding
+        ) {
             // Nothing was served: only the stamp is given back.
             self.end_off();
         }
     }
 
     pub(super) fn begin_detach(&mut self) {
-        self.cancel_copies();
         self.cancel_script();
         self.fail_format();
         self.sweep = None;
@@ -127,6 +129,7 @@ impl Serve {
         let limit = self.config.t_cmd * 2;
         match detach.stage {
             Stage::Draining => {
+                self.cancel_copies();
                 self.stage(Stage::Syncing, limit);
                 self.start_script(vec![Step::Sync(self.running.members)]);
             }

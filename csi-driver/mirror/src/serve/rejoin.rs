@@ -437,7 +437,8 @@ pub(super) fn may_join(register: &Register, y: Leg, info: &LegInfo) -> Option<Re
 fn is_delta(base: &BaseNumbers, geometry: Geometry, sb: &Superblock, numbers: &[u64]) -> bool {
     let at_base = (sb.epoch, sb.generation) == (base.base.epoch, base.base.generation);
     let history = match sb.role {
-        Role::Member => at_base,
+        // The second: it joined again from that base, and left before the base was given up (2.6 step 10).
+        Role::Member => at_base || sb.base == Some(base.base),
         Role::Target | Role::Candidate => sb.base == Some(base.base),
         Role::New | Role::Growing => false,
     };

@@ -35,6 +35,8 @@ pub(super) enum State {
     BumpWait,
     Expand,
     Detach,
+    /// About to go back to the decision: what is under way ends first, so that nothing old comes after something newer.
+    Holding,
     /// This phase is over.
     Ended,
 }
@@ -65,8 +67,14 @@ impl State {
             Self::BumpWait => StateName::BumpWait,
             Self::Expand => StateName::Expand,
             Self::Detach => StateName::Detach,
+            Self::Holding => StateName::Decide,
             Self::Ended => StateName::Off,
         }
+    }
+
+    /// Nothing is sent any more.
+    pub(super) const fn is_over(self) -> bool {
+        matches!(self, Self::Holding | Self::Ended)
     }
 
     /// A rejoin has a target that was fenced and is being filled.
@@ -132,7 +140,7 @@ impl Policy {
             ..solo
         };
         match state {
-            State::Equalise | State::FirstBeat | State::Ended => hold,
+            State::Equalise | State::FirstBeat | State::Holding | State::Ended => hold,
             State::Synced | State::Expand => both,
             State::Frozen | State::ShrinkWait(_) | State::ThawWait(_) => Self {
                 admit: Admit::Reads,

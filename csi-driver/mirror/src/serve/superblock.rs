@@ -233,9 +233,15 @@ impl Serve {
     /// After the last pending region, or after step 9: SYNC, boot id (R39), base none (2.6 step 10).
     pub(super) fn settled_script(&mut self) -> Vec<Step> {
         let mut steps = vec![Step::Sync(Members::BOTH)];
+        // A grow whose superblocks were cut short by a lost leg that came back.
+        let slots = if self.slots_due {
+            Slots::Both
+        } else {
+            Slots::One
+        };
         steps.extend(self.superblock_steps(
             Members::BOTH,
-            Slots::One,
+            slots,
             "legs equal",
             |serve, leg, sb| {
                 sb.boot_id = serve.boot_now(leg);

@@ -5,7 +5,7 @@
 use twinsite_register::{Leg, Members, Outcome, Running};
 
 use super::Serve;
-use super::link::curable;
+use super::link::{Link, curable};
 use super::state::{Ask, Fact, Standing, State, Won};
 use crate::engine::{Held, ServeEnd};
 use crate::io::{ControlError, GuestError, Output, RemoveWhy};
@@ -17,12 +17,12 @@ impl Serve {
     pub(super) fn apply(&mut self, fact: Fact) {
         use State::{
             BumpWait, Detach, Ended, Equalise, Expand, FirstBeat, Frozen, GrowWait, Growing,
-            RjBoth, RjNeed, RjTarget, SbWrite, ShrinkWait, Solo, Synced, ThawWait, Ungrow,
+            Holding, RjBoth, RjNeed, RjTarget, SbWrite, ShrinkWait, Solo, Synced, ThawWait, Ungrow,
         };
         let members = self.running.members;
         let member = |leg: Leg| members.contains(leg);
         match (self.state, fact) {
-            (Ended, _) => {}
+            (Holding | Ended, _) => {}
 
             // Everywhere: superseded (2.5).
             (_, Fact::Conflict(leg)) if member(leg) => self.supersede(),
@@ -237,10 +237,18 @@ impl Serve {
     fn end_held(&mut self, reattach: bool) {
         self.cancel_script();
         self.cancel_copies();
+        self.requests.open.clear();
+        self.reattach = reattach;
+        self.enter(State::Holding);
+        self.forget_retries();
+    }
+
+    /// Nothing of this phase is under way on a leg.
+    pub(super) fn held(&mut self) {
         self.enter(State::Ended);
         let connected = Leg::BOTH.map(|leg| {
             let link = &self.links[leg.index()];
-            link.info.filter(|_| link.link != super::link::Link::Down)
+            link.info.filter(|_| link.link != Link::Down)
         });
         let fenced = Leg::BOTH
             .into_iter()
@@ -254,7 +262,7 @@ impl Serve {
             fenced,
             shown: self.shown,
         });
-        self.end = Some(if reattach {
+        self.end = Some(if self.reattach {
             ServeEnd::Reattach(held)
         } else {
             ServeEnd::Decide(held)
@@ -285,6 +293,7 @@ impl Serve {
         }
         self.settled = true;
         self.clearable = true;
+        self.slots_due = false;
         self.boot_changed = false;
         self.base = None;
         self.try_flushes();
@@ -600,12 +609,14 @@ impl Serve {
             self.freeze();
             return;
         }
+        self.slots_due = true;
         self.enter(State::SbWrite(Won::Grow));
         let steps = self.grown_steps();
         self.start_script(steps);
     }
 
     fn grown(&mut self) {
+        self.slots_due = false;
         self.settled = false;
         self.enter(State::Synced);
         self.reconcile(false);

@@ -93,6 +93,7 @@ pub(super) struct Bench {
     cas: Vec<(AskId, Register, Register)>,
     pub(super) events: Vec<Event>,
     next_req: u64,
+    bases: Vec<Base>,
     /// Answer beats at once and do not print them.
     pub(super) quiet_beats: bool,
     /// Answer polls of the register at once and do not print them.
@@ -240,6 +241,7 @@ impl Bench {
             cas: Vec::new(),
             events: Vec::new(),
             next_req: 1,
+            bases: Vec::new(),
             quiet_beats: false,
             polls: true,
         };
@@ -318,6 +320,11 @@ impl Bench {
     fn output(&mut self, output: Output) {
         let line = match output {
             Output::Leg { leg, cmd, op, .. } => {
+                if let LegOp::WriteMeta { offset, block } = &op
+                    && SLOT_OFFSETS.contains(offset)
+                {
+                    self.bases.extend(Superblock::parse(&**block).unwrap().base);
+                }
                 let line = format!("{leg} {}", op_line(&op));
                 if matches!(&op, LegOp::WriteMeta { offset, .. } if (HISTORY_OFFSET..MAP_OFFSET).contains(offset))
                     || (self.quiet_beats && (line.contains(" beat ") || line.contains(" probe")))
@@ -575,6 +582,14 @@ impl Bench {
 
     pub(super) fn proposed(&self) -> &Register {
         &self.cas[0].2
+    }
+
+    /// The base in the last superblock that was written to A.
+    pub(super) fn base(&self) -> Base {
+        self.bases
+            .last()
+            .copied()
+            .expect("a superblock with a base")
     }
 
     pub(super) fn state(&self) -> StateName {

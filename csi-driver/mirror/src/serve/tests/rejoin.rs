@@ -177,6 +177,21 @@ fn a_number_below_the_base_or_another_history_means_a_full_copy_with_no_base_on_
 }
 
 #[test]
+fn y_that_left_again_before_the_base_was_given_up_is_a_delta() {
+    let mut b = solo();
+    let mut far = far(&b);
+    far.superblock.epoch = twinsite_register::Epoch(3);
+    far.superblock.generation = twinsite_register::Gen([0x55; 16]);
+    let base = b.base();
+    far.superblock.base = Some(base);
+    join(&mut b, &far);
+    assert!(b.events.contains(&Event::RejoinStarted {
+        leg: B,
+        full: false
+    }));
+}
+
+#[test]
 fn a_full_copy_zeroes_what_x_never_wrote() {
     let blank = |number| {
         MapPage::filled(

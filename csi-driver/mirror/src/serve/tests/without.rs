@@ -87,6 +87,32 @@ fn a_register_that_is_ahead_holds_all_io_and_decides_again() {
 }
 
 #[test]
+fn what_is_under_way_ends_before_the_legs_are_read_for_another_decision() {
+    let mut b = unstamped();
+    b.edit(|register| {
+        register.epoch = twinsite_register::Epoch(4);
+        register.generation = twinsite_register::Gen([6; 16]);
+    });
+    b.wait(ms(9900));
+    b.seen();
+    b.write(0);
+    b.check(&["A page 0 n6 [0]", "B page 0 n6 [0]"]);
+    b.wait(ms(200));
+    b.read();
+    b.check(&["read R"]);
+    assert_eq!(b.state(), StateName::Decide);
+    b.ok("A page");
+    b.check(&[]);
+    b.ok("B page");
+    let seen = b.seen();
+    assert_eq!(seen, ["A ReadTargetAge", "B ReadTargetAge"]);
+    assert!(
+        !seen.iter().any(|line| line.contains("write")),
+        "no data either: {seen:?}"
+    );
+}
+
+#[test]
 fn another_site_or_a_later_order_means_superseded() {
     for edit in 0..2 {
         let mut b = unstamped();

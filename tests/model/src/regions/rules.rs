@@ -219,7 +219,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("regions-rejoin", "delta_no_union"),
     ("regions-rejoin", "map_not_copied"),
     ("regions-rejoin", "clear_in_solo"),
-    ("regions-power", "no_sync_before_grow"),
+    ("regions-solo-power", "no_sync_before_grow"),
     ("regions-power", "clear_unflushed"),
     ("regions-solo-power", "no_flush_fail"),
     ("regions-solo-power", "flush_source_only"),

@@ -6,7 +6,7 @@ use twinsite_model::catalogue::{base, not_shown, rules, run, shown};
 const NEAR: &str = "700000";
 
 fn clean(name: &str, bounds: &[(&str, &str)]) {
-    let outcome = run(name, &[], bounds).unwrap();
+    let outcome = run(name, &[], bounds).expect("a configuration and its flags");
     assert!(outcome.complete, "{name}: bound reached");
     let trace: Vec<String> = outcome
         .found
@@ -24,7 +24,7 @@ fn clean(name: &str, bounds: &[(&str, &str)]) {
 
 fn caught(pairs: &[(&str, &str)]) {
     for (name, flag) in pairs {
-        let outcome = run(name, &[flag], &[("max", NEAR)]).unwrap();
+        let outcome = run(name, &[flag], &[("max", NEAR)]).expect("a configuration and its flags");
         assert!(outcome.found.is_some(), "{flag} is not caught in {name}");
     }
 }

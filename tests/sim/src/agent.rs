@@ -83,7 +83,7 @@ impl Agent {
         AttachOrder {
             volume: VOLUME,
             uid: self.uid,
-            key: Key::new(KeyTag::Writer(self.site), random.next()),
+            key: Key::new(KeyTag::Writer(self.site), random.word()),
             seed: random.bytes(),
             site: self.site,
             node: format!("node-{node}"),

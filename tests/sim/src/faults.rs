@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use twinsite_register::Leg;
 
-use crate::network::Toward;
 use crate::random::Random;
 use crate::world::{AGENTS, Event, World};
 
@@ -356,6 +355,5 @@ impl World {
                 self.resume(i, x);
             }
         }
-        let _ = Toward::Target;
     }
 }

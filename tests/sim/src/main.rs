@@ -92,6 +92,7 @@ fn main() -> ExitCode {
             volatile,
             print: o.print,
             commands: o.commands,
+            script: vec![],
             only: o.only.clone(),
         };
         let outcome = run(plan.clone());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::oracle::{BLOCKS, RUN};
-use crate::world::{Figures, Plan, World};
+use crate::world::{Event, Figures, Plan, World};
 
 /// How long a healed volume may take to be whole again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(240);
@@ -19,7 +19,12 @@ pub struct Outcome {
 
 pub fn run(plan: Plan) -> Outcome {
     let mut world = World::new(plan);
-    world.plan_fault();
+    if world.plan.script.is_empty() {
+        world.plan_fault();
+    }
+    for (at, fault) in world.plan.script.clone() {
+        world.at(at, Event::Fault(fault));
+    }
     let end = world.plan.faults_for;
     world.run(end);
     if world.violation.is_none() {

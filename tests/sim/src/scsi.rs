@@ -282,3 +282,19 @@ impl Questions {
 
 /// How long a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// These bytes of a list of pieces, without a copy.
+pub fn cut(data: &[Bytes], skip: u64, len: u64) -> Vec<Bytes> {
+    let (mut at, end) = (0u64, skip + len);
+    let mut out = vec![];
+    for piece in data {
+        let next = at + piece.len() as u64;
+        if next > skip && at < end {
+            let from = skip.saturating_sub(at) as usize;
+            let to = (end.min(next) - at) as usize;
+            out.push(piece.slice(from..to));
+        }
+        at = next;
+    }
+    out
+}

@@ -456,7 +456,7 @@ impl Shell {
                     .buffers
                     .get(req)
                     .expect("the buffer of a guest write lives until its commands ended");
-                cut(&buffer.data, u64::from(*skip), u64::from(*len))
+                scsi::cut(&buffer.data, u64::from(*skip), u64::from(*len))
             }
             LegOp::CopyWrite { copy, .. } => self
                 .copies
@@ -563,51 +563,10 @@ impl Shell {
         self.settle(now);
     }
 
-    pub fn deadlines(
-        &self,
-    ) -> Vec<(
-        usize,
-        Option<Duration>,
-        Option<Duration>,
-        Vec<Option<Duration>>,
-    )> {
-        self.legs
-            .iter()
-            .enumerate()
-            .map(|(i, l)| {
-                (
-                    i,
-                    l.retry_at,
-                    l.give_up_at,
-                    l.slots
-                        .iter()
-                        .flatten()
-                        .map(|s| s.initiator.deadline())
-                        .collect(),
-                )
-            })
-            .collect()
-    }
-
     pub fn connections(&self) -> Vec<ConnId> {
         self.legs
             .iter()
             .flat_map(|l| l.slots.iter().flatten().map(|s| s.conn))
             .collect()
     }
-}
-
-fn cut(data: &[Bytes], skip: u64, len: u64) -> Vec<Bytes> {
-    let (mut at, end) = (0u64, skip + len);
-    let mut out = vec![];
-    for piece in data {
-        let next = at + piece.len() as u64;
-        if next > skip && at < end {
-            let from = skip.saturating_sub(at) as usize;
-            let to = (end.min(next) - at) as usize;
-            out.push(piece.slice(from..to));
-        }
-        at = next;
-    }
-    out
 }

@@ -91,7 +91,7 @@ impl Target {
     }
 
     pub fn power_on(&mut self, now: Duration, random: &mut Random) {
-        self.boot_id = random.next() | 1;
+        self.boot_id = random.word() | 1;
         let pr = PrState::restore(&self.disk.reservations).expect("reservations are saved whole");
         self.unit = Some(LogicalUnit::new(UnitConfig {
             size: self.size,

@@ -4,15 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use twinsite_iscsi::scsi::OpId;
 use twinsite_mirror::config::Config;
-use twinsite_mirror::io::{
-    AttachRecord, CasResult, Input, MoveMode, MoveOrder, Output, Register, RegisterError,
-    RegisterId, RemoveWhy,
-};
-use twinsite_mirror::status::{Event as EngineEvent, Refusal, StateName};
-use twinsite_register::{AttachmentUid, BeatObject, Leg, Mark, Members, Site, State};
+use twinsite_mirror::io::{AttachRecord, Input, MoveMode, MoveOrder, Register, RegisterId};
+use twinsite_mirror::status::StateName;
+use twinsite_register::{AttachmentUid, BeatObject, Leg, Mark, Site, State};
 
 use crate::agent::Agent;
 use crate::birth;
@@ -23,7 +19,7 @@ use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::shell::{Act, Shell};
 use crate::target::{Outgoing, Target};
-use crate::witness::{self, Witness};
+use crate::witness::Witness;
 
 /// Two at A, one at B.
 pub const AGENTS: usize = 3;
@@ -81,6 +77,8 @@ pub struct Plan {
     pub print: bool,
     /// Print the commands to the legs, too.
     pub commands: bool,
+    /// These faults at these times, instead of random ones.
+    pub script: Vec<(Duration, Fault)>,
     /// Only faults with these numbers happen (shrinking); `None`: all.
     pub only: Option<Vec<usize>>,
 }
@@ -461,138 +459,6 @@ impl World {
         }
     }
 
-    fn output(&mut self, i: usize, output: Output) {
-        let life = self.agents[i].life;
-        let who = ["agent A1", "agent B", "agent A2"][i];
-        match output {
-            Output::ReadRegister { id } => self.ask_witness(i, Event::Read { agent: i, life, id }),
-            Output::CasRegister { id, expected, new } => {
-                let what = format!(
-                    "asks the witness: epoch {} {:?} -> epoch {} {:?}",
-                    expected.epoch.0, expected.members, new.epoch.0, new.members
-                );
-                self.say(who, what);
-                self.ask_witness(
-                    i,
-                    Event::Swap {
-                        agent: i,
-                        life,
-                        id,
-                        expected,
-                        new,
-                        answered: true,
-                    },
-                );
-            }
-            Output::SaveRecord(record) => {
-                let delay = self
-                    .random
-                    .between(Duration::from_millis(1), Duration::from_millis(8));
-                self.after(
-                    delay,
-                    Event::Saved {
-                        agent: i,
-                        life,
-                        record: Box::new(record),
-                    },
-                );
-            }
-            Output::ReadBeat => {
-                let result = if self.register_links[i] && self.witness.up {
-                    Ok(self.witness.beat)
-                } else {
-                    Err(RegisterError::Unreachable)
-                };
-                let delay = if result.is_ok() {
-                    Duration::from_millis(20)
-                } else {
-                    Duration::from_secs(3)
-                };
-                self.after(
-                    delay,
-                    Event::Answer {
-                        agent: i,
-                        life,
-                        input: Box::new(Input::BeatObject { result }),
-                    },
-                );
-            }
-            Output::WriteBeat(beat) => {
-                if self.register_links[i] && self.witness.up && !self.random.chance(1, 10) {
-                    let delay = self
-                        .random
-                        .between(Duration::from_millis(5), Duration::from_millis(500));
-                    self.after(delay, Event::BeatWritten(beat));
-                }
-            }
-            Output::ShowDevice(info) => {
-                self.say(
-                    who,
-                    format!("shows the device (continued: {})", info.continued),
-                );
-                self.device_shown(i, info.continued);
-            }
-            Output::RemoveDevice { why } => {
-                self.say(who, format!("removes the device: {why:?}"));
-                self.device_gone(i);
-                if why == RemoveWhy::Superseded {
-                    self.agents[i].attached = false;
-                }
-            }
-            Output::Refused(why) => {
-                self.say(who, format!("attach refused: {why:?}"));
-                let a = &mut self.agents[i];
-                a.attached = false;
-                if why == Refusal::OrderStale || why == Refusal::NotContinued || a.record.stale {
-                    let uid = self.fresh_uid();
-                    self.agents[i].renew(uid);
-                    self.agents[i].record = crate::agent::fresh(uid);
-                }
-                let again = self.now
-                    + self
-                        .random
-                        .between(Duration::from_secs(1), Duration::from_secs(5));
-                self.agents[i].attach_at = Some(again);
-            }
-            Output::Detached => {
-                self.say(who, "detached");
-                self.device_gone(i);
-                let a = &mut self.agents[i];
-                (a.attached, a.detaching, a.shell) = (false, false, None);
-                a.life += 1;
-                self.close_all(i);
-            }
-            Output::Event(event) => self.engine_event(i, who, event),
-            Output::Resize { .. } | Output::FormatRecorded { .. } | Output::OrderDone { .. } => {}
-            Output::Connect { .. }
-            | Output::Disconnect { .. }
-            | Output::Leg { .. }
-            | Output::CopyFree { .. }
-            | Output::GuestDone { .. } => unreachable!("the shell keeps these"),
-        }
-    }
-
-    fn engine_event(&mut self, i: usize, who: &str, event: EngineEvent) {
-        let shown = match event {
-            EngineEvent::State { from, to } => format!("{from:?} -> {to:?}"),
-            other => format!("{other:?}"),
-        };
-        self.say(who, shown);
-        if matches!(event, EngineEvent::Superseded) {
-            self.agents[i].attached = false;
-        }
-        let alarm = matches!(
-            event,
-            EngineEvent::LegLost {
-                why: twinsite_mirror::status::LostWhy::RolledBack,
-                ..
-            }
-        );
-        if alarm {
-            self.fail("rollback alarm although no leg was put back (I7)");
-        }
-    }
-
     pub fn fresh_uid(&mut self) -> AttachmentUid {
         self.next_uid = self.next_uid.wrapping_add(1);
         let mut uid = [self.next_uid; 16];
@@ -711,176 +577,5 @@ impl World {
                 self.close_all(i);
             }
         }
-    }
-
-    // --- witness
-
-    fn ask_witness(&mut self, i: usize, event: Event) {
-        let delay = self
-            .random
-            .between(Duration::from_millis(2), Duration::from_millis(40));
-        let late = !self.quiet && self.random.chance(1, 25);
-        if let (
-            true,
-            Event::Swap {
-                agent,
-                life,
-                id,
-                expected,
-                new,
-                ..
-            },
-        ) = (late, &event)
-        {
-            // Executed late, perhaps twice; the answer never comes.
-            let copy = Event::Swap {
-                agent: *agent,
-                life: *life,
-                id: *id,
-                expected: expected.clone(),
-                new: new.clone(),
-                answered: false,
-            };
-            let later = self
-                .random
-                .between(Duration::from_millis(100), Duration::from_secs(20));
-            self.after(later, copy.clone());
-            if self.random.chance(1, 2) {
-                let later = self
-                    .random
-                    .between(Duration::from_millis(100), Duration::from_secs(20));
-                self.after(later, copy);
-            }
-            let input = Input::RegisterCas {
-                id: *id,
-                result: CasResult::Unknown,
-            };
-            let (agent, life) = (*agent, *life);
-            self.after(
-                Duration::from_secs(3),
-                Event::Answer {
-                    agent,
-                    life,
-                    input: Box::new(input),
-                },
-            );
-            return;
-        }
-        let _ = i;
-        self.after(delay, event);
-    }
-
-    fn unanswered(&mut self, agent: usize, life: u64, input: Input) {
-        self.after(
-            Duration::from_secs(3),
-            Event::Answer {
-                agent,
-                life,
-                input: Box::new(input),
-            },
-        );
-    }
-
-    fn read_register(&mut self, agent: usize, life: u64, id: RegisterId) {
-        if !self.register_links[agent] || !self.witness.up {
-            self.unanswered(
-                agent,
-                life,
-                Input::RegisterRead {
-                    id,
-                    result: Err(RegisterError::Unreachable),
-                },
-            );
-            return;
-        }
-        let register = self.witness.register.clone();
-        let site = usize::from(self.agents[agent].site.index());
-        self.marks[site] = Some(witness::raised(self.marks[site], &register));
-        let delay = self
-            .random
-            .between(Duration::from_millis(1), Duration::from_millis(20));
-        let input = Input::RegisterRead {
-            id,
-            result: Ok(Some(Box::new(register))),
-        };
-        self.after(
-            delay,
-            Event::Answer {
-                agent,
-                life,
-                input: Box::new(input),
-            },
-        );
-    }
-
-    fn swap_register(
-        &mut self,
-        agent: usize,
-        life: u64,
-        id: RegisterId,
-        expected: &Register,
-        new: &Register,
-        answered: bool,
-    ) {
-        if answered && (!self.register_links[agent] || !self.witness.up) {
-            self.unanswered(
-                agent,
-                life,
-                Input::RegisterCas {
-                    id,
-                    result: CasResult::Unknown,
-                },
-            );
-            return;
-        }
-        let result = match self.witness.swap(expected, new) {
-            Ok(true) => CasResult::Won,
-            Ok(false) => CasResult::Conflict,
-            Err(why) => return self.fail(why),
-        };
-        self.say(
-            "witness",
-            format!(
-                "{result:?}: epoch {} {:?}",
-                self.witness.register.epoch.0, self.witness.register.members
-            ),
-        );
-        if result == CasResult::Won {
-            self.check_members();
-        }
-        if !answered {
-            return;
-        }
-        let lost_answer = !self.quiet && self.random.chance(1, 20);
-        let input = Input::RegisterCas {
-            id,
-            result: if lost_answer {
-                CasResult::Unknown
-            } else {
-                result
-            },
-        };
-        let delay = if lost_answer {
-            Duration::from_secs(3)
-        } else {
-            self.random
-                .between(Duration::from_millis(1), Duration::from_millis(20))
-        };
-        self.after(
-            delay,
-            Event::Answer {
-                agent,
-                life,
-                input: Box::new(input),
-            },
-        );
-    }
-
-    pub fn members(&self) -> Members {
-        self.witness.register.members
-    }
-
-    pub fn payload(bytes: Vec<Bytes>) -> Bytes {
-        bytes.concat().into()
     }
 }

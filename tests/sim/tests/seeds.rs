@@ -12,6 +12,7 @@ fn plan(seed: u64, minutes: u64, volatile: bool) -> Plan {
         volatile,
         print: false,
         commands: false,
+        script: vec![],
         only: None,
     }
 }

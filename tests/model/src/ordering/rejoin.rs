@@ -184,13 +184,11 @@ impl Ordering {
             && s.register_links[i] == 1
             && r.epoch == w.epoch
             && r.holder == w.key
+            && let Some(mut t) = self.send(s, self.next_epoch(s, 3))
         {
-            if let Some(mut t) = self.send(s, self.next_epoch(s, 3)) {
-                let nw = &mut t.writers[i];
-                (nw.phase, nw.request, nw.base) =
-                    (Phase::GrowWait, s.next_txid, self.outcome_id(r));
-                out.push((step("rejoin 8: sends CAS grow", n, 0u8, 0u8), t));
-            }
+            let nw = &mut t.writers[i];
+            (nw.phase, nw.request, nw.base) = (Phase::GrowWait, s.next_txid, self.outcome_id(r));
+            out.push((step("rejoin 8: sends CAS grow", n, 0u8, 0u8), t));
         }
         if !s.connected(i, y) && s.usable(i, x) {
             let mut t = *s;

@@ -1,0 +1,14 @@
+//! The fault catalogue of protocol section 3 as a table: fault, injection, expectation, and where it runs.
+//!
+//! No row is skipped in silence: a row without a run of its own says why.
+
+mod first;
+pub mod row;
+pub mod scenario;
+mod second;
+
+use row::Row;
+
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    first::ROWS.iter().chain(second::ROWS)
+}

@@ -215,6 +215,7 @@ fn with_register(
     }
     match usable.sole() {
         None => match behind.sole() {
+            // R19: it lacks acknowledged writes, so it leaves before anything else is acknowledged.
             Some(lagging) => run(Row::L3b, Members::only(lagging.other()), Change::Shrink),
             None => run(Row::L3, usable, Change::Keep),
         },
@@ -259,6 +260,7 @@ fn without_register(site: Site, mv: Mv, legs: &[LegView; 2]) -> Decision {
             return run(Row::U4, Members::only(leg));
         }
     }
+    // R12: half a pair, Growing and Candidate never run alone by their own word.
     refuse(Row::U5, Refusal::WitnessNeeded)
 }
 

@@ -140,7 +140,7 @@ pub(crate) struct Attach {
     last_fence: Duration,
     /// Every lease that a superblock named, over all rounds: our own writes must not hide an older one.
     leases_ms: Vec<u32>,
-    /// The leg that runs alone lost a volatile cache since its recorded boot id.
+    /// The leg that runs alone lost a volatile cache since its recorded boot id (R40).
     restarted: bool,
     /// The register after our own won request: a detach releases it.
     stamped: Option<Box<Register>>,

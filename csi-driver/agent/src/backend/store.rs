@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
@@ -17,13 +18,16 @@ use super::backing::{Access, Backing, Medium};
 use super::faults::{Admission, FaultLayer};
 use super::pace::Pace;
 use super::reservations::Reservations;
-use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token, Wait};
+use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token, Wait, boottime};
 
 /// Bytes of one write of zeroes where the file system can not clear a range by itself.
 const ZERO_PIECE: usize = 256 << 10;
 const ZERO_PIECES: usize = 16;
 /// Longer reads go through the ring even if they are cached: the thread has others to serve.
 const AT_ONCE: usize = 1 << 20;
+/// A write into the page cache that took longer has waited for something.
+const NO_WAIT: Duration = Duration::from_millis(10);
+const RING_AFTER_WAIT: Duration = Duration::from_secs(10);
 /// Extents of one answer to `StoreOp::Map`; an initiator asks again for the rest.
 const EXTENTS: usize = 64;
 
@@ -47,6 +51,33 @@ enum ClearStep {
     Sync,
 }
 
+/// Whether plain writes are handed to the page cache by the data thread itself: half the CPU of a trip through the ring, whose
+/// worker threads Linux uses for them on most file systems. Such a write waits when the cache is full of dirty pages, and for
+/// ever when the disk hangs, so it is for threads that serve nothing but targets; after one that waited, writes go through the
+/// ring for a while.
+#[derive(Debug)]
+enum Haste {
+    Never,
+    After(Duration),
+}
+
+impl Haste {
+    fn allows(&self, now: Duration) -> bool {
+        match self {
+            Self::Never => false,
+            Self::After(time) => now >= *time,
+        }
+    }
+
+    fn took(&mut self, time: Duration, now: Duration) {
+        if let Self::After(after) = self
+            && time > NO_WAIT
+        {
+            *after = now + RING_AFTER_WAIT;
+        }
+    }
+}
+
 /// The store of one logical unit; belongs to the actor that owns the unit.
 #[derive(Debug)]
 pub struct Store {
@@ -59,6 +90,7 @@ pub struct Store {
     /// The file system said that it can not clear ranges.
     clears_by_writing: bool,
     medium: Medium,
+    haste: Haste,
     pace: Option<Pace>,
     #[cfg(feature = "test-hooks")]
     faults: FaultLayer,
@@ -88,6 +120,7 @@ impl Store {
             reservations,
             clears_by_writing: false,
             medium: backing.medium,
+            haste: Haste::Never,
             pace: None,
             #[cfg(feature = "test-hooks")]
             faults,
@@ -97,6 +130,11 @@ impl Store {
     /// The file was grown.
     pub fn set_size(&mut self, size: u64) {
         self.size = size;
+    }
+
+    /// Plain writes may be done by the data thread itself: see [`Haste`].
+    pub fn write_at_once(&mut self) {
+        self.haste = Haste::After(Duration::ZERO);
     }
 
     /// Limits the bytes read and written in a second. To be called before the first operation.
@@ -215,8 +253,11 @@ impl Store {
                 } else {
                     Durability::Cached
                 };
-                if self.medium == Medium::Memory {
+                let cached = durability == Durability::Cached && self.haste.allows(cx.now());
+                if self.medium == Medium::Memory || cached {
+                    let started = boottime();
                     let result = self.data.write_now(offset, data);
+                    self.haste.took(boottime() - started, cx.now());
                     return Some(
                         result
                             .map(|()| StoreReply::Done)

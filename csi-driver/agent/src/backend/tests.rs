@@ -174,16 +174,16 @@ struct Bench {
 
 impl Bench {
     fn new(backing: Backing) -> Self {
-        Self::with_rate(backing, None)
+        Self::with(backing, |_| {})
     }
 
-    fn with_rate(backing: Backing, rate: Option<u64>) -> Self {
+    fn with(backing: Backing, change: impl FnOnce(&mut Store)) -> Self {
         let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring is there");
         let id = thread.reserve();
         let (mailbox, inlet) = thread.mailbox(id, 16);
         let (report, reported) = mpsc::channel();
         let mut store = Store::new(backing).expect("a store");
-        store.set_rate(rate);
+        change(&mut store);
         thread.start(id, move |_| {
             Box::new(Runner {
                 store,
@@ -278,6 +278,42 @@ fn a_store_keeps_what_is_written_and_clears_what_is_cleared() {
 }
 
 #[test]
+fn a_store_in_memory_answers_alike() {
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let path = folder.path().join("disk");
+    let bench = Bench::new(Backing::open(&path, Some(MIB), Access::ReadWrite).expect("made"));
+    assert_eq!(bench.run(write(4096, 7, 8192, true)), Ok(StoreReply::Done));
+    assert!(bench.read(0, 16384) == [vec![0; 4096], vec![7; 8192], vec![0; 4096]].concat());
+    let zeros = StoreOp::WriteZeros {
+        offset: 4096,
+        len: 4096,
+        fua: false,
+    };
+    assert_eq!(bench.run(zeros), Ok(StoreReply::Done));
+    assert!(bench.read(4096, 8192) == [vec![0; 4096], vec![7; 4096]].concat());
+    assert_eq!(
+        bench.run(StoreOp::Read {
+            offset: MIB,
+            len: 512
+        }),
+        Err(StoreError::Medium)
+    );
+}
+
+#[test]
+fn a_hasty_store_writes_alike_and_keeps_stable_writes_in_the_ring() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    let backing = pool.open_leg("a", MIB).expect("opens");
+    let bench = Bench::with(backing, Store::write_at_once);
+    assert_eq!(bench.run(write(512, 7, 512, false)), Ok(StoreReply::Done));
+    assert_eq!(bench.run(write(1024, 8, 512, true)), Ok(StoreReply::Done));
+    assert!(
+        bench.read(0, 2048) == [vec![0; 512], vec![7; 512], vec![8; 512], vec![0; 512]].concat()
+    );
+}
+
+#[test]
 fn the_map_shows_what_was_written() {
     let (_folder, pool) = pool();
     pool.create_leg("a", 8 * MIB).expect("made");
@@ -344,7 +380,7 @@ fn a_paced_store_moves_no_more_than_its_rate() {
     let (_folder, pool) = pool();
     pool.create_leg("a", MIB).expect("made");
     let backing = pool.open_leg("a", MIB).expect("opens");
-    let bench = Bench::with_rate(backing, Some(MIB));
+    let bench = Bench::with(backing, |store| store.set_rate(Some(MIB)));
     let started = crate::reactor::boottime();
     for n in 0..5 {
         assert_eq!(

@@ -192,6 +192,8 @@ fn open_lun(iqn: &str, lun: &LunArg) -> anyhow::Result<ExportLun> {
     export.block_size = lun.block;
     export.removable = lun.removable;
     export.rate = lun.rate;
+    // The threads of this process serve its target only.
+    export.write_at_once = true;
     export.write_cache = !lun.write_through;
     Ok(export)
 }

@@ -132,6 +132,8 @@ pub struct ExportLun {
     pub removable: bool,
     /// Whether writes may be acknowledged from the page cache (WCE=1).
     pub write_cache: bool,
+    /// Plain writes are done by the data thread itself: only where the threads of the server serve nothing but targets.
+    pub write_at_once: bool,
     /// Bytes that may be read and written in a second.
     pub rate: Option<u64>,
 }
@@ -148,6 +150,7 @@ impl ExportLun {
             serial: naa[8..].iter().map(|byte| format!("{byte:02x}")).collect(),
             removable: false,
             write_cache: true,
+            write_at_once: false,
             rate: None,
         }
     }

@@ -84,6 +84,9 @@ fn prepare_unit(
     let mut store =
         Store::new(lun.backing).map_err(|error| ServerError::Serve(iqn.into(), error))?;
     store.set_rate(lun.rate);
+    if lun.write_at_once {
+        store.write_at_once();
+    }
     let stats = LunStats {
         number: lun.number,
         size,

@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use twinsite_mirror::io::{Leg, Members};
@@ -122,6 +124,69 @@ fn a_killed_leg_is_left_and_rebuilt_by_delta() {
             );
         }
     }
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_while_legs_come_and_go() {
+    const BLOCKS: u64 = 64;
+    let mut world = World::new();
+    world.birth();
+    let volume = world.attach(1);
+    volume.wait_state(StateName::Synced);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (guest, stopped) = (volume.guest(), stop.clone());
+    let writer = std::thread::spawn(move || {
+        let mut last = [0u64; BLOCKS as usize];
+        let mut n = 0u64;
+        while !stopped.load(Ordering::SeqCst) {
+            n += 1;
+            let block = n * 7 % BLOCKS;
+            guest
+                .write(block * 4096, numbered(n))
+                .expect("acknowledged");
+            last[block as usize] = n;
+            if n % 97 == 0 {
+                guest.flush().expect("flushed");
+            }
+        }
+        last
+    });
+    let begun = Instant::now();
+    for round in 0..6u32 {
+        let leg = if round % 2 == 0 { Leg::B } else { Leg::A };
+        // Some outages are shorter than the time after which a leg is lost, some are longer.
+        let away = if round % 3 == 2 {
+            2500
+        } else {
+            30 * u64::from(round + 1)
+        };
+        world.kill(leg);
+        std::thread::sleep(Duration::from_millis(away));
+        world.start(leg);
+        volume.wait_state(StateName::Synced);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    stop.store(true, Ordering::SeqCst);
+    let last = writer.join().expect("no write failed");
+    println!(
+        "{} writes in {:?}",
+        last.iter().max().unwrap(),
+        begun.elapsed()
+    );
+    volume.detach();
+    for leg in Leg::BOTH {
+        let disk = world.on_disk(leg, 0, (BLOCKS * 4096) as usize);
+        for (block, n) in last.iter().enumerate().filter(|(_, n)| **n > 0) {
+            assert!(
+                disk[block * 4096..][..4096] == numbered(*n),
+                "leg {leg} block {block}"
+            );
+        }
+    }
+}
+
+fn numbered(n: u64) -> Vec<u8> {
+    n.to_le_bytes().repeat(512)
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn waiter(n: u64) -> Waiter {
 
 /// Four pages of 64 KiB regions on both legs, nothing written.
 fn map() -> DirtyMap {
-    let geometry = Geometry::new(4 * u64::from(REGIONS_PER_PAGE) << 16, 16).unwrap();
+    let geometry = Geometry::new((4 * u64::from(REGIONS_PER_PAGE)) << 16, 16).unwrap();
     DirtyMap::new(
         geometry,
         Epoch(3),

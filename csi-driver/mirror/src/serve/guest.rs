@@ -22,10 +22,7 @@ use crate::io::{DATA_START, GuestError, GuestOp, LegError, LegOp, Output, ReqId}
 use crate::locks::{Access, Held, Lock};
 use crate::regions::span;
 use crate::slab::Handle;
-use crate::status::{Event, LostWhy};
-
-/// Longest piece of a discard that is under way at once.
-const DISCARD_PIECE: u64 = 16 << 20;
+use crate::status::LostWhy;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -37,7 +34,7 @@ pub(super) enum Kind {
 
 /// A request's data on one leg.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LegIo {
+pub(super) enum LegIo {
     /// Not a target, or not yet.
     No,
     /// To be sent as soon as the leg is ready.
@@ -49,27 +46,27 @@ enum LegIo {
 /// A guest request under way.
 #[derive(Debug)]
 pub(super) struct Req {
-    id: ReqId,
-    kind: Kind,
-    offset: u64,
+    pub(super) id: ReqId,
+    pub(super) kind: Kind,
+    pub(super) offset: u64,
     /// Bytes of the piece under way.
-    len: u64,
+    pub(super) len: u64,
     /// Bytes of a discard behind this piece.
-    rest: u64,
-    need: Members,
-    io: [LegIo; 2],
+    pub(super) rest: u64,
+    pub(super) need: Members,
+    pub(super) io: [LegIo; 2],
     /// Page transactions that must open gate 1, gate 2.
-    gate1: u32,
-    gate2: u32,
-    held: Option<Held>,
-    issued: bool,
-    answered: bool,
+    pub(super) gate1: u32,
+    pub(super) gate2: u32,
+    pub(super) held: Option<Held>,
+    pub(super) issued: bool,
+    pub(super) answered: bool,
     /// Set at the first send: time runs on over a relogin.
-    deadline: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
     /// Members that failed it.
-    failed: Members,
+    pub(super) failed: Members,
     /// Starts over when nothing of it is under way.
-    restart: bool,
+    pub(super) restart: bool,
 }
 
 impl Req {
@@ -101,14 +98,14 @@ impl Req {
         }
     }
 
-    fn done(&self) -> Members {
+    pub(super) fn done(&self) -> Members {
         Leg::BOTH
             .into_iter()
             .filter(|leg| self.io[leg.index()] == LegIo::Done)
             .collect()
     }
 
-    fn under_way(&self) -> bool {
+    pub(super) fn under_way(&self) -> bool {
         self.io.contains(&LegIo::Sent)
     }
 
@@ -252,32 +249,8 @@ impl Serve {
         self.begin(at);
     }
 
-    /// Cut a discard: at the granularity, so that only whole units are unmapped and the parts beside them are zeroed.
-    fn piece(&self, kind: Kind, offset: u64, len: u64) -> (Kind, u64) {
-        match kind {
-            Kind::Read | Kind::Write { .. } => (kind, len),
-            Kind::Zero => (kind, len.min(DISCARD_PIECE)),
-            Kind::Discard => {
-                let unit = u64::from(self.discard_granularity);
-                if unit == 0 {
-                    return (Kind::Zero, len.min(DISCARD_PIECE));
-                }
-                let to_unit = offset.next_multiple_of(unit) - offset;
-                if to_unit > 0 {
-                    return (Kind::Zero, len.min(to_unit));
-                }
-                let whole = len.min(DISCARD_PIECE.next_multiple_of(unit)) / unit * unit;
-                if whole == 0 {
-                    (Kind::Zero, len)
-                } else {
-                    (Kind::Discard, whole)
-                }
-            }
-        }
-    }
-
     /// Wait for the regions to be reconciled, then for the bytes.
-    fn begin(&mut self, at: Handle) {
+    pub(super) fn begin(&mut self, at: Handle) {
         let Some(req) = self.reqs.get(at) else { return };
         let run = span(self.geometry, req.offset, req.len);
         if let Some(region) = self.gated(run) {
@@ -391,34 +364,6 @@ impl Serve {
         }
     }
 
-    fn send_read(&mut self, at: Handle) {
-        if self.state.is_over() {
-            return;
-        }
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        let candidates = self.running.members.and(Members::BOTH);
-        let usable = |leg: Leg| candidates.contains(leg) && !req.failed.contains(leg);
-        let prefer = [self.local, self.local.other()];
-        let ready = prefer
-            .into_iter()
-            .find(|&leg| usable(leg) && self.links[leg.index()].ready());
-        req.issued = true;
-        req.io = [LegIo::No; 2];
-        match ready {
-            Some(leg) => {
-                req.io[leg.index()] = LegIo::Sent;
-                let deadline = *req.deadline.get_or_insert(self.now + self.config.t_cmd);
-                self.send_until(leg, Purpose::Guest(at), deadline);
-            }
-            None => match prefer.into_iter().find(|&leg| usable(leg)) {
-                Some(leg) => req.io[leg.index()] = LegIo::Wait,
-                None => self.read_unreadable(at),
-            },
-        }
-    }
-
     /// GOOD for the data of a request.
     pub(super) fn guest_done(&mut self, at: Handle, leg: Leg) {
         let Some(req) = self.reqs.get_mut(at) else {
@@ -470,35 +415,8 @@ impl Serve {
         self.forget_req(at);
     }
 
-    fn next_piece(&mut self, at: Handle) {
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        let (old, kind) = ((req.offset, req.len), req.kind);
-        let (offset, rest) = (req.offset + req.len, req.rest);
-        let held = req.held.take();
-        // A zeroed edge of a discard goes on as a discard.
-        let kind = if self.discard_granularity > 0 && kind == Kind::Zero && old.1 < DISCARD_PIECE {
-            Kind::Discard
-        } else {
-            kind
-        };
-        let (kind, len) = self.piece(kind, offset, rest);
-        for region in span(self.geometry, old.0, old.1) {
-            self.map.touch(region, self.tick);
-        }
-        if let Some(req) = self.reqs.get_mut(at) {
-            (req.kind, req.offset, req.len, req.rest) = (kind, offset, len, rest - len);
-            (req.io, req.issued, req.deadline) = ([LegIo::No; 2], false, None);
-        }
-        if let Some(held) = held {
-            self.unlock(held);
-        }
-        self.begin(at);
-    }
-
     /// The request was answered: once no command names its buffer, its bytes and its permit are free.
-    fn forget_req(&mut self, at: Handle) {
+    pub(super) fn forget_req(&mut self, at: Handle) {
         let Some(req) = self.reqs.get(at) else { return };
         if !req.answered || req.under_way() {
             return;
@@ -650,260 +568,11 @@ impl Serve {
     }
 
     /// The data is on one leg and the other one failed it.
-    fn settle_failed(&mut self, at: Handle) {
+    pub(super) fn settle_failed(&mut self, at: Handle) {
         let Some(req) = self.reqs.get(at) else { return };
         if req.is_write() && !req.failed.is_empty() && !req.under_way() {
             for leg in req.failed.iter() {
                 self.lose(leg, LostWhy::WriteError);
-            }
-        }
-    }
-
-    /// No member can read these bytes.
-    fn read_unreadable(&mut self, at: Handle) {
-        let Some(req) = self.reqs.get(at) else { return };
-        self.out.event(Event::ReadFailed {
-            offset: req.offset,
-            len: req.len as u32,
-        });
-        self.end_with(at, GuestError::Io);
-    }
-
-    /// The bytes are in the shell's buffer. Whether they may be handed out is looked at now, not when it was asked (R8).
-    fn read_returned(&mut self, at: Handle, leg: Leg) {
-        if self.policy.lease && !self.lease.runs(self.now) {
-            self.counters.lease_holds += 1;
-            self.held_reads.push((at, leg));
-            return;
-        }
-        self.answer_read(at);
-    }
-
-    fn answer_read(&mut self, at: Handle) {
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        if !req.answered {
-            req.answered = true;
-            let (id, offset, len, failed) = (req.id, req.offset, req.len, req.failed);
-            self.out.push(Output::GuestDone { id, result: Ok(()) });
-            for leg in failed.iter() {
-                self.read_repair(leg, offset, len);
-            }
-        }
-        self.forget_req(at);
-    }
-
-    /// The other leg had the bytes: copy its regions over, which rewrites the bad sectors.
-    fn read_repair(&mut self, leg: Leg, offset: u64, len: u64) {
-        if self.running.members != Members::BOTH {
-            return;
-        }
-        self.counters.read_repairs += 1;
-        self.out.event(Event::ReadRepaired {
-            leg,
-            offset,
-            len: len as u32,
-        });
-        for region in span(self.geometry, offset, len) {
-            self.must_reconcile(region, leg.other());
-        }
-    }
-
-    /// Reads that came back while no lease ran: handed out under a fresh one, read again if their leg is no member.
-    pub(super) fn release_reads(&mut self) {
-        if self.policy.lease && !self.lease.runs(self.now) {
-            return;
-        }
-        for (at, leg) in std::mem::take(&mut self.held_reads) {
-            if self.running.members.contains(leg) {
-                self.answer_read(at);
-            } else {
-                self.send_read(at);
-            }
-        }
-    }
-
-    /// A request that is over for the guest frees what it holds; kept apart from the answer, so that failing all requests
-    /// never lets one of them go on.
-    fn end_with(&mut self, at: Handle, error: GuestError) {
-        self.answer_error(at, error);
-        self.forget_req(at);
-    }
-
-    /// End a request with an error. A write whose data may be on a leg makes its regions must-reconcile first (R45).
-    pub(super) fn answer_error(&mut self, at: Handle, error: GuestError) {
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        if req.answered {
-            return;
-        }
-        req.answered = true;
-        for io in &mut req.io {
-            if *io == LegIo::Wait {
-                *io = LegIo::No;
-            }
-        }
-        let (id, write, issued) = (req.id, req.is_write(), req.issued);
-        let run = span(self.geometry, req.offset, req.len);
-        if write && issued {
-            run.for_each(|region| self.must_reconcile(region, self.local));
-        }
-        self.held_reads.retain(|&(held, _)| held != at);
-        self.out.push(Output::GuestDone {
-            id,
-            result: Err(error),
-        });
-    }
-
-    /// Everything the guest has open fails: superseded, detached by force, or frozen for too long.
-    pub(super) fn fail_guests(&mut self, error: GuestError, reads: bool) {
-        for (id, op) in std::mem::take(&mut self.waiting) {
-            if reads || !matches!(op, GuestOp::Read { .. }) {
-                self.out.push(Output::GuestDone {
-                    id,
-                    result: Err(error),
-                });
-            } else {
-                self.waiting.push_back((id, op));
-            }
-        }
-        let open = self.reqs.handles();
-        for &at in &open {
-            if self.reqs.get(at).is_some_and(|req| reads || req.is_write()) {
-                self.answer_error(at, error);
-            }
-        }
-        for at in open {
-            self.forget_req(at);
-        }
-        for flush in std::mem::take(&mut self.flushes) {
-            self.out.push(Output::GuestDone {
-                id: flush.id,
-                result: Err(error),
-            });
-        }
-    }
-
-    /// A leg is ready: what waits for it goes out.
-    pub(super) fn resend_guests(&mut self, leg: Leg) {
-        for at in self.reqs.handles() {
-            let Some(req) = self.reqs.get_mut(at) else {
-                continue;
-            };
-            if req.answered || !req.io.contains(&LegIo::Wait) {
-                continue;
-            }
-            if !req.is_write() {
-                self.send_read(at);
-            } else if req.io[leg.index()] == LegIo::Wait {
-                req.io[leg.index()] = LegIo::Sent;
-                let deadline = req.deadline.unwrap_or(self.now + self.config.t_cmd);
-                self.send_until(leg, Purpose::Guest(at), deadline);
-            }
-        }
-    }
-
-    /// The leg lost its volatile cache: what it answered for writes that are not answered yet counts no more. A flush that
-    /// fails for it may be answered before such a write is (R40).
-    pub(super) fn leg_forgot(&mut self, leg: Leg) {
-        for at in self.reqs.handles() {
-            let Some(req) = self.reqs.get_mut(at) else {
-                continue;
-            };
-            let cached = req.is_write() && req.kind != Kind::Write { fua: true };
-            if cached && !req.answered && req.io[leg.index()] == LegIo::Done {
-                req.io[leg.index()] = LegIo::Wait;
-            }
-        }
-    }
-
-    /// From now on only `members` must have the writes that are under way; a read from another leg is asked again.
-    pub(super) fn retarget(&mut self, members: Members) {
-        for at in self.reqs.handles() {
-            let Some(req) = self.reqs.get_mut(at) else {
-                continue;
-            };
-            if req.is_write() {
-                req.need = req.need.and(members);
-                for leg in Leg::BOTH {
-                    if !members.contains(leg) && req.io[leg.index()] == LegIo::Wait {
-                        req.io[leg.index()] = LegIo::No;
-                    }
-                }
-                self.try_answer(at);
-            } else if Leg::BOTH
-                .into_iter()
-                .any(|leg| !members.contains(leg) && req.io[leg.index()] == LegIo::Wait)
-            {
-                self.send_read(at);
-            }
-        }
-        self.release_reads();
-    }
-
-    /// Answers may be given again: look at every request.
-    pub(super) fn answer_all(&mut self) {
-        for at in self.reqs.handles() {
-            self.try_answer(at);
-        }
-        self.release_reads();
-        self.try_flushes();
-        self.admit_waiting();
-    }
-
-    /// After a new decision every open request starts over, once the commands of its first life are over: then nothing
-    /// old can be executed after something newer.
-    pub(super) fn restart_guests(&mut self) {
-        self.parked.clear();
-        self.held_reads.clear();
-        for at in self.reqs.handles() {
-            self.restart_guest(at);
-        }
-    }
-
-    fn restart_guest(&mut self, at: Handle) {
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        for io in &mut req.io {
-            if *io != LegIo::Sent {
-                *io = LegIo::No;
-            }
-        }
-        (req.gate1, req.gate2, req.need) = (0, 0, Members::NONE);
-        req.restart = true;
-        if req.under_way() {
-            return;
-        }
-        (req.restart, req.issued, req.deadline, req.failed) = (false, false, None, Members::NONE);
-        let held = req.held.take();
-        if req.answered {
-            req.held = held;
-            self.forget_req(at);
-            return;
-        }
-        if let Some(held) = held {
-            self.unlock(held);
-            self.begin(at);
-        } else {
-            // It waits for its bytes, or waited for a copy.
-            let mut granted = std::mem::take(&mut self.granted);
-            self.locks.cancel(Owner::Guest(at), &mut granted);
-            self.granted = granted;
-            self.run_granted();
-            self.begin(at);
-        }
-    }
-
-    /// Regions that wait for a copy were copied: their requests go on.
-    pub(super) fn unpark(&mut self, region: u32) {
-        for at in self.parked.remove(&region).unwrap_or_default() {
-            match self.reqs.get(at) {
-                Some(req) if !req.answered => self.begin(at),
-                Some(_) => self.forget_req(at),
-                None => {}
             }
         }
     }

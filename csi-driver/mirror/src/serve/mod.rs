@@ -10,50 +10,59 @@
 //! | file | what |
 //! |---|---|
 //! | `state`, `transitions` | states, facts, the table |
-//! | `guest`, `durable` | requests of the guest; flushes and syncs |
+//! | `frozen`, `grow`, `late` | what the table does when a member is lost, joins, or the register answers late |
+//! | `take_over`, `time` | from attach to the device; timers and status |
+//! | `guest`, `reads`, `discard`, `again`, `durable` | requests of the guest; flushes and syncs |
 //! | `commands`, `link` | commands to legs; login, verification, loss |
 //! | `register` | own requests and their outcome |
 //! | `script`, `superblock` | what becomes durable in order |
-//! | `equalise`, `copy`, `clear`, `beat` | reconcile, copies, clearing, beats |
+//! | `equalise`, `copy`, `pages`, `clear`, `beat` | reconcile, copies, clearing, beats |
 //! | `rejoin`, `orders` | steps 0-3 of a rejoin; detach, expand, format |
 
+mod again;
 mod beat;
 mod clear;
 mod commands;
 mod copy;
+mod discard;
 mod durable;
 mod equalise;
+mod frozen;
+mod grow;
 mod guest;
+mod late;
 mod link;
 mod orders;
+mod pages;
+mod reads;
 mod register;
 mod rejoin;
 mod script;
 mod state;
 mod superblock;
+mod take_over;
 #[cfg(test)]
 mod tests;
+mod time;
 mod transitions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use twinsite_register::{Leg, Members, Order, Outcome, Register, Running, Stamp};
+use twinsite_register::{Leg, Members, Order, Register, Running};
 
-use crate::config::{Config, OnNoQuorum};
+use crate::config::Config;
 use crate::dirty::{DirtyMap, Opened};
 use crate::engine::{IdSource, Port, ServeEnd, Served};
 use crate::flush::{Mark, SyncTracker};
-use crate::io::{
-    AttachOrder, ControlError, DeviceInfo, GuestOp, Input, LegReply, Mode, Output, ReqId,
-};
-use crate::layout::{BEAT_OFFSET, Geometry, map_offset};
+use crate::io::{AttachOrder, ControlError, GuestOp, Input, LegReply, ReqId};
+use crate::layout::Geometry;
 use crate::lease::Lease;
 use crate::locks::{Held as LockHeld, Locks};
 use crate::regions::RegionSet;
 use crate::slab::{Handle, Slab};
-use crate::status::{Condition, Counters, Event, LegRole, LegStatus, RejoinBlock, Status};
-use commands::{Commands, Purpose};
+use crate::status::{Condition, Counters, RejoinBlock};
+use commands::Commands;
 use copy::{Copies, Sources};
 use durable::Flush;
 use guest::{Owner, Req};
@@ -61,8 +70,8 @@ use link::{LegLink, Link};
 use orders::Orders;
 use register::Requests;
 use rejoin::Rejoin;
-use script::{Scripts, Step, Write};
-use state::{Ask, Fact, Policy, State, earliest};
+use script::Scripts;
+use state::{Fact, Policy, State};
 use superblock::BaseNumbers;
 
 /// Turns of the fact loop per input; more means two rows undo each other.
@@ -301,113 +310,6 @@ impl Serve {
         self.settle();
     }
 
-    /// What attach read from the legs becomes the state to serve from.
-    fn take_over(&mut self, served: Served) {
-        let set = served.set();
-        for leg in Leg::BOTH {
-            let connected = served.connected[leg.index()];
-            let member = set.contains(leg);
-            let link = match (connected, member) {
-                (Some(_), true) => Link::Ready,
-                (Some(_), false) => Link::Reachable,
-                (None, _) => Link::Down,
-            };
-            let of_set = served.legs[leg.index()].as_ref();
-            self.links[leg.index()] = LegLink::new(connected.or(of_set.map(|leg| leg.info)), link);
-            self.superblocks[leg.index()] = of_set.map(|leg| leg.superblock.clone());
-            if let Some(of_set) = of_set
-                && let (Some(base), Some(numbers)) = (of_set.superblock.base, &of_set.base_numbers)
-            {
-                self.base = Some(BaseNumbers {
-                    base,
-                    numbers: numbers.clone(),
-                    on: leg,
-                });
-            }
-            if connected.is_none() && member {
-                let limit = self.now + self.config.t_cmd;
-                self.links[leg.index()].note_deadline(limit);
-            }
-        }
-        let mut unit = 0;
-        let all_discard = set.iter().all(|leg| {
-            self.links[leg.index()].info.is_some_and(|info| {
-                unit = unit.max(info.discard_granularity);
-                info.discard_zeroes && info.discard_granularity > 0
-            })
-        });
-        self.discard_granularity = if all_discard { unit } else { 0 };
-        let mut legs = served.legs;
-        match (set.sole(), &mut legs) {
-            (None, [Some(a), Some(b)]) => {
-                let equal = equalise::equalise(self.geometry, self.local, [&*a, &*b]);
-                self.equalise(equal);
-            }
-            (Some(x), legs) => {
-                let leg = legs[x.index()]
-                    .take()
-                    .expect("attach gives every leg of the set");
-                if leg.restarted && (self.continued || self.shown) {
-                    self.flush_will_fail(x);
-                }
-                self.map = DirtyMap::new(self.geometry, self.running.epoch, set, leg.pages);
-                let known = served.beat_object.map_or(0, |object| object.beat);
-                self.beats = beat::Beats::new(leg.beat.map_or(0, |beat| beat.beat).max(known), set);
-                self.state = State::FirstBeat;
-                self.apply_policy();
-                self.beat_now();
-            }
-            (None, _) => unreachable!("attach gives every leg of the set"),
-        }
-    }
-
-    fn equalise(&mut self, equal: equalise::Equal) {
-        let mut writes = VecDeque::new();
-        for &page in &equal.writes {
-            for leg in Leg::BOTH {
-                let block = equal.pages[page as usize].emit();
-                writes.push_back(Write {
-                    leg,
-                    offset: map_offset(page),
-                    block,
-                });
-            }
-        }
-        if let Some(beat) = &equal.beat {
-            for &leg in &equal.beat_to {
-                writes.push_back(Write {
-                    leg,
-                    offset: BEAT_OFFSET,
-                    block: beat.emit(),
-                });
-            }
-        }
-        let number = equal.beat.map_or(0, |beat| beat.beat);
-        self.beats = beat::Beats::new(number, Members::BOTH);
-        self.map = DirtyMap::new(
-            self.geometry,
-            self.running.epoch,
-            Members::BOTH,
-            equal.pages,
-        );
-        self.pending = equal.pending;
-        self.sources = Sources {
-            leg: equal.source,
-            pages: equal.other_pages,
-        };
-        self.boot_changed = equal.boot_changed;
-        if let Some(leg) = equal.rolled_back {
-            // The higher beat and the higher pages are on the other leg, which is the source; this one leaves at once.
-            self.raise(Condition::LegDamaged(leg));
-            self.sources = Sources {
-                leg: leg.other(),
-                pages: Vec::new(),
-            };
-            self.orders.rolled_back = Some(leg);
-        }
-        self.start_script(vec![Step::Write(writes)]);
-    }
-
     /// Take one input.
     pub(crate) fn handle(&mut self, now: Duration, input: Input) {
         self.advance(now);
@@ -571,66 +473,6 @@ impl Serve {
         }
     }
 
-    // --- Pages --------------------------------------------------------------------------------------------------------
-
-    /// Send the page transactions that may start.
-    fn start_pages(&mut self) {
-        if self.state.is_over() {
-            return;
-        }
-        while let Some(start) = self.map.start() {
-            self.counters.page_transactions += 1;
-            for leg in start.legs.iter() {
-                if self.ready(leg) {
-                    self.send(leg, Purpose::Page(start.page));
-                }
-            }
-        }
-    }
-
-    fn page_durable(&mut self, page: u32, leg: Leg) {
-        let mut opened = std::mem::take(&mut self.opened);
-        self.map.durable(page, leg, &mut opened);
-        self.opened = opened;
-        self.open_gates();
-        self.start_pages();
-        self.union_progress();
-        if self.scripts.running() {
-            self.run_script();
-        }
-    }
-
-    /// Tell the writes at the gates that opened.
-    fn open_gates(&mut self) {
-        let mut opened = std::mem::take(&mut self.opened);
-        for at in opened.gate1.drain(..) {
-            self.gate1(at);
-        }
-        for at in opened.gate2.drain(..) {
-            self.gate2(at);
-        }
-        // Nothing opens a gate from within: the buffers go back for reuse.
-        self.opened = opened;
-    }
-
-    fn resend_pages(&mut self, leg: Leg) {
-        for page in self.map.pages_in_flight() {
-            if self.map.waits_for(page).contains(leg) && !self.cmds.has(leg, Purpose::Page(page)) {
-                self.send(leg, Purpose::Page(page));
-            }
-        }
-    }
-
-    /// A write went to a region that was not dirty: mark the next ones of a sequential stream with it.
-    fn cold(&mut self, region: u32) {
-        let sequential = self.last_cold.checked_add(1) == Some(region);
-        self.last_cold = region;
-        if sequential {
-            let end = (region + 1 + self.config.predirty).min(self.geometry.regions() as u32);
-            self.map.mark_dirty(region + 1..end);
-        }
-    }
-
     /// The leg is ready: everything that waits for it goes out.
     fn resume_leg(&mut self, leg: Leg) {
         if !self.ready(leg) || self.state.is_over() {
@@ -644,250 +486,8 @@ impl Serve {
         self.pump_sync(leg);
     }
 
-    // --- Late stamp ---------------------------------------------------------------------------------------------------
-
-    /// The register answers for the first time, at our membership: both legs must still be ours.
-    fn check_late_stamp(&mut self) {
-        if !self.requests.open.is_empty() || self.orders.stamp_checks.is_some() {
-            return;
-        }
-        let set = self.running.members;
-        if set.iter().any(|leg| !self.ready(leg)) {
-            // A leg is away: decide with the fences held instead.
-            self.fact(Fact::Read(state::Standing::UnstampedAhead));
-            return;
-        }
-        self.orders.stamp_checks = Some(set);
-        for leg in set.iter() {
-            self.send(leg, Purpose::Verify);
-        }
-    }
-
-    fn late_stamp_checked(&mut self, leg: Leg, own: bool) {
-        let Some(left) = self.orders.stamp_checks else {
-            return;
-        };
-        if !own {
-            self.orders.stamp_checks = None;
-            self.lose(leg, crate::status::LostWhy::NotRegistered);
-            return;
-        }
-        let left = left.without(leg);
-        self.orders.stamp_checks = Some(left).filter(|left| !left.is_empty());
-        if left.is_empty() {
-            self.late_stamp();
-        }
-    }
-
-    fn late_stamp(&mut self) {
-        if !matches!(self.state, State::Synced | State::Solo) {
-            return;
-        }
-        let Some(register) = self.seen.clone() else {
-            return;
-        };
-        let stamp = self.stamp();
-        let txid = self.ids.txid();
-        if let Ok(proposed) = register.late_stamp(&self.running, &stamp, txid) {
-            self.request(Ask::LateStamp, register, proposed);
-        }
-    }
-
-    fn late_stamp_outcome(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Unknown => {}
-            Outcome::Won => {
-                self.stamped = true;
-                self.out.event(Event::Membership {
-                    epoch: self.running.epoch,
-                    members: self.running.members,
-                });
-                if self.state == State::Frozen {
-                    self.read_register_fresh();
-                } else {
-                    self.land();
-                }
-            }
-            Outcome::Free => self.read_register_fresh(),
-            // Another site or sequence is found by standing() when the register is read again after the decision.
-            Outcome::Lost | Outcome::WonSuperseded => {
-                let moved = self.seen.as_ref().is_some_and(|seen| {
-                    (seen.active.site, seen.active.seq) != (self.running.site, self.running.seq)
-                });
-                let standing = if moved {
-                    state::Standing::Other
-                } else {
-                    state::Standing::UnstampedAhead
-                };
-                self.fact(Fact::Read(standing));
-            }
-        }
-    }
-
-    fn stamp(&mut self) -> Stamp {
-        Stamp {
-            key: self.running.key,
-            stamp_id: self.ids.stamp(),
-            order: self.place,
-        }
-    }
-
-    // --- Boot ids -----------------------------------------------------------------------------------------------------
-
-    /// The target restarted and lost nothing that matters: its superblock names the new boot.
-    fn record_boot(&mut self, leg: Leg) {
-        if self.running.members == Members::BOTH {
-            // After the last pending region, with the superblocks that say so (R39).
-            self.settled = false;
-        } else if self.running.members.contains(leg) {
-            self.boot_dirty = true;
-        }
-    }
-
-    fn write_boot(&mut self) {
-        self.boot_dirty = false;
-        let members = self.running.members;
-        let steps = self.superblock_steps(
-            members,
-            superblock::Slots::One,
-            "boot id",
-            |serve, leg, sb| {
-                sb.boot_id = serve.boot_now(leg);
-            },
-        );
-        self.start_script(steps);
-    }
-
-    fn boot_recorded(&mut self) {
-        self.boot_dirty = false;
-    }
-
     fn cmds_forget_deadlines(&mut self, leg: Leg) {
         self.cmds.forget_deadlines(leg);
-    }
-
-    // --- Device -------------------------------------------------------------------------------------------------------
-
-    fn show(&mut self) {
-        if self.order.mode == Mode::Caretaker || self.shown {
-            return;
-        }
-        self.shown = true;
-        let Some(sb) = self
-            .running
-            .members
-            .iter()
-            .find_map(|leg| self.superblocks[leg.index()].as_ref())
-        else {
-            return;
-        };
-        let block_size = Leg::BOTH
-            .into_iter()
-            .filter_map(|leg| self.links[leg.index()].info)
-            .map(|info| info.block_size)
-            .max()
-            .unwrap_or(512);
-        // Any member done = done; else any started = mkfs again.
-        let format = self
-            .running
-            .members
-            .iter()
-            .filter_map(|leg| self.superblocks[leg.index()].as_ref())
-            .map(|sb| sb.format)
-            .max()
-            .unwrap_or_default();
-        let info = DeviceInfo {
-            size: self.geometry.size(),
-            block_size,
-            discard_granularity: self.discard_granularity,
-            io_max: self.config.io_max,
-            format,
-            fs_type: sb.fs_type,
-            continued: self.continued,
-        };
-        self.out.push(Output::ShowDevice(info));
-    }
-
-    // --- Time ---------------------------------------------------------------------------------------------------------
-
-    fn timers(&mut self) {
-        if self.state == State::Ended {
-            return;
-        }
-        self.command_timers();
-        if self.state == State::Holding {
-            return;
-        }
-        self.link_timers();
-        self.request_timers();
-        self.beat_timer();
-        self.sweep_timer();
-        self.probe_timer();
-        self.order_timers();
-        if self.copies.next.is_some_and(|at| at <= self.now) {
-            self.pump_copies();
-        }
-        if let Some(at) = self.frozen_limit()
-            && at <= self.now
-        {
-            self.fact(Fact::FrozenTooLong);
-        }
-    }
-
-    fn frozen_limit(&self) -> Option<Duration> {
-        let errors =
-            self.config.on_no_quorum == OnNoQuorum::Error && self.state.frozen() && !self.failing;
-        errors.then(|| self.frozen_since + self.config.frozen_error)
-    }
-
-    /// The lease is renewed by any I/O; without one, a read on both legs each second.
-    fn probe_timer(&mut self) {
-        if !self.policy.lease || self.probe_at > self.now {
-            return;
-        }
-        self.probe_at = self.now + self.config.lease_renew;
-        let fresh = self
-            .lease
-            .from()
-            .is_some_and(|from| from + self.config.lease_renew > self.now);
-        if fresh && self.held_reads.is_empty() {
-            return;
-        }
-        for leg in Leg::BOTH {
-            if self.ready(leg) && !self.probing[leg.index()] {
-                self.probing[leg.index()] = true;
-                self.send(leg, Purpose::Probe);
-            }
-        }
-    }
-
-    /// When time alone changes something.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
-        if self.state == State::Ended {
-            return None;
-        }
-        if self.state == State::Holding {
-            return earliest([self.cmds.deadline(Leg::A), self.cmds.deadline(Leg::B)]);
-        }
-        let rejoin = (self.state == State::Solo)
-            .then_some(self.rejoin.at)
-            .flatten()
-            .filter(|at| *at > self.now);
-        earliest([
-            self.cmds.retry_at(),
-            self.cmds.deadline(Leg::A),
-            self.cmds.deadline(Leg::B),
-            self.links[0].deadline().filter(|_| self.in_use(Leg::A)),
-            self.links[1].deadline().filter(|_| self.in_use(Leg::B)),
-            self.requests.deadline(self.config.register_timeout),
-            self.beats.deadline(),
-            (self.sweep.is_none() && self.may_clear()).then_some(self.next_sweep),
-            self.policy.lease.then_some(self.probe_at),
-            self.copies.next,
-            self.frozen_limit(),
-            self.orders.deadline(),
-            rejoin,
-        ])
     }
 
     fn identified(&mut self, leg: Leg, reply: LegReply) {
@@ -897,56 +497,6 @@ impl Serve {
             self.expand_identified();
         } else {
             self.identify_failed();
-        }
-    }
-
-    /// A snapshot.
-    pub(crate) fn status(&self, now: Duration) -> Status {
-        let role = |leg: Leg| {
-            let link = &self.links[leg.index()];
-            if self.running.members.contains(leg) {
-                if link.ready() {
-                    LegRole::Member
-                } else {
-                    LegRole::Unreachable
-                }
-            } else if self.rejoin.target == Some(leg) {
-                LegRole::Resyncing
-            } else if link.link == Link::Down {
-                LegRole::Unreachable
-            } else {
-                LegRole::Outdated
-            }
-        };
-        let leg = |leg: Leg| LegStatus {
-            role: role(leg),
-            connected: self.links[leg.index()].link != Link::Down,
-            commands_in_flight: self.cmds.in_flight[leg.index()],
-            read_errors: self.links[leg.index()].read_errors,
-        };
-        let region = self.geometry.region_bytes();
-        Status {
-            state: self.state.name(),
-            since: self.since.min(now),
-            epoch: self.running.epoch,
-            members: self.running.members,
-            active: Some((self.running.site, self.running.seq)),
-            stamped: self.stamped,
-            device_shown: self.shown,
-            size: self.geometry.size(),
-            legs: Leg::BOTH.map(leg),
-            dirty_bytes: u64::from(self.map.dirty_regions()) * region,
-            pending_bytes: u64::from(self.pending.len() + self.must.len()) * region,
-            resync: self
-                .copies
-                .resync
-                .as_ref()
-                .map(crate::resync::Resync::progress),
-            rejoin_at: self.rejoin.at,
-            rejoin_blocked: self.rejoin.blocked,
-            refusal: None,
-            conditions: self.conditions.iter().copied().collect(),
-            counters: self.counters,
         }
     }
 

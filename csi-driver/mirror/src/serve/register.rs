@@ -256,14 +256,11 @@ impl Serve {
         let won = outcomes
             .iter()
             .find(|(_, o)| matches!(o, Outcome::Won | Outcome::WonSuperseded));
-        match won.or(outcomes.first()) {
-            Some(&(ask, outcome)) => {
-                if matches!(outcome, Outcome::Won | Outcome::Free) {
-                    self.register = Some(register.clone());
-                }
-                self.fact(Fact::Outcome(ask, outcome));
+        if let Some(&(ask, outcome)) = won.or(outcomes.first()) {
+            if matches!(outcome, Outcome::Won | Outcome::Free) {
+                self.register = Some(register.clone());
             }
-            None => {}
+            self.fact(Fact::Outcome(ask, outcome));
         }
     }
 

@@ -6,6 +6,10 @@
 //! at after each step. A failure prints its seed: `MIRROR_SEED=n cargo test -p twinsite-mirror sim` runs that one alone
 //! with its log, `MIRROR_SEEDS=n` the first n.
 
+mod birth;
+mod checks;
+mod faults;
+mod guests;
 mod oracle;
 mod rng;
 mod target;

@@ -66,7 +66,7 @@ fn a_calm_world_serves_both_legs_and_clears_its_map() {
 
 #[test]
 fn no_acknowledged_write_is_lost_whatever_breaks() {
-    for seed in seeds(10) {
+    for seed in seeds(6) {
         run(
             seed,
             Options {
@@ -81,7 +81,7 @@ fn no_acknowledged_write_is_lost_whatever_breaks() {
 
 #[test]
 fn no_flushed_write_is_lost_when_caches_are_volatile() {
-    for seed in seeds(5) {
+    for seed in seeds(3) {
         run(
             seed + 1000,
             Options {

@@ -3,28 +3,22 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use twinsite_register::{
-    AttachmentUid, BeatObject, Epoch, Gen, GroupId, Key, KeyTag, Leg, Members, Naa, Order,
-    Register, RegisterId, Site, TxId, VolumeId,
-};
+use twinsite_register::{BeatObject, Epoch, Leg, Register, Site, VolumeId};
 
+use super::birth::born;
 use super::oracle::Oracle;
 use super::rng::Rng;
 use super::target::{Accepted, Blocks, Target, blocks_of};
 use super::witness::Witness;
 use super::writer::{Asked, Conn, Writer};
-use crate::config::Config;
-use crate::engine::Engine;
 use crate::fake_leg::FakeLeg;
 use crate::io::{
-    AttachOrder, AttachRecord, BLOCK, CasResult, CmdId, Format, GuestOp, Input, LegDown, LegError,
-    LegOp, LegReply, Mode, MoveMode, MoveOrder, Output, RegisterError, RegisterId as AskId, ReqId,
+    CasResult, CmdId, Input, LegDown, LegError, LegOp, LegReply, Output, RegisterError,
+    RegisterId as AskId,
 };
 use crate::layout::{
-    BEAT_OFFSET, Beat, Geometry, MapPage, PAGE_REGIONS, RegionState, Role, SLOT_OFFSETS,
-    Superblock, map_offset,
+    BEAT_OFFSET, Beat, Geometry, MapPage, RegionState, SLOT_OFFSETS, Superblock, map_offset,
 };
-use crate::status::StateName;
 
 pub(super) const VOLUME: VolumeId = VolumeId([7; 16]);
 const LOG: usize = 400;
@@ -40,7 +34,7 @@ pub(super) struct Options {
 }
 
 #[derive(Debug)]
-enum Ev {
+pub(super) enum Ev {
     Arrive {
         leg: Leg,
         accepted: Accepted,
@@ -104,88 +98,29 @@ enum Ev {
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) now: Duration,
-    queue: BTreeMap<(Duration, u64), Ev>,
-    seq: u64,
+    pub(super) queue: BTreeMap<(Duration, u64), Ev>,
+    pub(super) seq: u64,
     pub(super) targets: [Target; 2],
     pub(super) target_up: [bool; 2],
     pub(super) witness: Witness,
-    beat: BeatObject,
+    pub(super) beat: BeatObject,
     /// From site to leg, and from site to the witness.
     pub(super) links: [[bool; 2]; 2],
     pub(super) witness_links: [bool; 2],
     pub(super) writers: BTreeMap<u32, Writer>,
     pub(super) oracle: Oracle,
     /// When the writer whose write of the block was acknowledged last began to serve; the same of all writers.
-    acker: BTreeMap<u64, u64>,
-    began: BTreeMap<u32, u64>,
-    failed_flushes: u64,
-    next_writer: u32,
+    pub(super) acker: BTreeMap<u64, u64>,
+    pub(super) began: BTreeMap<u32, u64>,
+    pub(super) failed_flushes: u64,
+    pub(super) next_writer: u32,
     pub(super) options: Options,
     pub(super) quiet: bool,
     pub(super) log: VecDeque<String>,
-    verbose: bool,
-    geometry: Geometry,
+    pub(super) verbose: bool,
+    pub(super) geometry: Geometry,
     pub(super) attaches: u32,
     pub(super) epochs: u64,
-}
-
-pub(super) fn config() -> Config {
-    Config {
-        clear_idle: Duration::from_secs(3),
-        resync_bytes_per_second: Some(64 << 20),
-        copy_max: 256 << 10,
-        copies: 4,
-        rest_small: 1 << 20,
-        max_requests: 16,
-        rejoin_backoff: (Duration::from_secs(1), Duration::from_secs(8)),
-        ..Config::default()
-    }
-}
-
-/// A volume of two map pages and a bit, born and never used.
-fn born(rng: &mut Rng) -> (Register, [Superblock; 2], Geometry) {
-    let geometry = Geometry::new((2 * PAGE_REGIONS as u64 + 40) << 16, 16).unwrap();
-    let create = twinsite_register::Create {
-        register_id: RegisterId(rng.bytes()),
-        group: GroupId([7; 16]),
-        volumes: vec![VOLUME],
-        generation: Gen(rng.bytes()),
-        site: Site::A,
-        txid: TxId(rng.bytes()),
-    };
-    let register = Register::create(create)
-        .unwrap()
-        .birth(Site::A, TxId(rng.bytes()))
-        .unwrap();
-    let superblock = |leg: Leg| Superblock {
-        compat: 0,
-        ro_compat: 0,
-        sb_seq: 1,
-        volume: VOLUME,
-        group: register.group,
-        register_id: register.register_id,
-        leg,
-        role: Role::Member,
-        members: Members::BOTH,
-        active_site: Site::A,
-        active_seq: register.active.seq,
-        geometry,
-        size_new: 0,
-        epoch: register.epoch,
-        generation: register.generation,
-        base: None,
-        clean: true,
-        attach_key: None,
-        boot_id: 0,
-        lease_ms: 0,
-        node: String::new(),
-        format: Format::None,
-        fs_type: [0; 15],
-        naa: Naa([leg.index() as u8 + 1; 16]),
-        parents: Vec::new(),
-        order: Order::default(),
-    };
-    (register.clone(), Leg::BOTH.map(superblock), geometry)
 }
 
 impl World {
@@ -259,12 +194,12 @@ impl World {
         world
     }
 
-    fn at(&mut self, delay: Duration, ev: Ev) {
+    pub(super) fn at(&mut self, delay: Duration, ev: Ev) {
         self.seq += 1;
         self.queue.insert((self.now + delay, self.seq), ev);
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
         let line = format!("{:>10.4} {}", self.now.as_secs_f64(), text());
         if self.verbose {
             eprintln!("{line}");
@@ -357,8 +292,6 @@ impl World {
             Ev::Fault => self.fault(),
         }
     }
-
-    // --- Legs ---------------------------------------------------------------------------------------------------------
 
     fn reaches(&self, site: Site, leg: Leg) -> bool {
         self.links[site.index() as usize][leg.index()] && self.target_up[leg.index()]
@@ -486,7 +419,7 @@ impl World {
         self.input(writer, Input::LegDone { leg, cmd, result });
     }
 
-    fn close(&mut self, writer: u32, leg: Leg, why: LegDown) {
+    pub(super) fn close(&mut self, writer: u32, leg: Leg, why: LegDown) {
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
@@ -582,26 +515,6 @@ impl World {
         self.input(writer, Input::LegUp { leg, info });
     }
 
-    /// The line is cut, or the target restarts: sessions over it break and are found dead later.
-    fn break_sessions(&mut self, hit: impl Fn(Site, Leg) -> bool) {
-        let mut found = Vec::new();
-        for (&id, w) in &mut self.writers {
-            for leg in Leg::BOTH {
-                let c = &mut w.conns[leg.index()];
-                if let Some(conn) = c.up.filter(|_| hit(w.site, leg) && !c.broken) {
-                    c.broken = true;
-                    found.push((id, leg, conn));
-                }
-            }
-        }
-        for (writer, leg, conn) in found {
-            let delay = self.rng.millis(1, 2500);
-            self.at(delay, Ev::Dead { writer, leg, conn });
-        }
-    }
-
-    // --- Witness ------------------------------------------------------------------------------------------------------
-
     fn cas(&mut self, expected: &Register, new: &Register, reply: Option<(u32, AskId)>) {
         let before = self.witness.value.epoch;
         let won = self.witness.cas(expected, new);
@@ -628,8 +541,6 @@ impl World {
         }
     }
 
-    // --- Writers ------------------------------------------------------------------------------------------------------
-
     pub(super) fn input(&mut self, writer: u32, input: Input) {
         if let Some(w) = self.writers.get_mut(&writer) {
             w.inbox.push_back(input);
@@ -637,7 +548,7 @@ impl World {
         }
     }
 
-    fn drain(&mut self, writer: u32) {
+    pub(super) fn drain(&mut self, writer: u32) {
         while let Some(w) = self.writers.get_mut(&writer) {
             let Some(input) = w.inbox.pop_front() else {
                 break;
@@ -837,372 +748,10 @@ impl World {
         );
     }
 
-    // --- Guests -------------------------------------------------------------------------------------------------------
-
-    fn guest(&mut self, writer: u32) {
-        let Some(w) = self.writers.get(&writer) else {
-            return;
-        };
-        if !w.shown {
-            return;
-        }
-        let pause = self.rng.micros(200, 40_000);
-        self.at(pause, Ev::Guest { writer });
-        let w = &self.writers[&writer];
-        if w.asked.len() >= 12 {
-            return;
-        }
-        let busy: Vec<u64> = w
-            .asked
-            .values()
-            .flat_map(|asked| match asked {
-                Asked::Write { blocks, .. } => blocks.keys().copied().collect(),
-                Asked::Read(_) | Asked::Flush { .. } => Vec::new(),
-            })
-            .collect();
-        let kind = self.rng.below(100);
-        // A few regions on two pages, three blocks each, runs across a region border.
-        let regions = [
-            0,
-            1,
-            2,
-            PAGE_REGIONS as u64 - 1,
-            PAGE_REGIONS as u64,
-            PAGE_REGIONS as u64 + 7,
-        ];
-        let region = regions[self.rng.below(regions.len() as u64) as usize];
-        let first = region * 16 + [0, 5, 14][self.rng.below(3) as usize];
-        let count = 1 + self.rng.below(4);
-        let blocks = first..first + count;
-        let (offset, len) = (first * BLOCK as u64, (count * BLOCK as u64) as u32);
-        let w = self.writers.get_mut(&writer).unwrap();
-        let id = ReqId(w.next_req);
-        w.next_req += 1;
-        let op = if kind < 50 {
-            if blocks.clone().any(|block| busy.contains(&block)) {
-                return;
-            }
-            let mut versions = Blocks::new();
-            for block in blocks {
-                let known = self.oracle.blocks.entry(block).or_default();
-                known.issued += 1;
-                versions.insert(block, known.issued);
-            }
-            let fua = self.rng.chance(10);
-            w.asked.insert(
-                id,
-                Asked::Write {
-                    blocks: versions,
-                    fua,
-                },
-            );
-            GuestOp::Write { offset, len, fua }
-        } else if kind < 92 {
-            let floors = blocks
-                .map(|block| (block, self.oracle.floor(block)))
-                .collect();
-            w.asked.insert(id, Asked::Read(floors));
-            GuestOp::Read { offset, len }
-        } else {
-            let acked = self
-                .oracle
-                .blocks
-                .iter()
-                .map(|(&block, known)| (block, known.acked))
-                .collect();
-            w.asked.insert(
-                id,
-                Asked::Flush {
-                    acked,
-                    failed: self.failed_flushes,
-                },
-            );
-            GuestOp::Flush
-        };
-        self.input(writer, Input::Guest { id, op });
-    }
-
-    fn guest_done(&mut self, writer: u32, id: ReqId, ok: bool) {
-        let w = self.writers.get_mut(&writer).unwrap();
-        let asked = w
-            .asked
-            .remove(&id)
-            .unwrap_or_else(|| panic!("I11: {id:?} answered twice"));
-        w.answered += u64::from(ok);
-        let buffer = w.buffers.remove(&id);
-        match asked {
-            Asked::Write { blocks, fua } if ok => {
-                for (block, version) in blocks {
-                    let known = self.oracle.blocks.get_mut(&block).unwrap();
-                    known.acked = known.acked.max(version);
-                    if fua {
-                        known.flushed = known.flushed.max(version);
-                    }
-                    self.acker.insert(block, self.began[&writer]);
-                }
-                self.check();
-            }
-            Asked::Read(floors) if ok => {
-                let buffer = buffer.expect("a read that was answered has its bytes");
-                for (block, floor) in floors {
-                    self.oracle.read(
-                        block,
-                        buffer.get(&block).copied().unwrap_or(0),
-                        floor,
-                        &format!("w{writer}"),
-                    );
-                }
-            }
-            Asked::Flush { acked, failed } => {
-                if ok && failed == self.failed_flushes {
-                    for (block, version) in acked {
-                        let known = self.oracle.blocks.get_mut(&block).unwrap();
-                        known.flushed = known.flushed.max(version);
-                    }
-                    self.check();
-                } else if !ok {
-                    // The guest knows that what it had not flushed may be gone.
-                    self.failed_flushes += 1;
-                    for known in self.oracle.blocks.values_mut() {
-                        known.acked = known.flushed;
-                    }
-                }
-            }
-            Asked::Write { .. } | Asked::Read(_) => {}
-        }
-    }
-
-    // --- Operator and faults ------------------------------------------------------------------------------------------
-
-    fn operate(&mut self) {
-        self.at(Duration::from_millis(700), Ev::Operate);
-        let site = self.witness.value.active.site;
-        if !self.writers.values().any(|w| w.site == site) {
-            let fresh = self.rng.chance(40);
-            self.start(site, None, fresh);
-        }
-        if self.quiet {
-            let stale: Vec<u32> = self
-                .writers
-                .iter()
-                .filter(|(_, w)| w.site != site)
-                .map(|(id, _)| *id)
-                .collect();
-            for id in stale {
-                self.kill(id);
-            }
-        }
-    }
-
-    /// Start an attach; on the node of the last one at that site, or on a fresh one.
-    pub(super) fn start(&mut self, site: Site, mv: Option<MoveOrder>, fresh: bool) -> u32 {
-        let id = self.next_writer;
-        self.next_writer += 1;
-        self.attaches += 1;
-        let base = 10 + site.index() * 100;
-        let initiator = if fresh {
-            base + 1 + (id % 90) as u8
-        } else {
-            base
-        };
-        let key = Key::new(KeyTag::Writer(site), self.rng.next());
-        let uid = AttachmentUid(self.rng.bytes());
-        let record = AttachRecord {
-            uid,
-            keys: Vec::new(),
-            n: None,
-            stale: false,
-        };
-        let order = AttachOrder {
-            volume: VOLUME,
-            uid,
-            key,
-            seed: self.rng.bytes(),
-            site,
-            node: format!("n{initiator}"),
-            mode: Mode::Writer,
-            mv,
-            record: record.clone(),
-            shown: false,
-            marks: Vec::new(),
-            initialize: [None, None],
-            config: config(),
-        };
-        self.note(|| format!("START w{id} at {site} node {initiator} {key:?} {mv:?}"));
-        self.writers.insert(
-            id,
-            Writer {
-                engine: Engine::new(self.now),
-                site,
-                initiator,
-                conns: Default::default(),
-                inbox: VecDeque::new(),
-                asked: BTreeMap::new(),
-                buffers: BTreeMap::new(),
-                copies: BTreeMap::new(),
-                next_req: 1,
-                shown: false,
-                over: false,
-                tick: None,
-                record,
-                answered: 0,
-            },
-        );
-        self.input(id, Input::Attach(Box::new(order)));
-        id
-    }
-
-    /// The machine dies. What its targets accepted is executed all the same.
-    pub(super) fn kill(&mut self, writer: u32) {
-        self.note(|| format!("KILL w{writer}"));
-        self.writers.remove(&writer);
-        self.check();
-    }
-
-    fn fault(&mut self) {
-        if self.quiet {
-            return;
-        }
-        let next = self.rng.millis(200, 6_000);
-        self.at(next, Ev::Fault);
-        let site = self.rng.below(2) as usize;
-        let leg = self.rng.below(2) as usize;
-        match self.rng.below(100) {
-            0..20 => {
-                let up = &mut self.links[site][leg];
-                *up = !*up;
-                let up = *up;
-                self.note(|| format!("LINK {site} -> leg {leg} {up}"));
-                if !up {
-                    self.break_sessions(|s, l| s.index() as usize == site && l.index() == leg);
-                }
-            }
-            20..32 => {
-                let up = !self.witness_links[site];
-                self.witness_links[site] = up;
-                self.note(|| format!("WITNESS LINK {site} {up}"));
-            }
-            32..47 => {
-                if let Some(&id) = self.writers.keys().nth(self.rng.below(2) as usize) {
-                    self.kill(id);
-                }
-            }
-            47..57 if self.options.moves => {
-                let seq = self.witness.value.active.seq;
-                let to = self.witness.value.active.site.other();
-                if !self.writers.values().any(|w| w.site == to) {
-                    let mv = MoveOrder {
-                        mode: MoveMode::Failover,
-                        expect_seq: seq,
-                    };
-                    self.start(to, Some(mv), false);
-                }
-            }
-            57..62 => {
-                let at = self.witness.value.active.site;
-                if self.writers.values().filter(|w| w.site == at).count() == 1 {
-                    self.start(at, None, true);
-                }
-            }
-            62..70 => self.restart_target(leg),
-            70..75 => {
-                let up = !self.target_up[leg];
-                self.note(|| format!("TARGET {leg} {up}"));
-                if up {
-                    self.target_up[leg] = true;
-                } else {
-                    self.restart_target(leg);
-                    self.target_up[leg] = false;
-                }
-            }
-            75..80 => {
-                // An operator edits a free field.
-                let txid = TxId(self.rng.bytes());
-                let none = Members::NONE;
-                if let Ok(edited) = self.witness.value.clone().rejoin(none, txid) {
-                    let expected = self.witness.value.clone();
-                    self.witness.cas(&expected, &edited);
-                }
-            }
-            80..84 => {
-                if let Some(&id) = self.writers.keys().next() {
-                    self.note(|| format!("DETACH w{id}"));
-                    self.input(id, Input::Detach);
-                }
-            }
-            _ => self.heal(),
-        }
-    }
-
-    fn restart_target(&mut self, leg: usize) {
-        let boot = self.rng.next() | 1;
-        let mut rng = Rng::new(boot);
-        self.note(|| format!("RESTART target {leg}"));
-        self.targets[leg].power_cycle(boot, || rng.chance(50));
-        self.break_sessions(|_, l| l.index() == leg);
-    }
-
     pub(super) fn heal(&mut self) {
         self.note(|| "HEAL".to_owned());
         self.links = [[true; 2]; 2];
         self.witness_links = [true; 2];
         self.target_up = [true; 2];
-    }
-
-    // --- Checks -------------------------------------------------------------------------------------------------------
-
-    pub(super) fn check(&mut self) {
-        self.oracle.check_legs(&self.witness.value, &self.targets);
-        if self.writers.is_empty() && !self.options.volatile {
-            self.oracle
-                .check_maps(&self.witness.value, &self.targets, self.geometry);
-        }
-    }
-
-    /// I10, after all faults are healed: one writer serves a pair, everything it was asked is answered, the legs are equal.
-    pub(super) fn check_converged(&mut self) {
-        let states: Vec<(u32, StateName)> = self
-            .writers
-            .iter()
-            .map(|(id, w)| (*id, w.engine.status(self.now).state))
-            .collect();
-        assert_eq!(states.len(), 1, "one writer: {states:?}");
-        assert_eq!(
-            states[0].1,
-            StateName::Synced,
-            "{states:?} {:?}",
-            self.writers[&states[0].0].engine.status(self.now)
-        );
-        let w = &self.writers[&states[0].0];
-        assert!(w.shown);
-        assert_eq!(w.asked.len(), 0, "I10: unanswered {:?}", w.asked);
-        let status = w.engine.status(self.now);
-        assert_eq!(
-            (status.pending_bytes, status.conditions.len()),
-            (0, 0),
-            "{status:?}"
-        );
-        assert_eq!(status.dirty_bytes, 0, "everything idle is cleared");
-        for &block in self.oracle.blocks.keys() {
-            let versions =
-                [0, 1].map(|n: usize| self.targets[n].cache.get(&block).copied().unwrap_or(0));
-            assert_eq!(versions[0], versions[1], "block {block}");
-        }
-    }
-
-    pub(super) fn stop_guests(&mut self) {
-        for w in self.writers.values_mut() {
-            w.shown = false;
-        }
-    }
-
-    pub(super) fn resume_guests(&mut self) {
-        for w in self.writers.values_mut() {
-            w.shown = true;
-        }
-    }
-
-    pub(super) fn answered(&self) -> u64 {
-        self.writers.values().map(|w| w.answered).sum()
     }
 }

@@ -1,13 +1,13 @@
 use twinsite_register::{Key, KeyTag, Members, Naa, Site};
 
-use super::bench::{A, B, Bench, Setup, ms, page};
+use super::bench::{B, Bench, Setup, ms, page};
 use crate::config::Config;
 use crate::io::{LegError, LegReply};
 use crate::layout::{MapPage, Role, Superblock};
 use crate::status::{Event, RejoinBlock, StateName};
 
 /// Solo(A) after a shrink from {AB} e3, with region 0 dirty; B is away.
-fn solo() -> Bench {
+pub(super) fn solo() -> Bench {
     let setup = Setup::pair();
     let config = Config {
         rest_small: 1 << 20,
@@ -535,91 +535,4 @@ fn a_conflict_from_y_gives_the_rejoin_up_and_one_from_x_is_superseded() {
     target(&mut b);
     b.fail("A copy from", LegError::Conflict);
     assert_eq!(b.state(), StateName::Superseded);
-}
-
-#[test]
-fn r40_the_last_member_restarted_with_unflushed_writes_fails_one_flush() {
-    let mut b = Bench::served(Setup {
-        volatile: true,
-        ..Setup::pair()
-    });
-    b.written(0);
-    b.shrink_to_a();
-    b.written(0);
-    b.down(A);
-    b.infos[0].boot_id = Some(777);
-    b.up(A);
-    b.seen();
-    b.ok("A full status");
-    let seen = b.settle();
-    assert!(
-        seen.contains(&"A sb Member{A} e4 base e3".to_owned()),
-        "the new boot id: {seen:?}"
-    );
-    assert_eq!(b.state(), StateName::Solo);
-    b.flush();
-    b.check(&["done 3 EIO"]);
-    b.written(0);
-    b.flush();
-    assert!(b.settle().contains(&"done 5".to_owned()));
-}
-
-#[test]
-fn the_last_member_is_never_removed_and_io_waits_for_it() {
-    let mut b = solo();
-    b.write(0);
-    b.seen();
-    b.down(A);
-    b.wait(ms(60_000));
-    assert_eq!(b.state(), StateName::Solo);
-    assert!(!b.seen().iter().any(|line| line.starts_with("done")));
-    assert!(
-        b.engine
-            .status(b.now)
-            .conditions
-            .contains(&crate::status::Condition::LegLost)
-    );
-    b.back(A);
-    assert!(b.seen().contains(&"A write 0+4096".to_owned()));
-    assert!(
-        !b.engine
-            .status(b.now)
-            .conditions
-            .contains(&crate::status::Condition::LegLost)
-    );
-}
-
-#[test]
-fn bits_are_never_cleared_in_solo() {
-    let mut b = solo();
-    b.written(4 << 16);
-    let dirty = b.engine.status(b.now).dirty_bytes;
-    b.wait(ms(600_000));
-    b.settle();
-    assert_eq!(b.engine.status(b.now).dirty_bytes, dirty);
-}
-
-#[test]
-fn solo_reads_need_no_lease() {
-    let mut b = solo();
-    b.wait(ms(50_000));
-    b.read_at(0);
-    b.ok("A read");
-    b.check(&["A read 0+4096", "done 2"]);
-}
-
-#[test]
-fn all_keys_gone_from_the_last_member_attaches_in_place_with_a_new_key() {
-    let mut b = solo();
-    b.write(0);
-    b.down(A);
-    b.up(A);
-    b.seen();
-    b.reply("A full status", LegReply::FullStatus(Vec::new()));
-    assert_eq!(b.state(), StateName::Check);
-    assert!(
-        !b.seen()
-            .iter()
-            .any(|line| line.starts_with("done") || line.starts_with("remove"))
-    );
 }

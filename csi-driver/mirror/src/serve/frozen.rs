@@ -1,0 +1,180 @@
+//! A member is lost: hold, ask the register, shrink or thaw (2.5).
+//!
+//! No write is answered from the loss until the membership is known and durable on the leg that is left (R3, R4).
+
+use twinsite_register::{Leg, Members, Running};
+
+use super::Serve;
+use super::link::curable;
+use super::state::{Ask, State, Won};
+use crate::io::{ControlError, GuestError};
+use crate::layout::Base;
+use crate::status::{Event, LostWhy, StateName};
+
+impl Serve {
+    pub(super) fn freeze(&mut self) {
+        if self.state == State::Expand {
+            self.fail_orders(ControlError::Interrupted);
+        }
+        self.cancel_script();
+        self.fail_format();
+        self.sweep = None;
+        self.enter(State::Frozen);
+        self.frozen_since = self.now;
+        self.lost_in_frozen();
+        if self.requests.open.is_empty() {
+            self.read_register_fresh();
+        }
+    }
+
+    pub(super) fn frozen_again(&mut self) {
+        self.enter(State::Frozen);
+        if self.cause_left() {
+            self.read_register_fresh();
+        } else {
+            self.thaw();
+        }
+    }
+
+    pub(super) fn cause_left(&self) -> bool {
+        Leg::BOTH
+            .into_iter()
+            .any(|leg| self.links[leg.index()].lost.is_some() || !self.ready(leg))
+    }
+
+    /// Nothing was sent, or what was sent did not happen: back to Synced when no cause is left.
+    pub(super) fn thaw(&mut self) {
+        if self.cause_left() || self.requests.is_open(|ask| ask != Ask::Land) {
+            if self.state == State::Frozen && self.requests.open.is_empty() {
+                self.read_register();
+            }
+            return;
+        }
+        self.failing = false;
+        self.enter(State::Synced);
+        for leg in Leg::BOTH {
+            self.resume_leg(leg);
+        }
+        self.reconcile(false);
+    }
+
+    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5).
+    pub(super) fn lost_in_frozen(&mut self) {
+        let restarted = |leg: Leg| self.links[leg.index()].lost == Some(LostWhy::Restarted);
+        if !(Leg::BOTH.into_iter().all(restarted) && self.requests.open.is_empty()) {
+            return;
+        }
+        for region in self.map.dirty_set().iter() {
+            self.must.insert(region);
+        }
+        for leg in Leg::BOTH {
+            self.links[leg.index()].lost = None;
+            self.flush_will_fail(leg);
+        }
+        self.copies.resync = None;
+        self.thaw();
+    }
+
+    /// Send the shrink that keeps the leg that is left.
+    pub(super) fn shrink(&mut self) {
+        if !self.requests.open.is_empty() {
+            return;
+        }
+        let there = |leg: &Leg| self.links[leg.index()].lost.is_none();
+        let left: Members = Leg::BOTH.into_iter().filter(there).collect();
+        // Both lost: hold. Both there: the relogin settles it. One is left but away just now: it may be lost, too.
+        let Some(x) = left.sole().filter(|&x| self.ready(x)) else {
+            return;
+        };
+        if !self.pending.is_empty() && self.boot_changed && x != self.sources.leg {
+            // R39: only to the source; when it is lost, hold.
+            return;
+        }
+        let drop = self.links[x.other().index()].lost == Some(LostWhy::Dropped);
+        let Some(register) = self.register.clone() else {
+            return;
+        };
+        let (generation, txid) = (self.proposal(Ask::Shrink { to: x, drop }), self.ids.txid());
+        let proposed = if drop {
+            register.drop_leg(&self.running, x.other(), generation, txid)
+        } else {
+            register.shrink(&self.running, x, generation, txid)
+        };
+        if let Ok(proposed) = proposed {
+            self.enter(State::ShrinkWait(x));
+            self.request(Ask::Shrink { to: x, drop }, register, proposed);
+        }
+    }
+
+    /// The shrink has no outcome and nothing is lost any more: a stamp on the same expected value ends it (R24).
+    pub(super) fn maybe_thaw(&mut self, x: Leg) {
+        let y = x.other();
+        if self.links[y.index()].lost.is_some() || !self.ready(y) {
+            return;
+        }
+        let Some(register) = self.register.clone() else {
+            return;
+        };
+        let stamp = self.stamp();
+        let txid = self.ids.txid();
+        if let Ok(proposed) = register.thaw(&self.running, &stamp, txid) {
+            self.enter(State::ThawWait(x));
+            self.request(Ask::Thaw, register, proposed);
+        }
+    }
+
+    pub(super) fn fail_frozen(&mut self) {
+        self.failing = true;
+        self.fail_guests(GuestError::Io, false);
+    }
+
+    pub(super) fn shrink_won(&mut self, x: Leg, drop: bool) {
+        let before = Base {
+            epoch: self.running.epoch,
+            generation: self.running.generation,
+            crc: 0,
+        };
+        self.failing = false;
+        self.adopt();
+        self.state = State::SbWrite(Won::Shrink);
+        self.apply_policy();
+        self.since = self.now;
+        self.out.event(Event::State {
+            from: StateName::ShrinkWait,
+            to: StateName::SbWrite,
+        });
+        // The last member is never removed; what it lost meanwhile the next flush tells (R40).
+        let lost = &mut self.links[x.index()].lost;
+        match lost {
+            Some(LostWhy::Restarted) => {
+                *lost = None;
+                self.last_member_restarted(x);
+            }
+            Some(why) if !curable(*why) => *lost = None,
+            Some(_) | None => {}
+        }
+        self.leave(x.other());
+        self.forget_reconcile();
+        self.lease.void();
+        if drop {
+            self.order_done();
+        }
+        let steps = self.shrink_script(x, before);
+        self.start_script(steps);
+    }
+
+    /// The register shows a membership that this writer won.
+    pub(super) fn adopt(&mut self) {
+        if let Some(register) = &self.register {
+            self.running = Running::of(register, self.running.key);
+            self.stamped = true;
+            self.map.set_epoch(self.running.epoch);
+            // No superblock of this epoch is known to be durable with base none.
+            (self.settled, self.clearable) = (false, false);
+            self.out.event(Event::Membership {
+                epoch: self.running.epoch,
+                members: self.running.members,
+            });
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A volume that was just born.
+
+use std::time::Duration;
+
+use twinsite_register::{Gen, GroupId, Leg, Members, Naa, Order, Register, RegisterId, Site, TxId};
+
+use super::rng::Rng;
+use super::world::VOLUME;
+use crate::config::Config;
+use crate::io::Format;
+use crate::layout::{Geometry, PAGE_REGIONS, Role, Superblock};
+
+pub(super) fn config() -> Config {
+    Config {
+        clear_idle: Duration::from_secs(3),
+        resync_bytes_per_second: Some(64 << 20),
+        copy_max: 256 << 10,
+        copies: 4,
+        rest_small: 1 << 20,
+        max_requests: 16,
+        rejoin_backoff: (Duration::from_secs(1), Duration::from_secs(8)),
+        ..Config::default()
+    }
+}
+
+/// A volume of two map pages and a bit, born and never used.
+pub(super) fn born(rng: &mut Rng) -> (Register, [Superblock; 2], Geometry) {
+    let geometry = Geometry::new((2 * PAGE_REGIONS as u64 + 40) << 16, 16).unwrap();
+    let create = twinsite_register::Create {
+        register_id: RegisterId(rng.bytes()),
+        group: GroupId([7; 16]),
+        volumes: vec![VOLUME],
+        generation: Gen(rng.bytes()),
+        site: Site::A,
+        txid: TxId(rng.bytes()),
+    };
+    let register = Register::create(create)
+        .unwrap()
+        .birth(Site::A, TxId(rng.bytes()))
+        .unwrap();
+    let superblock = |leg: Leg| Superblock {
+        compat: 0,
+        ro_compat: 0,
+        sb_seq: 1,
+        volume: VOLUME,
+        group: register.group,
+        register_id: register.register_id,
+        leg,
+        role: Role::Member,
+        members: Members::BOTH,
+        active_site: Site::A,
+        active_seq: register.active.seq,
+        geometry,
+        size_new: 0,
+        epoch: register.epoch,
+        generation: register.generation,
+        base: None,
+        clean: true,
+        attach_key: None,
+        boot_id: 0,
+        lease_ms: 0,
+        node: String::new(),
+        format: Format::None,
+        fs_type: [0; 15],
+        naa: Naa([leg.index() as u8 + 1; 16]),
+        parents: Vec::new(),
+        order: Order::default(),
+    };
+    (register.clone(), Leg::BOTH.map(superblock), geometry)
+}

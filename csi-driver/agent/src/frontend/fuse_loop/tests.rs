@@ -46,6 +46,18 @@ struct Shown {
     orders: Mailbox<Order>,
     done: Receiver<Memory>,
     run: tempfile::TempDir,
+    _take_down: TakeDown,
+}
+
+/// A test that fails takes its device down all the same.
+struct TakeDown(Mailbox<Order>);
+
+impl Drop for TakeDown {
+    fn drop(&mut self) {
+        if thread::panicking() && self.0.post(Order::Remove(Removal::Abort)).is_ok() {
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -118,6 +130,7 @@ fn show_with(name: &str, run: tempfile::TempDir, discard_granularity: u32) -> Sh
     let path = path.recv_timeout(PATIENCE).expect("the device is shown");
     Shown {
         path,
+        _take_down: TakeDown(orders.clone()),
         orders,
         done,
         run,

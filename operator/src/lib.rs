@@ -4,8 +4,11 @@
 //! Not here yet: the reconcilers.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
+use serde_json::Value;
 use twinsite_api::{Attachment, Failover, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool};
 
 /// Every definition, in the order in which people meet the kinds.
@@ -31,7 +34,26 @@ pub fn files() -> anyhow::Result<Vec<(String, String)>> {
         .iter()
         .map(|definition| {
             let name = format!("{}.yaml", definition.spec.names.plural);
-            Ok((name, serde_yaml::to_string(definition)?))
+            let value = sorted(serde_json::to_value(definition)?);
+            Ok((name, serde_yaml::to_string(&value)?))
         })
         .collect()
+}
+
+/// Keys in alphabetical order at every level: whether a map keeps its order depends on which features other crates of a
+/// build switch on.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let ordered: BTreeMap<String, Value> = map.into_iter().collect();
+            Value::Object(
+                ordered
+                    .into_iter()
+                    .map(|(key, value)| (key, sorted(value)))
+                    .collect(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }

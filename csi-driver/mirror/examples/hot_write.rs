@@ -3,6 +3,11 @@
 //! Two legs and a register in memory answer at once, so what is measured is `handle` and `poll` of one engine: a 4 KiB
 //! write to a dirty region (two commands out, two answers in, one answer to the guest), at several depths, and a read.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a bench measures time; the engine itself has no clock"
+)]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

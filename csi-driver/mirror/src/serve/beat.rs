@@ -73,7 +73,7 @@ impl Serve {
         .emit()
     }
 
-    /// Send the next beat if the last one is durable everywhere.
+    /// Send the next beat, to the legs and never to the register (R33), if the last one is durable everywhere.
     pub(super) fn beat_now(&mut self) {
         if !self.beats.missing.is_empty() {
             self.beats.next = Some(self.now);

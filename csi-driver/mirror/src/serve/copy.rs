@@ -74,7 +74,7 @@ pub(super) struct Sources {
 }
 
 impl Serve {
-    /// The first region of the run that must be copied before it is read or written.
+    /// The first region of the run that must be copied before it is read or written (R9).
     pub(super) fn gated(&self, run: Range<u32>) -> Option<u32> {
         if self.pending.is_empty() && self.must.is_empty() {
             return None;

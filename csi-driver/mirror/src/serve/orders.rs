@@ -407,7 +407,7 @@ impl Serve {
         }
     }
 
-    /// Write the format record as soon as no other superblock is being written.
+    /// Write the format record, in both slots of every member (R34), as soon as no other superblock is being written.
     pub(super) fn try_format(&mut self) {
         let Some((format, fs_type)) = self.orders.format else {
             return;

@@ -71,7 +71,7 @@ impl Requests {
 }
 
 impl Serve {
-    /// Send a request; its fact is [`Fact::Outcome`]. `proposed` was made from `expected` by a transition of the register.
+    /// Send a request on a value that names this writer as the holder (R23), with an id of its own (R25); its fact is [`Fact::Outcome`]. `proposed` was made from `expected` by a transition of the register.
     pub(super) fn request(&mut self, ask: Ask, expected: Register, proposed: Register) {
         let requests = &mut self.requests;
         debug_assert!(
@@ -340,7 +340,7 @@ impl Serve {
         }
     }
 
-    /// `landed` is set lazily, and never beside another request (2.3 rule 4).
+    /// `landed` is set, and `granted` cleared (R44), lazily, and never beside another request (2.3 rule 4).
     pub(super) fn land(&mut self) {
         let landed = Leg::BOTH
             .into_iter()

@@ -168,7 +168,7 @@ impl Serve {
         steps
     }
 
-    /// 2.6 steps 6 to 7b.
+    /// 2.6 steps 6 to 7b: copied, synced, mapped, and only then superblocks that a grow may rest on (R10, R11).
     pub(super) fn growing_script(&mut self, x: Leg, y: Leg) -> Vec<Step> {
         let mut steps = vec![
             Step::Sync(Members::BOTH),

@@ -11,5 +11,6 @@ mod lines;
 mod orders;
 mod pair;
 mod rejoin;
+mod setup;
 mod solo;
 mod without;

@@ -14,6 +14,7 @@ mod oracle;
 mod rng;
 mod target;
 mod tests;
+mod wires;
 mod witness;
 mod world;
 mod writer;

@@ -7,16 +7,15 @@ use twinsite_register::{
 };
 
 use super::lines::{cas_line, error_name, op_line};
-use crate::config::Config;
+use super::setup::Setup;
 use crate::engine::{Engine, IdSource, Served, ServedLeg};
 use crate::io::{
     AttachOrder, AttachRecord, CasResult, CmdId, DATA_START, Format, GuestOp, Input, LegDown,
-    LegError, LegInfo, LegOp, LegReply, Mode, Output, RegisterError, RegisterId as AskId,
-    Registrant, ReqId,
+    LegError, LegInfo, LegOp, LegReply, Output, RegisterError, RegisterId as AskId, Registrant,
+    ReqId,
 };
 use crate::layout::{
-    Base, Beat, Geometry, HISTORY_OFFSET, MAP_OFFSET, MapPage, RegionState, Role, SLOT_OFFSETS,
-    Superblock,
+    Base, Beat, Geometry, HISTORY_OFFSET, MAP_OFFSET, Role, SLOT_OFFSETS, Superblock,
 };
 use crate::status::{Event, StateName};
 
@@ -26,60 +25,6 @@ pub(super) const OLD: Gen = Gen([1; 16]);
 
 pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
-}
-
-/// How the engine's set looks when it takes over.
-#[derive(Clone, Debug)]
-pub(super) struct Setup {
-    pub(super) members: Members,
-    pub(super) pages: [MapPage; 2],
-    pub(super) beats: [u64; 2],
-    pub(super) boots: [u64; 2],
-    pub(super) volatile: bool,
-    pub(super) base: Option<(Leg, Base, Vec<u64>)>,
-    /// Without the register.
-    pub(super) unstamped: bool,
-    pub(super) config: Config,
-    pub(super) size: u64,
-    pub(super) mode: Mode,
-    pub(super) discard: u32,
-}
-
-pub(super) fn page(number: u64, dirty: &[usize]) -> MapPage {
-    let mut page = MapPage::filled(0, number, twinsite_register::Epoch(3), RegionState::Clean);
-    dirty
-        .iter()
-        .for_each(|&slot| page.set_region(slot, RegionState::Dirty));
-    page
-}
-
-impl Setup {
-    pub(super) fn pair() -> Self {
-        Self {
-            members: Members::BOTH,
-            pages: [page(5, &[]), page(5, &[])],
-            beats: [9, 9],
-            boots: [100, 200],
-            volatile: false,
-            base: None,
-            unstamped: false,
-            config: Config {
-                predirty: 0,
-                rest_small: 0,
-                ..Config::default()
-            },
-            size: 64 << 16,
-            mode: Mode::Writer,
-            discard: 0,
-        }
-    }
-
-    pub(super) fn solo(leg: Leg) -> Self {
-        Self {
-            members: Members::only(leg),
-            ..Self::pair()
-        }
-    }
 }
 
 pub(super) struct Bench {

@@ -1,4 +1,5 @@
-use super::bench::{A, B, Bench, Setup, ms};
+use super::bench::{A, B, Bench, ms};
+use super::setup::Setup;
 use crate::io::Input;
 use crate::status::StateName;
 

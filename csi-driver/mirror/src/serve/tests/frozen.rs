@@ -1,6 +1,7 @@
 use twinsite_register::{Key, KeyTag, Site};
 
-use super::bench::{A, B, Bench, Setup, ms};
+use super::bench::{A, B, Bench, ms};
+use super::setup::Setup;
 use crate::config::{Config, OnNoQuorum};
 use crate::io::{LegError, LegReply, Registrant};
 use crate::status::{LostWhy, StateName};
@@ -484,7 +485,7 @@ fn a_base_that_was_written_on_the_leg_that_stays_is_kept() {
     };
     let mut b = Bench::raw(Setup {
         base: Some((A, base, vec![4])),
-        pages: [super::bench::page(5, &[1]), super::bench::page(5, &[1])],
+        pages: [super::setup::page(5, &[1]), super::setup::page(5, &[1])],
         ..Setup::pair()
     });
     b.quiet_beats = true;

@@ -1,4 +1,5 @@
-use super::bench::{A, B, Bench, Setup, ms, page};
+use super::bench::{A, B, Bench, ms};
+use super::setup::{Setup, page};
 use crate::config::Config;
 use crate::io::{GuestOp, LegError};
 use crate::status::StateName;

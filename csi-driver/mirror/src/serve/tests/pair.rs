@@ -1,4 +1,5 @@
-use super::bench::{A, B, Bench, Setup, ms, page};
+use super::bench::{A, B, Bench, ms};
+use super::setup::{Setup, page};
 use crate::io::Mode;
 use crate::status::{Condition, StateName};
 

@@ -1,6 +1,7 @@
 use twinsite_register::{Key, KeyTag, Members, Naa, Site};
 
-use super::bench::{B, Bench, Setup, ms, page};
+use super::bench::{B, Bench, ms};
+use super::setup::{Setup, page};
 use crate::config::Config;
 use crate::io::{LegError, LegReply};
 use crate::layout::{MapPage, Role, Superblock};

@@ -1,5 +1,6 @@
-use super::bench::{A, Bench, Setup, ms};
+use super::bench::{A, Bench, ms};
 use super::rejoin::solo;
+use super::setup::Setup;
 use crate::io::LegReply;
 use crate::status::StateName;
 

@@ -2,7 +2,8 @@
 
 use twinsite_register::{AttachmentUid, Key, KeyTag, Order, Site};
 
-use super::bench::{A, B, Bench, Setup, ms};
+use super::bench::{A, B, Bench, ms};
+use super::setup::Setup;
 use crate::io::LegReply;
 use crate::status::StateName;
 

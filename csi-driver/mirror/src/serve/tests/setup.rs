@@ -1,0 +1,61 @@
+//! What the engine takes over in a scripted run.
+
+use twinsite_register::{Epoch, Leg, Members};
+
+use crate::config::Config;
+use crate::io::Mode;
+use crate::layout::{Base, MapPage, RegionState};
+
+/// How the engine's set looks when it takes over.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) members: Members,
+    pub(super) pages: [MapPage; 2],
+    pub(super) beats: [u64; 2],
+    pub(super) boots: [u64; 2],
+    pub(super) volatile: bool,
+    pub(super) base: Option<(Leg, Base, Vec<u64>)>,
+    /// Without the register.
+    pub(super) unstamped: bool,
+    pub(super) config: Config,
+    pub(super) size: u64,
+    pub(super) mode: Mode,
+    pub(super) discard: u32,
+}
+
+pub(super) fn page(number: u64, dirty: &[usize]) -> MapPage {
+    let mut page = MapPage::filled(0, number, Epoch(3), RegionState::Clean);
+    dirty
+        .iter()
+        .for_each(|&slot| page.set_region(slot, RegionState::Dirty));
+    page
+}
+
+impl Setup {
+    pub(super) fn pair() -> Self {
+        Self {
+            members: Members::BOTH,
+            pages: [page(5, &[]), page(5, &[])],
+            beats: [9, 9],
+            boots: [100, 200],
+            volatile: false,
+            base: None,
+            unstamped: false,
+            config: Config {
+                predirty: 0,
+                rest_small: 0,
+                ..Config::default()
+            },
+            size: 64 << 16,
+            mode: Mode::Writer,
+            discard: 0,
+        }
+    }
+
+    pub(super) fn solo(leg: Leg) -> Self {
+        Self {
+            members: Members::only(leg),
+            ..Self::pair()
+        }
+    }
+}

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::backing::{Access, Backing, kernel_boot_id, lock, medium_of};
@@ -23,6 +23,8 @@ const MARKER: &str = "twinsite-pool";
 const LEGS: &str = "legs";
 const FORMAT: &str = "twinsite-pool 1";
 const LONGEST_NAME: usize = 200;
+/// How often the name of a leg in the making may turn out to be another file's.
+const FRESH_TRIES: u32 = 4;
 
 /// An opened pool.
 #[derive(Debug, Clone)]
@@ -94,15 +96,8 @@ impl Pool {
     pub fn create_leg(&self, name: &str, size: u64) -> Result<(), BackendError> {
         let path = self.leg_path(name)?;
         self.check_marker()?;
-        let fresh = self.directory.join(LEGS).join(format!(".{name}.new"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-            .map_err(BackendError::io("make", &fresh))?;
-        lock(&file, &fresh)?;
+        let fresh = self.fresh_path(name);
+        let file = fresh_file(&fresh)?;
         file.set_len(size)
             .map_err(BackendError::io("grow", &fresh))?;
         file.sync_all().map_err(BackendError::io("sync", &fresh))?;
@@ -175,11 +170,13 @@ impl Pool {
             Err(error) => return Err(error),
         }
         let reservations = self.directory.join(LEGS).join(format!("{name}.pr"));
-        match fs::remove_file(&reservations) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(BackendError::io("remove", &reservations)(error));
+        for path in [reservations, self.fresh_path(name)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(BackendError::io("remove", &path)(error));
+                }
+                _ => {}
             }
-            _ => {}
         }
         sync_directory(&self.directory.join(LEGS))
     }
@@ -252,6 +249,11 @@ impl Pool {
         }
     }
 
+    /// The name of a leg while it is made.
+    fn fresh_path(&self, name: &str) -> PathBuf {
+        self.directory.join(LEGS).join(format!(".{name}.new"))
+    }
+
     fn leg_path(&self, name: &str) -> Result<PathBuf, BackendError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let fine = !name.is_empty()
@@ -263,6 +265,33 @@ impl Pool {
         }
         Ok(self.directory.join(LEGS).join(format!("{name}.img")))
     }
+}
+
+/// An empty, locked file of this name. What an earlier making left under it is emptied, unless it is a finished leg already: that
+/// has both names when its maker was killed between the link and the removal of the first name.
+fn fresh_file(path: &Path) -> Result<File, BackendError> {
+    for _ in 0..FRESH_TRIES {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(BackendError::io("make", path))?;
+        lock(&file, path)?;
+        let found = file.metadata().map_err(BackendError::io("inspect", path))?;
+        let named = fs::metadata(path).is_ok_and(|named| named.ino() == found.ino());
+        match (named, found.nlink()) {
+            (true, 1) => {
+                file.set_len(0).map_err(BackendError::io("make", path))?;
+                return Ok(file);
+            }
+            (true, _) => fs::remove_file(path).map_err(BackendError::io("remove", path))?,
+            // Another maker has finished in between.
+            (false, _) => {}
+        }
+    }
+    Err(BackendError::Locked(path.into()))
 }
 
 fn sync_directory(path: &Path) -> Result<(), BackendError> {

@@ -5,7 +5,7 @@
 //! saving reservations are several.
 #![allow(unsafe_code, reason = "holes are found by lseek")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +41,7 @@ struct Clearing {
     offset: u64,
     end: u64,
     fua: bool,
+    how: Clear,
     step: ClearStep,
 }
 
@@ -87,8 +88,14 @@ pub struct Store {
     size: u64,
     clearing: BTreeMap<Token, Clearing>,
     reservations: Option<Reservations>,
-    /// The file system said that it can not clear ranges.
-    clears_by_writing: bool,
+    /// What the file system said that it can not do: making a hole, zeroing a range.
+    no_holes: bool,
+    no_zero_range: bool,
+    /// A write-back failed. Linux tells that once and counts the pages as clean; what they held may be lost, so no flush of this
+    /// open file is good any more.
+    lost_writes: bool,
+    /// FUA writes under way.
+    stable: BTreeSet<Token>,
     medium: Medium,
     haste: Haste,
     pace: Option<Pace>,
@@ -118,7 +125,10 @@ impl Store {
             size: backing.size,
             clearing: BTreeMap::new(),
             reservations,
-            clears_by_writing: false,
+            no_holes: false,
+            no_zero_range: false,
+            lost_writes: false,
+            stable: BTreeSet::new(),
             medium: backing.medium,
             haste: Haste::Never,
             pace: None,
@@ -247,8 +257,16 @@ impl Store {
             {
                 return Some(Err(StoreError::ReadOnly));
             }
+            StoreOp::Flush
+            | StoreOp::Write { fua: true, .. }
+            | StoreOp::WriteZeros { fua: true, .. }
+                if self.lost_writes =>
+            {
+                return Some(Err(StoreError::Medium));
+            }
             StoreOp::Write { offset, data, fua } => {
                 let durability = if fua {
+                    self.stable.insert(token);
                     Durability::Stable
                 } else {
                     Durability::Cached
@@ -303,12 +321,20 @@ impl Store {
         if !self.clearing.is_empty() && self.clearing.contains_key(&token) {
             return self.go_on_clearing(cx, token, event);
         }
+        let stable = !self.stable.is_empty() && self.stable.remove(&token);
         Some(match event {
             Event::Read(Ok(bytes)) => Ok(StoreReply::Data(vec![bytes])),
             Event::Written(Ok(())) | Event::Done(Ok(())) => Ok(StoreReply::Done),
-            Event::Read(Err(error)) | Event::Written(Err(error)) | Event::Done(Err(error)) => {
-                Err(self.failed(&error))
+            Event::Done(Err(error)) => Err(self.flush_failed(&error)),
+            Event::Written(Err(error)) if stable => {
+                let failed = self.failed(&error);
+                // No space, no right to write: the write itself was refused, nothing older was lost by that.
+                if !matches!(failed, StoreError::NoSpace | StoreError::ReadOnly) {
+                    return Some(Err(self.flush_failed(&error)));
+                }
+                Err(failed)
             }
+            Event::Read(Err(error)) | Event::Written(Err(error)) => Err(self.failed(&error)),
             other => unreachable!("no store operation ends in {other:?}"),
         })
     }
@@ -326,9 +352,14 @@ impl Store {
             offset,
             end: offset + len,
             fua,
+            how,
             step: ClearStep::Kernel,
         };
-        if self.clears_by_writing {
+        let by_writing = match how {
+            Clear::Punch => self.no_holes,
+            Clear::Zero => self.no_zero_range,
+        };
+        if by_writing {
             self.write_zeroes(cx, token, &mut clearing);
         } else {
             cx.clear(&self.data, offset, len, how, token);
@@ -348,9 +379,13 @@ impl Store {
         };
         match (clearing.step, result) {
             (ClearStep::Kernel, Err(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                self.clears_by_writing = true;
+                match clearing.how {
+                    Clear::Punch => self.no_holes = true,
+                    Clear::Zero => self.no_zero_range = true,
+                }
                 self.write_zeroes(cx, token, &mut clearing);
             }
+            (ClearStep::Sync, Err(error)) => return Some(Err(self.flush_failed(&error))),
             (_, Err(error)) => return Some(Err(self.failed(&error))),
             (ClearStep::Zeroes, Ok(())) if clearing.offset < clearing.end => {
                 self.write_zeroes(cx, token, &mut clearing);
@@ -378,9 +413,20 @@ impl Store {
         cx.write(&self.data, begin, pieces, Durability::Cached, token);
     }
 
-    /// Finds holes by `lseek`. It reads metadata only, which may block for a moment; GET LBA STATUS is rare.
+    /// Finds holes by `lseek`. It reads metadata only, which may block for a moment; GET LBA STATUS is rare. A file in memory has
+    /// no extents: `lseek` looks at each of its pages, for seconds in a large one, so all of it counts as mapped.
     fn map(&self, offset: u64, len: u64) -> StoreResult {
         let end = (offset + len).min(self.size);
+        if self.medium == Medium::Memory {
+            let len = end.saturating_sub(offset);
+            let mapped = true;
+            let all = Extent {
+                offset,
+                len,
+                mapped,
+            };
+            return Ok(StoreReply::Extents(vec![all]));
+        }
         let mut extents = Vec::new();
         let mut at = offset;
         while at < end && extents.len() < EXTENTS {
@@ -420,6 +466,15 @@ impl Store {
             Some(libc::EINVAL) => Err(StoreError::Unsupported),
             _ => Err(StoreError::Medium),
         }
+    }
+
+    /// A write-back failed: see `lost_writes`.
+    fn flush_failed(&mut self, error: &io::Error) -> StoreError {
+        if !self.lost_writes {
+            self.lost_writes = true;
+            tracing::error!(path = %self.path.display(), %error, "what was written and not flushed may be lost: every flush fails until the file is opened anew; see to the disk, then restart the agent");
+        }
+        self.failed(error)
     }
 
     fn failed(&self, error: &io::Error) -> StoreError {

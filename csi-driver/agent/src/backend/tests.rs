@@ -1,3 +1,4 @@
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc;
@@ -335,6 +336,134 @@ fn the_map_shows_what_was_written() {
             extent(MIB + 4096, 7 * MIB - 4096, false),
         ]))
     );
+}
+
+#[test]
+fn a_file_in_memory_is_mapped_without_a_look_at_its_pages() {
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let path = folder.path().join("disk");
+    let bench = Bench::new(Backing::open(&path, Some(MIB), Access::ReadWrite).expect("made"));
+    let map = StoreOp::Map {
+        offset: 4096,
+        len: MIB,
+    };
+    let all = Extent {
+        offset: 4096,
+        len: MIB - 4096,
+        mapped: true,
+    };
+    assert_eq!(bench.run(map), Ok(StoreReply::Extents(vec![all])));
+}
+
+#[test]
+fn a_discard_makes_a_hole_where_ranges_cannot_be_zeroed() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let path = folder.path().join("disk");
+    let bench = Bench::new(Backing::open(&path, Some(MIB), Access::ReadWrite).expect("made"));
+    let (offset, len) = (0, 65536);
+    bench
+        .run(write(0, 7, MIB as usize, false))
+        .expect("written");
+    let fua = false;
+    let zeros = StoreOp::WriteZeros { offset, len, fua };
+    assert_eq!(bench.run(zeros), Ok(StoreReply::Done));
+    let blocks = || std::fs::metadata(&path).expect("there").blocks();
+    let before = blocks();
+    assert_eq!(
+        bench.run(StoreOp::Discard { offset, len }),
+        Ok(StoreReply::Done)
+    );
+    assert_eq!((before - blocks()) * 512, len);
+}
+
+/// Something that can be neither written at a place nor flushed.
+fn no_file() -> OwnedFd {
+    std::io::pipe().expect("a pipe").1.into()
+}
+
+/// A store over something else, and what makes a plain file of it.
+#[allow(unsafe_code, reason = "a descriptor is replaced under its number")]
+fn broken_store(broken: OwnedFd) -> (tempfile::TempDir, Bench, impl FnOnce()) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("disk");
+    let mut backing = Backing::open(&path, Some(MIB), Access::ReadWrite).expect("made");
+    let file = std::fs::File::options().read(true).write(true).open(&path);
+    let file = file.expect("opens");
+    let number = broken.as_raw_fd();
+    backing.data = broken.into();
+    let mend = move || {
+        // SAFETY: two open descriptors; the second is the store's, which has no operation under way.
+        assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } == number);
+    };
+    (folder, Bench::new(backing), mend)
+}
+
+#[test]
+fn after_a_failed_flush_no_flush_is_good() {
+    let (_folder, bench, mend) = broken_store(no_file());
+    assert_eq!(bench.run(StoreOp::Flush), Err(StoreError::Hardware));
+    mend();
+    assert_eq!(bench.run(StoreOp::Flush), Err(StoreError::Medium));
+    assert_eq!(bench.run(write(0, 1, 4096, true)), Err(StoreError::Medium));
+    let (offset, len, fua) = (0, 4096, true);
+    let zeros = StoreOp::WriteZeros { offset, len, fua };
+    assert_eq!(bench.run(zeros), Err(StoreError::Medium));
+    assert_eq!(bench.run(write(0, 1, 4096, false)), Ok(StoreReply::Done));
+    assert_eq!(bench.read(0, 4096), vec![1; 4096]);
+}
+
+#[test]
+fn after_a_failed_stable_write_no_flush_is_good() {
+    let (_folder, bench, mend) = broken_store(no_file());
+    assert_eq!(
+        bench.run(write(0, 1, 4096, true)),
+        Err(StoreError::Hardware)
+    );
+    mend();
+    assert_eq!(bench.run(StoreOp::Flush), Err(StoreError::Medium));
+}
+
+#[test]
+fn a_full_disk_is_told_and_is_good_again_when_there_is_room() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let (_folder, bench, mend) = broken_store(full.expect("opens").into());
+    for fua in [false, true] {
+        assert_eq!(bench.run(write(0, 1, 4096, fua)), Err(StoreError::NoSpace));
+    }
+    mend();
+    assert_eq!(bench.run(write(0, 1, 4096, true)), Ok(StoreReply::Done));
+    assert_eq!(bench.run(StoreOp::Flush), Ok(StoreReply::Done));
+}
+
+#[test]
+fn after_a_failed_plain_write_a_flush_may_be_good() {
+    let (_folder, bench, mend) = broken_store(no_file());
+    assert_eq!(
+        bench.run(write(0, 1, 4096, false)),
+        Err(StoreError::Hardware)
+    );
+    mend();
+    assert_eq!(bench.run(StoreOp::Flush), Ok(StoreReply::Done));
+}
+
+#[test]
+fn a_leg_whose_making_was_cut_off_is_not_made_again_over_its_data() {
+    let (folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    let legs = folder.path().join("legs");
+    // Killed between the link and the removal of the first name.
+    std::fs::hard_link(legs.join("a.img"), legs.join(".a.new")).expect("linked");
+    std::fs::write(legs.join("a.img"), vec![7; MIB as usize]).expect("written");
+    assert!(matches!(
+        pool.create_leg("a", MIB),
+        Err(BackendError::LegExists(_))
+    ));
+    assert!(std::fs::read(legs.join("a.img")).expect("read") == vec![7; MIB as usize]);
+    assert!(!legs.join(".a.new").exists());
+    std::fs::hard_link(legs.join("a.img"), legs.join(".a.new")).expect("linked");
+    pool.delete_leg("a").expect("removed");
+    assert!(!legs.join(".a.new").exists(), "its space is given back");
 }
 
 #[test]

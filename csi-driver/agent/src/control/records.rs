@@ -11,13 +11,18 @@
 //! an Attachment that is out of date attach again.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::spawn_blocking};
 use twinsite_mirror::io::AttachRecord;
 use twinsite_register::{AttachmentUid, Key};
 
@@ -28,6 +33,17 @@ use super::durable::{random, read_optional, remove_durable, write_durable};
 pub struct Records {
     records: Arc<Path>,
     uids: Arc<Path>,
+    /// The last save that was asked for, of each uid.
+    latest: Arc<Mutex<BTreeMap<AttachmentUid, u64>>>,
+}
+
+/// What became of one try to save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    Done,
+    Failed,
+    /// Somebody wants another record saved, or none.
+    Outdated,
 }
 
 /// Why a record cannot be used.
@@ -55,6 +71,10 @@ struct Stored {
 }
 
 const VERSION: u32 = 1;
+/// After a record could not be saved, the next try.
+const RETRY: Duration = Duration::from_secs(1);
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Records {
     /// Records in a state folder, which is made if it is not there.
@@ -71,6 +91,7 @@ impl Records {
         Ok(Self {
             records: folder("records")?,
             uids: folder("uids")?,
+            latest: Arc::default(),
         })
     }
 
@@ -132,8 +153,9 @@ impl Records {
         })
     }
 
-    /// Saves from a thread that must not wait; the reply comes from another one. A record that cannot be
-    /// written gets no reply: the attach then waits, which is what it must do.
+    /// Saves from a thread that must not wait; the reply comes from another one. A record that cannot be written (a full
+    /// disk) is tried again until it can, or until a later one of its uid is to be saved: the attach waits meanwhile, which is
+    /// what it must do.
     pub fn save_apart(
         &self,
         runtime: &Handle,
@@ -141,12 +163,39 @@ impl Records {
         reply: impl FnOnce() + Send + 'static,
     ) {
         let records = self.clone();
-        runtime.spawn_blocking(move || match records.save(&record) {
-            Ok(()) => reply(),
-            Err(error) => {
-                tracing::error!(uid = %record.uid, error = &error as &dyn std::error::Error, "the record of an attachment cannot be saved: it cannot attach");
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        records.latest().insert(record.uid, serial);
+        runtime.spawn(async move {
+            loop {
+                let (records, record) = (records.clone(), record.clone());
+                let tried = spawn_blocking(move || records.save_latest(&record, serial)).await;
+                match tried {
+                    Ok(Saved::Done) => return reply(),
+                    Ok(Saved::Outdated) | Err(_) => return,
+                    Ok(Saved::Failed) => tokio::time::sleep(RETRY).await,
+                }
             }
         });
+    }
+
+    fn latest(&self) -> std::sync::MutexGuard<'_, BTreeMap<AttachmentUid, u64>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves unless a later record of the uid is to be saved, or it was forgotten. The lock keeps an older record from
+    /// replacing a newer one.
+    fn save_latest(&self, record: &AttachRecord, serial: u64) -> Saved {
+        let latest = self.latest();
+        if latest.get(&record.uid) != Some(&serial) {
+            return Saved::Outdated;
+        }
+        match self.save(record) {
+            Ok(()) => Saved::Done,
+            Err(error) => {
+                tracing::error!(uid = %record.uid, error = &error as &dyn std::error::Error, "the record of an attachment cannot be saved: it cannot attach until it can; make room, or see to the disk of the state folder");
+                Saved::Failed
+            }
+        }
     }
 
     /// The uid of an Attachment whose manifest has none.
@@ -173,6 +222,7 @@ impl Records {
 
     /// Ends an Attachment that is gone and detached: its name starts anew.
     pub fn forget(&self, name: &str, uid: AttachmentUid) -> Result<(), RecordError> {
+        self.latest().remove(&uid);
         for path in [self.uids.join(name), self.path(uid)] {
             remove_durable(&path).map_err(|source| RecordError::Io {
                 what: "remove",
@@ -210,6 +260,35 @@ mod tests {
         records.save(&empty).unwrap();
         records.save(&full).unwrap();
         assert_eq!(Records::open(dir.path()).unwrap().load(UID).unwrap(), full);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_saved_is_tried_again_unless_a_later_one_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let folder = dir.path().join("records");
+        // As on a full disk: no file can be made.
+        fs::remove_dir(&folder).unwrap();
+        fs::write(&folder, "in the way").unwrap();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        for n in [1, 2] {
+            let record = AttachRecord {
+                uid: UID,
+                keys: Vec::new(),
+                n: Some(n),
+                stale: false,
+            };
+            let tell = tell.clone();
+            records.save_apart(&Handle::current(), record, move || tell.send(n).unwrap());
+        }
+        drop(tell);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(told.try_recv().is_err());
+        fs::remove_file(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(told.recv().await, Some(2));
+        assert_eq!(told.recv().await, None, "the first one was given up");
+        assert_eq!(records.load(UID).unwrap().n, Some(2));
     }
 
     #[test]

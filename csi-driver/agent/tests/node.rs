@@ -329,10 +329,14 @@ async fn a_leg_whose_file_went_away_is_not_made_anew() {
         lab.status("leg-records-a.yaml").is_none()
     })
     .await;
-    fs::remove_file(lab.path("pool/legs/ts-000102030405060708090a0b0c0d0e0f-a.img")).unwrap();
+    let path = lab.path("pool/legs/ts-000102030405060708090a0b0c0d0e0f-a.img");
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
     lab.write("leg.yaml", LEG);
     lab.until_reason("leg-records-a.yaml", "LegFileMissing")
         .await;
+    assert_eq!(file.metadata().unwrap().len(), 1 << 20, "it is not grown");
+    fs::remove_file(path).unwrap();
     lab.until_field("leg-records-a.yaml", "state", "Failed")
         .await;
     lab.remove("leg.yaml");

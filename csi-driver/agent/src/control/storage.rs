@@ -4,7 +4,8 @@
 //! be served, fenced and stopped without a thought of the others.
 //!
 //! ```text
-//! <state>/legs/<volume>-<a|b>     this leg was made here: a file that is missing now is a loss, not a birth
+//! <state>/legs/<volume>-<a|b>     this leg was made here, with so many bytes: a file that is missing or shorter now is a
+//!                                 loss, not a birth or something to be grown
 //! ```
 
 use std::{
@@ -24,7 +25,7 @@ use twinsite_iscsi::{
 use twinsite_mirror::layout::{BLOCK, SLOT_OFFSETS, Slots};
 
 use super::{
-    durable::write_durable,
+    durable::{read_optional, write_durable},
     secrets::{self, SecretFault},
 };
 use crate::{
@@ -320,13 +321,24 @@ impl Storage {
         };
         let made = self.made.join(&file);
         let known = pool.legs()?.into_iter().find(|(name, _)| *name == file);
+        let size_made = size_made(&made)?;
         match known {
+            Some((_, size)) if size_made.is_some_and(|made| size < made) => {
+                return Err(Fault::new(
+                    reason::LEG_FILE_MISSING,
+                    format!(
+                        "{file} has {size} bytes in the pool and had {}: a part of it is gone; see that the pool's disk is the right one; to build this copy anew by a full resync, remove the file and {}",
+                        size_made.unwrap_or_default(),
+                        made.display()
+                    ),
+                ));
+            }
             Some((_, size)) if size < wanted => {
                 self.check_room(pool, wanted - size)?;
                 pool.grow_leg(&file, wanted)?;
             }
             Some(_) => {}
-            None if fs::exists(&made)? => {
+            None if size_made.is_some() => {
                 return Err(Fault::new(
                     reason::LEG_FILE_MISSING,
                     format!(
@@ -340,7 +352,7 @@ impl Storage {
                 pool.create_leg(&file, wanted)?;
             }
         }
-        write_durable(&made, b"")?;
+        write_durable(&made, wanted.to_string().as_bytes())?;
         Ok(pool.open_leg(&file, wanted)?)
     }
 
@@ -374,6 +386,8 @@ impl Storage {
                     return Err(Fault::new(reason::POOL_FULL, text));
                 }
                 pool.grow_leg(&file_name(spec), wanted)?;
+                let made = self.made.join(file_name(spec));
+                write_durable(&made, wanted.to_string().as_bytes())?;
             }
             Some(OpenPool::Device(_)) | None => {
                 return Err(Fault::new(
@@ -479,6 +493,13 @@ impl Storage {
         self.servers.insert(addresses, server.clone());
         Ok(server)
     }
+}
+
+/// The size with which a leg was made or grown here; `None`: it never was.
+fn size_made(record: &Path) -> io::Result<Option<u64>> {
+    let bytes = read_optional(record)?;
+    let number = |bytes: &Vec<u8>| std::str::from_utf8(bytes).ok()?.parse().ok();
+    Ok(bytes.map(|bytes| number(&bytes).unwrap_or_default()))
 }
 
 fn portals_of(pool: &str, objects: &Objects) -> Result<Vec<SocketAddr>, Fault> {

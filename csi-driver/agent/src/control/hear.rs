@@ -70,6 +70,7 @@ impl Node {
                 }
                 view.engine = Some(status);
             }
+            VolumeEvent::Path { leg, trouble } => view.trouble[leg.index()] = trouble,
             VolumeEvent::Shown {
                 path,
                 size,
@@ -116,6 +117,7 @@ impl Node {
                 if let Err(error) = &result {
                     tracing::warn!(attachment = name, %error, "the order was not carried out");
                 }
+                view.order_error = result.as_ref().err().map(ToString::to_string);
                 seen.order = match &result {
                     Ok(()) => OrderSeen::None,
                     Err(_) => OrderSeen::FailedAt(now),

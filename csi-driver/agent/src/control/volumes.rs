@@ -80,6 +80,11 @@ pub type Report = Arc<dyn Fn(VolumeEvent) + Send + Sync>;
 pub enum VolumeEvent {
     /// A snapshot: on every change of state, and every second while it is open.
     Status(Box<Status>),
+    /// Why a leg cannot be reached, of all its portals the last that was tried; `None`: it can.
+    Path {
+        leg: Leg,
+        trouble: Option<String>,
+    },
     /// The device is there.
     Shown {
         path: PathBuf,

@@ -24,58 +24,18 @@ use bytes::Bytes;
 use twinsite_iscsi::scsi::client::test_unit_ready;
 use twinsite_iscsi::scsi::{Lun, ScsiOutcome, Status, TaskFunction, TaskResponse};
 use twinsite_iscsi::session::{
-    ChapInitiator, DataDir, DropReason, InitiatorConfig, InitiatorEvent, InitiatorLimits, Offer,
-    SessionKind, TaskManagement,
+    DataDir, DropReason, InitiatorConfig, InitiatorEvent, InitiatorLimits, SessionKind,
+    TaskManagement,
 };
-use twinsite_mirror::io::{CmdId, Lane, LegDown, LegError, LegInfo, LegOp, LegReply, Naa};
+use twinsite_mirror::io::{CmdId, Lane, LegDown, LegError, LegInfo, LegOp, LegReply};
 
 use super::command::Arrived;
 use super::commands::{Commands, IN_FLIGHT};
 use super::identify::{Identify, Limits, Next};
 use super::random::random;
 use super::session::{Fate, Loss, Session, Tokens};
+use super::spec::{LegSpec, naa_text};
 use crate::reactor::{Context, Event, SocketOptions, Token};
-
-/// How a leg is reached and what it must be.
-#[derive(Debug, Clone)]
-pub struct LegSpec {
-    /// Best first; at least one.
-    pub portals: Vec<SocketAddr>,
-    pub iqn: String,
-    pub lun: u16,
-    /// Another NAA is another LUN; `None`: whatever is there.
-    pub naa: Option<Naa>,
-    pub chap: Option<ChapInitiator>,
-    /// Its write cache survives a power cut.
-    pub cache_protected: bool,
-    pub initiator_name: String,
-    /// The ISID of the data session; that of the resync session differs in its last byte.
-    pub isid: [u8; 6],
-    pub offer: Offer,
-    pub times: Times,
-}
-
-/// Waits of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
-    /// From the start of a connect to the answers about the LUN, for one portal.
-    pub portal: Duration,
-    /// Pause after a round of portals without success, growing to the second one.
-    pub retry: (Duration, Duration),
-    pub ping_interval: Duration,
-    pub ping_timeout: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            portal: Duration::from_millis(1500),
-            retry: (Duration::from_millis(100), Duration::from_secs(1)),
-            ping_interval: Duration::from_secs(1),
-            ping_timeout: Duration::from_secs(2),
-        }
-    }
-}
 
 /// What a link tells.
 #[derive(Debug)]
@@ -143,6 +103,9 @@ pub struct Link {
     redirect: Option<SocketAddr>,
     redirects: u32,
     refused: bool,
+    /// Why the last portal did not do, and whether that was told.
+    trouble: Option<String>,
+    trouble_told: bool,
     events: VecDeque<LinkEvent>,
 }
 
@@ -169,6 +132,8 @@ impl Link {
             redirect: None,
             redirects: 0,
             refused: false,
+            trouble: None,
+            trouble_told: true,
             events: VecDeque::new(),
         }
     }
@@ -179,6 +144,17 @@ impl Link {
 
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// Why no portal does, if that has changed: `Some(None)` when one does.
+    pub fn news(&mut self) -> Option<Option<String>> {
+        let told = std::mem::replace(&mut self.trouble_told, true);
+        (!told).then(|| self.trouble.clone())
+    }
+
+    fn set_trouble(&mut self, trouble: Option<String>) {
+        self.trouble_told &= trouble == self.trouble;
+        self.trouble = trouble;
     }
 
     pub fn is_up(&self) -> bool {
@@ -249,8 +225,12 @@ impl Link {
     /// A result of an operation with a token of this link; `n` is the session by its token base.
     pub fn handle(&mut self, cx: &mut Context<'_>, n: usize, token: Token, event: Event) {
         let fate = self.sessions[n].handle(cx, token, event);
+        let serial = self.sessions[n].serial();
         self.take_events(cx, n);
-        if let Fate::Lost(loss) = fate {
+        // An end that the session told by itself was taken in already, and the next portal is being tried.
+        if let Fate::Lost(loss) = fate
+            && self.sessions[n].serial() == serial
+        {
             self.lost(cx, &loss);
         }
     }
@@ -349,6 +329,7 @@ impl Link {
             until: cx.now() + self.pause,
         };
         self.pause = (self.pause * 2).min(self.spec.times.retry.1);
+        self.redirects = 0;
         let why = if std::mem::take(&mut self.refused) {
             LegDown::LoginRefused
         } else {
@@ -373,7 +354,9 @@ impl Link {
                 self.try_portal(cx, lost + 1, 1);
             }
             State::Trying { portal, tried, .. } => {
-                tracing::debug!(iqn = %self.spec.iqn, portal, ?loss, "portal without success");
+                let address = self.spec.portals.get(portal);
+                tracing::debug!(iqn = %self.spec.iqn, ?address, %loss, "portal without success");
+                self.set_trouble(address.map(|at| format!("portal {at}: {loss}")));
                 if self.redirect.is_some() {
                     self.try_portal(cx, portal, tried);
                 } else {
@@ -433,7 +416,7 @@ impl Link {
             }
             _ => {}
         }
-        self.lost(cx, &Loss::Closed(format!("{reason:?}")));
+        self.lost(cx, &Loss::Ended(reason));
     }
 
     fn logged_in(&mut self, now: Duration, n: usize, portal_group: Option<u16>) {
@@ -578,15 +561,17 @@ impl Link {
             return;
         };
         if let Some(expected) = self.spec.naa.filter(|naa| *naa != info.naa) {
-            tracing::warn!(iqn = %self.spec.iqn, ?expected, found = ?info.naa, "another LUN");
+            let (expected, found) = (naa_text(expected), naa_text(info.naa));
+            tracing::warn!(iqn = %self.spec.iqn, expected, found, "another LUN");
             self.refused = true;
-            return self.lost(cx, &Loss::Closed("another LUN".to_owned()));
+            return self.lost(cx, &Loss::OtherLun { expected, found });
         }
         self.commands.limits = limits;
         self.portal_group = self.group_of_login;
         self.pause = self.spec.times.retry.0;
         self.redirects = 0;
         self.refused = false;
+        self.set_trouble(None);
         self.state = State::Up { portal };
         self.events.push_back(LinkEvent::Up(info));
     }

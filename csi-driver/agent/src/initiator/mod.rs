@@ -13,12 +13,14 @@ mod link;
 mod outcome;
 mod random;
 mod session;
+mod spec;
 
 pub use command::{Arrived, Destination};
 pub use isid::{Purpose, initiator_name, isid};
-pub use link::{LegSpec, Link, LinkEvent, Times};
+pub use link::{Link, LinkEvent};
 #[cfg(test)]
 pub(crate) use random::random;
+pub use spec::{LegSpec, Times};
 
 #[cfg(test)]
 mod tests;

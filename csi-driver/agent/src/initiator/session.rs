@@ -7,11 +7,12 @@
 //! connection never reach a newer one.
 //! Not here: which portal, when again, what is sent (`link`).
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use twinsite_iscsi::session::{
-    Command, Initiator, InitiatorConfig, InitiatorEvent, SessionError, TaskManagement,
+    Command, DropReason, Initiator, InitiatorConfig, InitiatorEvent, SessionError, TaskManagement,
 };
 
 use crate::reactor::{
@@ -79,6 +80,33 @@ pub(super) enum Loss {
     Connect(String),
     Closed(String),
     Protocol(SessionError),
+    Ended(DropReason),
+    OtherLun { expected: String, found: String },
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(text) | Self::Closed(text) => f.write_str(text),
+            Self::Protocol(error) => error.fmt(f),
+            Self::Ended(DropReason::LoginRefused { class, detail }) => {
+                let what = match (class, detail) {
+                    (2, 1) => "the credentials are wrong, or missing",
+                    (2, 2) => "this initiator may not log in",
+                    (2, 3) => "no such target there: correct the address or the iSCSI name",
+                    (2, 4) => "the target was removed",
+                    _ => "see the log of the target",
+                };
+                write!(f, "login refused ({class}.{detail}): {what}")
+            }
+            Self::Ended(DropReason::LoginTimeout) => f.write_str("no answer to the login"),
+            Self::Ended(reason) => write!(f, "session ended: {reason:?}"),
+            Self::OtherLun { expected, found } => write!(
+                f,
+                "the LUN there is {found}, not {expected}: correct the address, or spec.legs.naa"
+            ),
+        }
+    }
 }
 
 pub(super) struct Session {
@@ -94,6 +122,11 @@ impl Session {
             serial: 0,
             phase: Phase::Idle,
         }
+    }
+
+    /// Tells one connection from the next.
+    pub(super) fn serial(&self) -> u32 {
+        self.serial
     }
 
     /// Connects to a portal and logs in with `config`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use twinsite_iscsi::chap::Secret;
-use twinsite_iscsi::session::{Account, Acl, Auth, ChapInitiator, Offer};
+use twinsite_iscsi::session::{Account, Acl, Auth, ChapInitiator, Offer, Redirect};
 use twinsite_mirror::io::{CmdId, Lane, LegDown, LegError, LegInfo, LegOp, LegReply, Naa, ReqId};
 
 use super::{LegSpec, Link, LinkEvent, Times};
@@ -37,11 +37,15 @@ impl Target {
 
     /// One portal for each portal group.
     fn with_groups(auth: Auth, groups: &[u16]) -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), auth, groups)
+    }
+
+    fn at(listen: SocketAddr, auth: Auth, groups: &[u16]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring");
         let portal = |group: &u16| PortalConfig {
             group: *group,
-            ..PortalConfig::new((Ipv4Addr::LOCALHOST, 0).into())
+            ..PortalConfig::new(listen)
         };
         let config = ServerConfig::new(groups.iter().map(portal).collect());
         let server = Server::start(config, vec![thread.clone()]).expect("starts");
@@ -113,12 +117,14 @@ struct Leg {
     thread: Thread,
     asks: Mailbox<Ask>,
     told: mpsc::Receiver<LinkEvent>,
+    news: mpsc::Receiver<Option<String>>,
 }
 
 struct LegActor {
     link: Link,
     inlet: Inlet<Ask>,
     told: mpsc::Sender<LinkEvent>,
+    news: mpsc::Sender<Option<String>>,
     alarm: Alarm,
 }
 
@@ -149,6 +155,9 @@ impl Actor for LegActor {
         while let Some(event) = self.link.poll() {
             let _ = self.told.send(event);
         }
+        if let Some(news) = self.link.news() {
+            let _ = self.news.send(news);
+        }
         self.link.settle(cx);
         self.alarm.set(cx, ALARM, self.link.deadline());
     }
@@ -160,6 +169,7 @@ impl Leg {
         let actor = thread.reserve();
         let (asks, inlet) = thread.mailbox(actor, 256);
         let (tell, told) = mpsc::channel();
+        let (tell_news, news) = mpsc::channel();
         thread.start(actor, move |cx| {
             let mut link = Link::new(spec, 0);
             link.connect(cx);
@@ -167,10 +177,16 @@ impl Leg {
                 link,
                 inlet,
                 told: tell,
+                news: tell_news,
                 alarm: Alarm::default(),
             })
         });
-        Self { thread, asks, told }
+        Self {
+            thread,
+            asks,
+            told,
+            news,
+        }
     }
 
     fn next(&self) -> LinkEvent {
@@ -260,12 +276,84 @@ fn without_any_portal_each_round_is_told() {
 }
 
 #[test]
+fn a_target_that_sends_us_elsewhere_is_followed_however_long_that_is_down() {
+    let away = refusing();
+    let guide = Target::new(Auth::None);
+    guide.server.remove_export(IQN).expect("removed");
+    let redirect = Redirect {
+        address: away.to_string(),
+        permanent: false,
+    };
+    let file = guide.folder.path().join("guide");
+    let backing = Backing::open(&file, Some(SIZE), Access::ReadWrite).expect("a file");
+    guide
+        .server
+        .add_export(Export {
+            iqn: IQN.into(),
+            alias: None,
+            auth: Auth::None,
+            acl: Acl::Any,
+            redirect: Some(redirect),
+            luns: vec![ExportLun::new(IQN, 0, backing)],
+        })
+        .expect("exports");
+    let mut spec = spec(vec![guide.address()]);
+    spec.times.retry = (Duration::from_millis(20), Duration::from_millis(20));
+    let leg = Leg::open(spec);
+    for _ in 0..8 {
+        assert!(matches!(leg.next(), LinkEvent::Down(_)));
+    }
+    let _back = Target::at(away, Auth::None, &[1]);
+    while !matches!(leg.next(), LinkEvent::Up(_)) {}
+}
+
+#[test]
+fn nonsense_on_one_path_costs_no_other_path_its_turn() {
+    use std::io::Write;
+    let target = Target::new(Auth::None);
+    let liar = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let at = liar.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for client in liar.incoming() {
+            let _ = client.and_then(|mut client| client.write_all(&[0xFF; 48]));
+        }
+    });
+    let leg = Leg::open(spec(vec![at, target.address()]));
+    // Without a word about a round in vain.
+    leg.up();
+}
+
+#[test]
 fn another_lun_is_refused() {
     let target = Target::new(Auth::None);
     let mut spec = spec(vec![target.address()]);
     spec.naa = Some(Naa([0x61; 16]));
     let leg = Leg::open(spec);
     assert!(matches!(leg.next(), LinkEvent::Down(LegDown::LoginRefused)));
+    let found = leg.news.recv_timeout(PATIENCE).expect("a reason");
+    let expected = format!(
+        "portal {}: the LUN there is naa.{}, not naa.61616161616161616161616161616161: correct the address, or spec.legs.naa",
+        target.address(),
+        derived_naa(IQN, 0)
+            .map(|byte| format!("{byte:02x}"))
+            .concat(),
+    );
+    assert_eq!(found, Some(expected));
+}
+
+#[test]
+fn a_target_that_is_not_there_and_one_that_comes_are_told_apart() {
+    let target = Target::new(Auth::None);
+    let mut elsewhere = spec(vec![target.address()]);
+    elsewhere.iqn = "iqn.2026-01.io.twinsite:other".into();
+    let leg = Leg::open(elsewhere);
+    let found = leg.news.recv_timeout(PATIENCE).expect("a reason");
+    let expected =
+        "login refused (2.3): no such target there: correct the address or the iSCSI name";
+    assert!(found.is_some_and(|found| found.ends_with(expected)));
+    let leg = Leg::open(spec(vec![refusing(), target.address()]));
+    leg.up();
+    while leg.news.recv_timeout(PATIENCE).expect("news").is_some() {}
 }
 
 #[test]

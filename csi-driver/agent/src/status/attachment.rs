@@ -8,10 +8,11 @@ use twinsite_api::{
 };
 use twinsite_mirror::{
     io::{Format, Leg},
-    status::{self, LegRole, Refusal, StateName, Status},
+    status::{self, LegRole, StateName, Status},
 };
 use twinsite_register::{Members, Register, Site, State};
 
+use super::words::words;
 use crate::control::{
     order,
     reconcile::{Over, Phase},
@@ -25,6 +26,10 @@ pub struct VolumeView {
     pub generation: Option<i64>,
     pub phase: Option<Phase>,
     pub engine: Option<Box<Status>>,
+    /// Why a leg cannot be reached.
+    pub trouble: [Option<String>; 2],
+    /// Why the last order to the open volume was not carried out.
+    pub order_error: Option<String>,
     pub device: Option<Device>,
     pub format: Option<Format>,
     pub register: Option<(Register, Time)>,
@@ -36,68 +41,6 @@ pub struct VolumeView {
     pub fault: Option<Fault>,
     pub inspect: Option<InspectReport>,
     pub conditions: Vec<Condition>,
-}
-
-/// One word and a sentence for a refusal: what it is and what to do.
-fn refusal(why: Refusal) -> (&'static str, &'static str) {
-    match why {
-        Refusal::NoLeg => (
-            reason::NO_LEG,
-            "no leg answers: see that a target is up and reachable; it is tried again",
-        ),
-        Refusal::NotActive => (
-            reason::NOT_ACTIVE,
-            "the register names the other site as the active one: order a move, or wait",
-        ),
-        Refusal::WitnessBehind => (
-            reason::WITNESS_BEHIND,
-            "the register is older than what was seen here: the witness was restored; a human must reseed it",
-        ),
-        Refusal::WitnessNeeded => (
-            reason::WITNESS_NEEDED,
-            "the witness does not answer and the legs alone cannot decide; it is tried again",
-        ),
-        Refusal::WaitMember => (
-            reason::WAIT_MEMBER,
-            "a leg that has the newest data does not answer: bring it back; it is tried again",
-        ),
-        Refusal::MemberDamaged => (
-            reason::MEMBER_DAMAGED,
-            "no member can be used: see what is left with an Inspect attachment, then force",
-        ),
-        Refusal::RegisterMissing => (
-            reason::REGISTER_MISSING,
-            "the witness has no register of this volume: bring the witness back, or reseed",
-        ),
-        Refusal::Creating => (
-            reason::CREATING,
-            "the volume is being born; it is tried again",
-        ),
-        Refusal::Deleted => (
-            reason::DELETED,
-            "the volume was deleted: it never attaches again",
-        ),
-        Refusal::OrderStale => (
-            reason::ORDER_STALE,
-            "another attachment came after this one: remove it; a new attachment may attach",
-        ),
-        Refusal::HolderActive => (
-            reason::STILL_ACTIVE,
-            "the present holder still writes: no failover",
-        ),
-        Refusal::TimedOut => (
-            reason::PENDING,
-            "the attach took too long; it is tried again",
-        ),
-        Refusal::UnknownFormat => (
-            reason::LEG_DAMAGED,
-            "a leg was written by newer software: bring this node to that version",
-        ),
-        Refusal::NotContinued => (
-            reason::SUPERSEDED,
-            "another writer served since: the device that was still shown is taken away; it is tried again",
-        ),
-    }
 }
 
 /// Whether an open mirror holds its I/O in this state: the membership is being settled, or the attach
@@ -159,26 +102,6 @@ fn state(view: &VolumeView) -> AttachmentState {
     }
 }
 
-fn words(view: &VolumeView) -> Option<(&'static str, String)> {
-    let ending = view.ending.as_ref().and_then(|ending| match ending {
-        Ending::Refused(why) => {
-            let (word, text) = refusal(*why);
-            Some((word, text.to_owned()))
-        }
-        Ending::Superseded => Some((
-            reason::SUPERSEDED,
-            "another writer took over: remove this attachment; a new one may attach".to_owned(),
-        )),
-        Ending::Failed { word, text } => Some((*word, text.clone())),
-        Ending::Detached | Ending::Done => None,
-    });
-    ending.or_else(|| {
-        view.fault
-            .as_ref()
-            .map(|fault| (fault.word, fault.text.clone()))
-    })
-}
-
 fn engine_state(engine: &Status) -> String {
     match (engine.state, engine.members.sole()) {
         (StateName::Solo | StateName::Frozen | StateName::ShrinkWait, Some(leg)) => {
@@ -225,7 +148,11 @@ fn register_view(spec: &AttachmentSpec, register: &Register, read_at: &Time) -> 
     }
 }
 
-fn leg_statuses(spec: &AttachmentSpec, engine: &Status) -> Vec<AttachmentLegStatus> {
+fn leg_statuses(
+    spec: &AttachmentSpec,
+    engine: &Status,
+    trouble: &[Option<String>; 2],
+) -> Vec<AttachmentLegStatus> {
     let status = |named: &twinsite_api::AttachmentLeg| {
         let leg = order::leg(named.leg);
         let seen = &engine.legs[leg.index()];
@@ -250,6 +177,7 @@ fn leg_statuses(spec: &AttachmentSpec, engine: &Status) -> Vec<AttachmentLegStat
             portal: None,
             message: wrong
                 .map(str::to_owned)
+                .or_else(|| trouble[leg.index()].clone())
                 .or_else(|| blocked.map(|why| format!("no rejoin now: {why:?}"))),
             dirty_bytes: (state != LegMembership::Member).then_some(engine.dirty_bytes),
         }
@@ -353,7 +281,7 @@ pub fn attachment_status(
     now: &Time,
 ) -> AttachmentStatus {
     let state = state(view);
-    let words = words(view);
+    let words = words(spec, view);
     set_conditions(view, state, words.as_ref(), now);
     let engine = view.engine.as_deref();
     let resync = engine.and_then(|engine| engine.resync);
@@ -374,7 +302,7 @@ pub fn attachment_status(
             .as_ref()
             .map(|(register, at)| register_view(spec, register, at)),
         legs: engine
-            .map(|engine| leg_statuses(spec, engine))
+            .map(|engine| leg_statuses(spec, engine, &view.trouble))
             .unwrap_or_default(),
         dirty_bytes: engine.map(|engine| engine.dirty_bytes),
         resync_percent: resync.map(|resync| resync.percent()),
@@ -401,6 +329,7 @@ mod tests {
     use super::*;
     use k8s_openapi::jiff::Timestamp;
     use std::time::Duration;
+    use twinsite_mirror::status::Refusal;
 
     fn spec() -> AttachmentSpec {
         serde_yaml::from_str(
@@ -483,6 +412,46 @@ mod tests {
             text: "x".to_owned(),
         };
         check(ended(Over::Never, failed), (Failed, Some("ForeignData")));
+    }
+
+    #[test]
+    fn a_leg_that_cannot_be_reached_says_why() {
+        let mut view = VolumeView {
+            phase: over(Over::Refused),
+            ending: Some(Ending::Refused(Refusal::NoLeg)),
+            engine: Some(Box::new(Status::off())),
+            trouble: [None, Some("portal h:2: refused".to_owned())],
+            ..VolumeView::default()
+        };
+        let status = attachment_status(&spec(), &mut view, &at());
+        let expected = "no leg answers: see that a target is up and reachable; it is tried again; leg B: portal h:2: refused";
+        assert_eq!(status.message.as_deref(), Some(expected));
+        assert_eq!(status.legs[0].message, None);
+        assert_eq!(
+            status.legs[1].message.as_deref(),
+            Some("portal h:2: refused")
+        );
+    }
+
+    #[test]
+    fn an_order_that_was_not_carried_out_is_told_as_long_as_it_is_wanted() {
+        let told = |size: u64| {
+            let engine = Box::new(Status {
+                state: StateName::Synced,
+                size,
+                ..Status::off()
+            });
+            let mut view = VolumeView {
+                phase: Some(Phase::Open),
+                engine: Some(engine),
+                order_error: Some("too small".to_owned()),
+                ..VolumeView::default()
+            };
+            attachment_status(&spec(), &mut view, &at()).message
+        };
+        let expected = "an order was not carried out: too small; it is tried again";
+        assert_eq!(told(1 << 30).as_deref(), Some(expected));
+        assert_eq!(told(2 << 30), None);
     }
 
     #[test]

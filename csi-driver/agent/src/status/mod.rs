@@ -12,6 +12,7 @@
 mod attachment;
 mod folder;
 mod storage;
+mod words;
 
 pub use attachment::{VolumeView, attachment_status, io_waits};
 pub use folder::{StatusFolder, now};

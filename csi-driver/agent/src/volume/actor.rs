@@ -23,12 +23,12 @@ use twinsite_mirror::io::{
 };
 use twinsite_mirror::status::{self, StateName};
 use twinsite_register::{GroupId, Register};
-use twinsite_witness::{ReadError, Swap, WitnessHandle};
+use twinsite_witness::{Swap, WitnessHandle};
 
-use super::DeviceChoice;
 use super::drive::{Drive, Finished, Workload};
 use super::machine::Machine;
 use super::requests::{Answer, Origin, Requests};
+use super::{DeviceChoice, unreadable};
 use crate::control::records::Records;
 use crate::control::volumes::{Ending, Report, VolumeEvent};
 use crate::frontend::{
@@ -479,11 +479,17 @@ impl Volume {
 
     fn report_status(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
-        if let Some(status) = self.parts.machine.status(now)
-            && (self.status_due || now >= self.status_at)
-        {
-            self.status_due = false;
-            self.status_at = now + STATUS_INTERVAL;
+        for leg in Leg::BOTH {
+            if let Some(trouble) = self.link(leg).and_then(Link::news) {
+                self.tell(VolumeEvent::Path { leg, trouble });
+            }
+        }
+        if !self.status_due && now < self.status_at {
+            return;
+        }
+        self.status_due = false;
+        self.status_at = now + STATUS_INTERVAL;
+        if let Some(status) = self.parts.machine.status(now) {
             self.tell(VolumeEvent::Status(Box::new(status)));
         }
     }
@@ -511,13 +517,6 @@ impl Volume {
             }
             cx.finish();
         }
-    }
-}
-
-fn unreadable(error: ReadError) -> RegisterError {
-    match error {
-        ReadError::Unreachable(_) => RegisterError::Unreachable,
-        ReadError::Corrupt { .. } => RegisterError::Corrupt,
     }
 }
 

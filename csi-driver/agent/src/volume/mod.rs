@@ -16,6 +16,9 @@ mod tests;
 
 use std::path::PathBuf;
 
+use twinsite_mirror::io::RegisterError;
+use twinsite_witness::ReadError;
+
 use crate::frontend::{DeviceSpec, Events, Frontend, FrontendError, FuseLoop};
 
 pub use open::{DataPath, DataPathError, Guest, OpenVolume};
@@ -49,5 +52,12 @@ impl DeviceChoice {
             }
             Self::Custom(make) => make(spec, events).map(Some),
         }
+    }
+}
+
+fn unreadable(error: ReadError) -> RegisterError {
+    match error {
+        ReadError::Unreachable(_) => RegisterError::Unreachable,
+        ReadError::Corrupt { .. } => RegisterError::Corrupt,
     }
 }

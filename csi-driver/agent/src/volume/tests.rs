@@ -388,3 +388,19 @@ fn a_driven_load_is_carried_out_whole() {
     assert!(disk[1 << 20..5 << 20].iter().all(|byte| *byte != 0));
     assert!(disk[5 << 20..].iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn an_order_that_waits_for_its_legs_does_not_keep_a_thread_busy() {
+    let mut world = World::new();
+    world.kill(Leg::A);
+    world.kill(Leg::B);
+    let _silent = Leg::BOTH.map(|leg| world.hang(leg));
+    let begun = Instant::now();
+    let (_, worked) = world.inspect_counting();
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_millis(500), "{waited:?}");
+    assert!(
+        worked < Duration::from_millis(200),
+        "{worked:?} of {waited:?}"
+    );
+}

@@ -200,6 +200,25 @@ impl World {
         report.expect("a report")
     }
 
+    /// An inspection; with what its data thread had worked, as counted by the kernel, when it ended.
+    pub(super) fn inspect_counting(&self) -> (Ending, Duration) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let change = |order: &mut VolumeOrder| {
+            order.report = Arc::new(move |event| {
+                if let VolumeEvent::Ended(ending) = event {
+                    let _ = tell.send((ending, worked()));
+                }
+            });
+        };
+        let _open = self.open("n1", AttachmentMode::Inspect, change, DeviceChoice::None);
+        told.recv_timeout(PATIENCE).expect("it ends")
+    }
+
+    /// Takes connections in the place of a target that is gone, and says nothing.
+    pub(super) fn hang(&self, leg: Leg) -> std::net::TcpListener {
+        std::net::TcpListener::bind(self.addresses[leg.index()]).expect("the port is free")
+    }
+
     pub(super) fn attach(&self, uid: u8) -> Open {
         self.attach_at("n1", uid)
     }
@@ -329,6 +348,13 @@ impl World {
         let open = self.path.open_with(order, device);
         Open { open, log }
     }
+}
+
+/// CPU time of the calling thread.
+fn worked() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a count");
+    let nanoseconds = text.split(' ').next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("a number"))
 }
 
 fn set_uid(order: &mut VolumeOrder, uid: u8) {

@@ -170,7 +170,7 @@ pub struct Counters {
     pub discards: u64,
     pub read_bytes: u64,
     pub written_bytes: u64,
-    /// Writes that had to wait for a page of the dirty map.
+    /// Writes whose data had to wait for a page of the dirty map (gate 1).
     pub cold_writes: u64,
     pub page_transactions: u64,
     pub regions_cleared: u64,

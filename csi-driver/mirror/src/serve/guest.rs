@@ -319,8 +319,10 @@ impl Serve {
             return;
         };
         (req.gate1, req.gate2) = (gate1, gate2);
-        if gate2 > 0 {
+        if gate1 > 0 {
             self.counters.cold_writes += 1;
+        }
+        if gate2 > 0 {
             self.start_pages();
         }
         if gate1 == 0 {

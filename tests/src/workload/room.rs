@@ -25,14 +25,11 @@ pub fn run(directory: &Path, ledger: &Path, pause: Duration) -> io::Result<()> {
         let machines: Vec<_> = (0..MACHINES)
             .map(|machine| scope.spawn(move || treat(directory, ledger, machine, pause)))
             .collect();
-        machines
-            .into_iter()
-            .map(|machine| {
-                machine
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("a machine's thread ended")))
-            })
-            .collect()
+        machines.into_iter().try_for_each(|machine| {
+            machine
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a machine's thread ended")))
+        })
     })
 }
 

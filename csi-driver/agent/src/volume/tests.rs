@@ -145,7 +145,7 @@ fn no_acknowledged_write_is_lost_while_legs_come_and_go() {
                 .write(block * 4096, numbered(n))
                 .expect("acknowledged");
             last[block as usize] = n;
-            if n % 97 == 0 {
+            if n.is_multiple_of(97) {
                 guest.flush().expect("flushed");
             }
         }

@@ -273,7 +273,7 @@ fn r14_a_changed_boot_id_counts_only_with_a_volatile_cache_and_a_dirty_region() 
 }
 
 #[test]
-fn a_leg_whose_beat_is_more_than_one_below_the_object_was_rolled_back() {
+fn a_member_whose_beat_is_below_the_object_was_rolled_back() {
     use crate::ids::VolumeId;
     let mut superblock = crate::layout::tests::superblock(6);
     superblock.epoch = Epoch(4);
@@ -292,7 +292,8 @@ fn a_leg_whose_beat_is_more_than_one_below_the_object_was_rolled_back() {
     let view =
         |b: Option<Beat>, o: Option<BeatObject>| BeatView::of(&superblock, b.as_ref(), o.as_ref());
     assert_eq!(view(Some(block(4, 8)), Some(at(4, 10))), BeatView::Behind);
-    assert_eq!(view(Some(block(4, 9)), Some(at(4, 10))), BeatView::Fresh);
+    assert_eq!(view(Some(block(4, 9)), Some(at(4, 10))), BeatView::Behind);
+    assert_eq!(view(Some(block(4, 10)), Some(at(4, 10))), BeatView::Fresh);
     assert_eq!(view(Some(block(4, 11)), Some(at(4, 10))), BeatView::Fresh);
     assert_eq!(view(Some(block(3, 1)), Some(at(4, 10))), BeatView::Fresh);
     assert_eq!(view(None, Some(at(4, 10))), BeatView::Fresh);

@@ -113,20 +113,22 @@ pub enum RegisterIdView {
 pub enum BeatView {
     /// Nothing speaks against the leg.
     Fresh,
-    /// More than one below: the leg was rolled back.
+    /// Below it: the leg was rolled back.
     Behind,
 }
 
 impl BeatView {
-    /// Compare the beat block of a leg with the beat object. Beats become durable on every member (and on a Candidate, from
-    /// step 6b of a rejoin on) before the object is written, so a leg is at most one below, while superblock, block and
-    /// object are of the same epoch. A torn or missing block proves nothing.
+    /// Compare the beat block of a leg with the beat object, while superblock, block and object are of the same epoch. The
+    /// object is written when a beat is on every member, so a member that is below it at all was rolled back (model
+    /// `regions-object2`, flag `beat_object_slack`). A Candidate may miss the one beat that was on its way to the source when
+    /// it joined. A torn or missing block proves nothing.
     pub fn of(superblock: &Superblock, block: Option<&Beat>, object: Option<&BeatObject>) -> Self {
+        let slack = u64::from(superblock.role != Role::Member);
         match (block, object) {
             (Some(block), Some(object))
                 if object.epoch == superblock.epoch
                     && object.epoch == block.epoch
-                    && block.beat.saturating_add(1) < object.beat =>
+                    && block.beat.saturating_add(slack) < object.beat =>
             {
                 Self::Behind
             }

@@ -45,6 +45,10 @@ impl Attach {
             set: plan.set,
             register,
             granted: register.is_some_and(|register| is_granted(register, leg, &body)),
+            other_damaged: self.body(leg.other()).is_some_and(|other| {
+                let object = self.beat_object.as_ref();
+                BeatView::of(&other.superblock, other.beat.as_ref(), object) == BeatView::Behind
+            }),
             why: plan.why,
         };
         let settled = settle(&settlement, leg, &body, &info, self.body(leg.other()));

@@ -23,6 +23,8 @@ pub(super) struct Settlement<'a> {
     pub(super) register: Option<&'a Register>,
     /// The leg runs by a human's grant: no base, and all dirty if it is a Target.
     pub(super) granted: bool,
+    /// The other leg was found rolled back: no base, it returns by a full resync (row L5).
+    pub(super) other_damaged: bool,
     pub(super) why: &'a str,
 }
 
@@ -118,7 +120,7 @@ fn settle_base(
     blocks: &mut Vec<(u64, Block)>,
 ) {
     let kept = body.superblock.base.is_some() && body.base_numbers.is_some();
-    if settlement.granted {
+    if settlement.granted || settlement.other_damaged {
         body.superblock.base = None;
         body.base_numbers = None;
         return;

@@ -153,13 +153,14 @@ impl Serve {
             Some(why) if !curable(*why) => *lost = None,
             Some(_) | None => {}
         }
+        let rolled_back = self.links[x.other().index()].lost == Some(LostWhy::RolledBack);
         self.leave(x.other());
         self.forget_reconcile();
         self.lease.void();
         if drop {
             self.order_done();
         }
-        let steps = self.shrink_script(x, before);
+        let steps = self.shrink_script(x, before, rolled_back);
         self.start_script(steps);
     }
 

@@ -127,11 +127,14 @@ impl Serve {
     }
 
     /// 2.5 step 4: base numbers, map, superblock of {X}, each durable before the next.
-    pub(super) fn shrink_script(&mut self, x: Leg, before: Base) -> Vec<Step> {
+    /// A leg that was rolled back gets no base to return by: a full resync (row L5).
+    pub(super) fn shrink_script(&mut self, x: Leg, before: Base, rolled_back: bool) -> Vec<Step> {
         let mut steps = Vec::new();
         // A base from an earlier Solo still holds if it was written on X: the other leg never got past it.
         let kept = self.base.as_ref().is_some_and(|base| base.on == x);
-        if !kept {
+        if rolled_back {
+            self.base = None;
+        } else if !kept {
             let numbers: Vec<u64> = self
                 .map
                 .numbers()

@@ -53,6 +53,7 @@ fn run(case: &Case<'_>, body: &Body, other: Option<&Body>) -> Settled {
         set: case.set,
         register: case.register,
         granted: case.granted,
+        other_damaged: false,
         why: "test",
     };
     settle(&settlement, Leg::A, body, &world.legs[0].info, other)

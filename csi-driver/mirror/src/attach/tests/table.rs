@@ -422,7 +422,7 @@ fn a_slot_that_cannot_be_read_is_answered_by_the_other_and_a_page_is_dirty() {
 }
 
 #[test]
-fn a_beat_more_than_one_below_the_object_is_a_rolled_back_leg() {
+fn a_beat_below_the_object_is_a_rolled_back_leg() {
     let mut w = World::born();
     w.put_beat(Leg::A, 1, 10);
     w.put_beat(Leg::B, 1, 7);
@@ -434,7 +434,7 @@ fn a_beat_more_than_one_below_the_object_is_a_rolled_back_leg() {
     assert_eq!(n.serve(&mut w).running.members, A);
     let mut w = World::born();
     w.put_beat(Leg::A, 1, 10);
-    w.put_beat(Leg::B, 1, 9);
+    w.put_beat(Leg::B, 1, 10);
     w.beat = Some(BeatObject {
         epoch: Epoch(1),
         beat: 10,

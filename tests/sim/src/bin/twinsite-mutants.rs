@@ -48,8 +48,7 @@ const MARK_DIRTY: &str = "pending.insert(first + slot as u32);";
 const MUTANTS: &[Mutant] = &[
     mutant("data-before-the-page", "R1 gate 1", GUEST, "if gate1 == 0 {", "if gate1 < 9 {"),
     mutant("answer-after-one-leg", "R2", GUEST, "req.done().includes(req.need)", "!req.done().is_empty()"),
-    mutant("answer-while-the-shrink-is-open", "R3", STATE, "admit: Admit::Reads,\n                answer: false,", "admit: Admit::Reads,\n                answer: true, need: Members::NONE.with(twinsite_register::Leg::A),"),
-    mutant("answer-before-the-superblock", "R3", STATE, "State::SbWrite(Won::Shrink | Won::Bump) => hold,", "State::SbWrite(Won::Shrink | Won::Bump) => solo,"),
+    mutant("answer-while-the-shrink-is-open", "R3", TRANSITIONS, "            self.enter(State::ShrinkWait(x));\n", "            self.enter(State::ShrinkWait(x));\n            self.policy.answer = true;\n            self.retarget(Members::only(x));\n"),
     mutant("nothing-is-pending", "R9", EQUALISE, MARK_DIRTY, "let _ = (first, slot);"),
     mutant("clear-without-sync", "R13", CLEAR, ".all(|leg| self.syncs[leg.index()].covers(marks[leg.index()]))", ".all(|leg| self.syncs[leg.index()].covers(marks[leg.index()]) || true)"),
     mutant("restart-is-forgotten", "R14", LINK, "let lacking = restarted && self.syncs[index].has_unflushed();", "let lacking = false;"),

@@ -11,6 +11,7 @@ use super::Serve;
 use super::commands::Purpose;
 use super::guest::Owner;
 use super::state::Fact;
+use super::state::State;
 use crate::io::{CopyId, DATA_START, LegError, LegOp, Output};
 use crate::layout::PAGE_REGIONS;
 use crate::locks::{Access, Held, Lock};
@@ -107,12 +108,22 @@ impl Serve {
         self.reconcile(false);
     }
 
-    /// The rejoin must copy the region (again).
+    /// The rejoin must copy the region (again). After step 6 nothing is copied any more: a grow that is won leaves it
+    /// must-reconcile from the source, a grow that is not leaves its dirty bit.
     pub(super) fn copy_again(&mut self, region: u32) {
-        if self.rejoin.target.is_some()
-            && let Some(resync) = &mut self.copies.resync
-        {
+        let Some(target) = self.rejoin.target else {
+            return;
+        };
+        if let Some(resync) = &mut self.copies.resync {
             resync.add(region);
+        } else if matches!(
+            self.state,
+            State::Growing | State::GrowWait | State::BumpWait
+        ) {
+            self.must.insert(region);
+            if target == self.local {
+                self.repair.insert(region);
+            }
         }
     }
 

@@ -58,8 +58,19 @@ impl Serve {
         self.reconcile(false);
     }
 
-    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5).
+    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5). If only one did, the other
+    /// one has all that was acknowledged, also when it failed a write that was not: it is the one to keep.
     pub(super) fn lost_in_frozen(&mut self) {
+        for leg in Leg::BOTH {
+            let lost = [leg, leg.other()].map(|leg| self.links[leg.index()].lost);
+            if let [
+                Some(LostWhy::Restarted),
+                Some(LostWhy::WriteError | LostWhy::SyncFailed),
+            ] = lost
+            {
+                self.links[leg.other().index()].lost = None;
+            }
+        }
         let restarted = |leg: Leg| self.links[leg.index()].lost == Some(LostWhy::Restarted);
         if !(Leg::BOTH.into_iter().all(restarted) && self.requests.open.is_empty()) {
             return;

@@ -56,6 +56,13 @@ impl Serve {
         let mut legs = served.legs;
         match (set.sole(), &mut legs) {
             (None, [Some(a), Some(b)]) => {
+                // R40: behind a device that goes on, both may have lost what its guest did not flush.
+                let lost = equalise::boot_changed(a) && equalise::boot_changed(b);
+                if lost && (self.continued || self.shown) {
+                    Leg::BOTH
+                        .into_iter()
+                        .for_each(|leg| self.flush_will_fail(leg));
+                }
                 let equal = equalise::equalise(self.geometry, self.local, [&*a, &*b]);
                 self.equalise(equal);
             }

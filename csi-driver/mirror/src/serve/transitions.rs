@@ -300,6 +300,7 @@ impl Serve {
     }
 
     fn solo(&mut self) {
+        self.forget_reconcile();
         self.enter(State::Solo);
         self.boot_recorded();
         self.land();

@@ -24,11 +24,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::store::{
     Care, Condition, ObjectName, Pending, Store, StoreError, Version, Versioned, Written,
@@ -40,6 +44,8 @@ const KEPT: u64 = 64;
 const ASIDE_LIFE: Duration = Duration::from_secs(600);
 /// How often a read starts again because the version it found was cleared away.
 const MAX_READS: u32 = 16;
+/// Requests to one directory that may be under way at once.
+const MAX_REQUESTS: usize = 32;
 /// Name and layout version at the head of every file.
 const MAGIC: &str = "twinsite-witness-1";
 
@@ -49,6 +55,9 @@ static NEXT_ASIDE: AtomicU64 = AtomicU64::new(0);
 #[derive(Clone, Debug)]
 pub struct Directory {
     root: PathBuf,
+    /// Requests under way. One on a file system that hangs cannot be taken back; without a bound each retry would hold one
+    /// more thread of the runtime, until nothing else could be done there.
+    slots: Arc<Semaphore>,
 }
 
 /// Why a directory cannot be a witness.
@@ -75,7 +84,27 @@ impl Directory {
         if !root.is_absolute() {
             return Err(DirectoryError::Relative { path });
         }
-        Ok(Self { root: path })
+        Ok(Self::new(path))
+    }
+
+    fn new(root: PathBuf) -> Self {
+        let slots = Arc::new(Semaphore::new(MAX_REQUESTS));
+        Self { root, slots }
+    }
+
+    /// Runs a request on a thread that may wait; not before there is a slot for it.
+    async fn run<T: Send + 'static>(
+        &self,
+        request: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.map_err(|error| error.to_string())?;
+        let done = spawn_blocking(move || {
+            let done = request();
+            drop(slot);
+            done
+        });
+        done.await.map_err(|error| error.to_string())
     }
 
     /// A directory that exists: one that does not may be a disk that is not mounted.
@@ -85,7 +114,7 @@ impl Directory {
             return Err(DirectoryError::Relative { path });
         }
         match fs::metadata(root) {
-            Ok(meta) if meta.is_dir() => Ok(Self { root: path }),
+            Ok(meta) if meta.is_dir() => Ok(Self::new(path)),
             Ok(_) => Err(DirectoryError::Io {
                 path,
                 source: io::ErrorKind::NotADirectory.into(),
@@ -113,8 +142,7 @@ impl Store for Directory {
     ) -> Pending<'a, Result<Option<Versioned>, StoreError>> {
         let cell = self.cell(name);
         Box::pin(async move {
-            let read = tokio::task::spawn_blocking(move || cell.read(care)).await;
-            match read {
+            match self.run(move || cell.read(care)).await {
                 Ok(Ok(found)) => Ok(found.map(|(number, bytes)| Versioned {
                     bytes,
                     version: version(number),
@@ -124,7 +152,7 @@ impl Store for Directory {
                     name: name.to_string(),
                     what,
                 }),
-                Err(error) => Err(StoreError::Unreachable(error.to_string())),
+                Err(error) => Err(StoreError::Unreachable(error)),
             }
         })
     }
@@ -138,12 +166,11 @@ impl Store for Directory {
     ) -> Pending<'a, Written> {
         let cell = self.cell(name);
         Box::pin(async move {
-            let written =
-                tokio::task::spawn_blocking(move || cell.write(&bytes, &condition, care)).await;
-            match written {
+            let write = move || cell.write(&bytes, &condition, care);
+            match self.run(write).await {
                 Ok(Ok(written)) => written,
                 Ok(Err(error)) => Written::Unknown(error.to_string()),
-                Err(error) => Written::Unknown(error.to_string()),
+                Err(error) => Written::Unknown(error),
             }
         })
     }
@@ -152,7 +179,7 @@ impl Store for Directory {
         let path = self.root.join(name.as_str());
         Box::pin(async move {
             // Nobody reads a probe's objects; what stays is only untidy.
-            let _removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(path)).await;
+            let _removed = self.run(move || fs::remove_dir_all(path)).await;
         })
     }
 

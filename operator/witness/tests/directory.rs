@@ -18,7 +18,7 @@ use tokio::{
     process::{Child, Command},
 };
 use twinsite_witness::{
-    Directory, DirectoryError, Liveness, ReadError, Store, Swap, Witness, probe,
+    Care, Directory, DirectoryError, Liveness, ObjectName, ReadError, Store, Swap, Witness, probe,
     register::{BeatObject, Epoch, GroupId, Site, VolumeId},
 };
 
@@ -250,6 +250,40 @@ async fn a_directory_that_is_not_there_is_not_an_empty_witness() {
     ));
     fs::rename(dir.path().join("unmounted"), &path).unwrap();
     assert_eq!(witness.read(GROUP).await, Ok(Some(register(1, 1))));
+}
+
+/// A read that waits as on a file system that hangs.
+#[tokio::test]
+async fn requests_that_hang_hold_a_bounded_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = dir.path().join("ctrc");
+    fs::create_dir_all(objects.join("a")).unwrap();
+    let pipe = objects.join("a/00000000000000000001");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let store = store(dir.path());
+    let name = ObjectName::new(&["ctrc", "a"]).unwrap();
+    let before = threads();
+    for _ in 0..160 {
+        let read = store.read(&name, Care::Evidence);
+        let ended = tokio::time::timeout(Duration::from_millis(5), read).await;
+        assert!(ended.is_err());
+    }
+    let more = threads() - before;
+    // Lets all of them go: whoever comes to read now finds the end.
+    drop(
+        fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&pipe)
+            .unwrap(),
+    );
+    fs::remove_file(&pipe).unwrap();
+    assert!(more <= 80, "{more} threads");
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test lint setup conformance
+.PHONY: demo test lint setup conformance bench
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -40,8 +40,14 @@ conformance: setup
 	$(CARGO) build --release --bin twinsite-agent --bin conformance
 	target/release/conformance
 
+# What the mirror adds to a leg alone (docs/bench.md).
+bench:
+	$(CARGO) build --release --package twinsite-tests --features bench --bin bench
+	target/release/bench
+
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package twinsite-tests --features bench --all-targets -- -D warnings
 
 # The definitions in crds/, from the types of operator/api.
 crds:

@@ -166,8 +166,8 @@ impl World {
             volume: None,
             data,
             sites,
-            runtime: runtime,
-            folder: folder,
+            runtime,
+            folder,
         };
         world.volume = Some(world.attach(plan)?);
         Ok(world)

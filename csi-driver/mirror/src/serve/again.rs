@@ -82,6 +82,7 @@ impl Serve {
     /// old can be executed after something newer.
     pub(super) fn restart_guests(&mut self) {
         self.parked.clear();
+        self.delayed.clear();
         self.held_reads.clear();
         for at in self.reqs.handles() {
             self.restart_guest(at);

@@ -299,7 +299,7 @@ impl Serve {
                 self.lose(leg, LostWhy::SyncFailed);
             }
             // The last member is never removed: logged in to again, and its metadata sent again.
-            Purpose::Page(_) | Purpose::Beat if last => self.timed_out(leg),
+            Purpose::Page(_) | Purpose::Beat | Purpose::Verify if last => self.timed_out(leg),
             Purpose::Job(at) if last => {
                 self.job_gone(at);
                 self.timed_out(leg);

@@ -11,7 +11,6 @@ use super::Serve;
 use super::commands::Purpose;
 use super::guest::Owner;
 use super::state::Fact;
-use super::state::State;
 use crate::io::{CopyId, DATA_START, LegError, LegOp, Output};
 use crate::layout::PAGE_REGIONS;
 use crate::locks::{Access, Held, Lock};
@@ -116,10 +115,7 @@ impl Serve {
         };
         if let Some(resync) = &mut self.copies.resync {
             resync.add(region);
-        } else if matches!(
-            self.state,
-            State::Growing | State::GrowWait | State::BumpWait
-        ) {
+        } else if self.state.after_copy() {
             self.must.insert(region);
             if target == self.local {
                 self.repair.insert(region);
@@ -248,7 +244,7 @@ impl Serve {
     }
 
     fn copy_send(&mut self, slot: u32) {
-        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+        let Some(copy) = self.copies.slots[slot as usize].as_ref() else {
             return;
         };
         let leg = match copy.stage {
@@ -256,8 +252,11 @@ impl Serve {
             Stage::Read => copy.source,
             Stage::Write | Stage::Zero => copy.target,
         };
-        if self.links[leg.index()].ready() {
-            copy.sent = true;
+        // A source that lacks what was acknowledged would put old data over the only good copy (R29).
+        if self.ready(leg) && !self.behind(leg) {
+            if let Some(copy) = self.copies.slots[slot as usize].as_mut() {
+                copy.sent = true;
+            }
             self.send(leg, Purpose::Copy(slot));
         }
     }

@@ -142,12 +142,17 @@ impl Serve {
 
     /// Acknowledged writes that were not flushed are gone: the next flush fails once (R40).
     pub(super) fn flush_will_fail(&mut self, leg: Leg) {
+        self.flush_fails_once(leg);
+        self.syncs[leg.index()].forget();
+    }
+
+    /// The same for writes of before this attach: what the leg has in its cache is unknown all the same.
+    pub(super) fn flush_fails_once(&mut self, leg: Leg) {
         // Those that are open, or else the next one.
         self.flush_fail = self.flushes.is_empty();
         for flush in &mut self.flushes {
             flush.fail = true;
         }
-        self.syncs[leg.index()].forget();
         self.out.event(Event::FlushWillFail { leg });
     }
 }

@@ -58,8 +58,9 @@ impl Serve {
         self.reconcile(false);
     }
 
-    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5). If only one did, the other
-    /// one has all that was acknowledged, also when it failed a write that was not: it is the one to keep.
+    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5). One of them may have
+    /// restarted before this attach (R39). If only one did, the other one has all that was acknowledged, also when it failed
+    /// a write that was not: it is the one to keep.
     pub(super) fn lost_in_frozen(&mut self) {
         for leg in Leg::BOTH {
             let lost = [leg, leg.other()].map(|leg| self.links[leg.index()].lost);
@@ -72,7 +73,15 @@ impl Serve {
             }
         }
         let restarted = |leg: Leg| self.links[leg.index()].lost == Some(LostWhy::Restarted);
-        if !(Leg::BOTH.into_iter().all(restarted) && self.requests.open.is_empty()) {
+        let before = |leg: Leg| {
+            let unsettled = self.boot_changed && !self.pending.is_empty();
+            unsettled && leg != self.sources.leg && self.links[leg.index()].lost.is_none()
+        };
+        let lacks = Leg::BOTH
+            .into_iter()
+            .all(|leg| restarted(leg) || before(leg));
+        let now = Leg::BOTH.into_iter().any(restarted);
+        if !(lacks && now && self.requests.open.is_empty()) {
             return;
         }
         for region in self.map.dirty_set().iter() {
@@ -82,6 +91,8 @@ impl Serve {
             self.links[leg.index()].lost = None;
             self.flush_will_fail(leg);
         }
+        // Both boot ids are written again when the legs are equal: until then a restart could not be told (R29).
+        self.settled = false;
         self.copies.resync = None;
         self.thaw();
     }
@@ -95,10 +106,12 @@ impl Serve {
         let left: Members = Leg::BOTH.into_iter().filter(there).collect();
         // Both lost: hold. Both there: the relogin settles it. One is left but away just now: it may be lost, too.
         let Some(x) = left.sole().filter(|&x| self.ready(x)) else {
+            self.lost_in_frozen();
             return;
         };
         if !self.pending.is_empty() && self.boot_changed && x != self.sources.leg {
             // R39: only to the source; when it is lost, hold.
+            self.lost_in_frozen();
             return;
         }
         let drop = self.links[x.other().index()].lost == Some(LostWhy::Dropped);
@@ -155,6 +168,7 @@ impl Serve {
             to: StateName::SbWrite,
         });
         // The last member is never removed; what it lost meanwhile the next flush tells (R40).
+        let behind = self.links[x.index()].lost.is_some_and(|why| !curable(why));
         let lost = &mut self.links[x.index()].lost;
         match lost {
             Some(LostWhy::Restarted) => {
@@ -173,6 +187,12 @@ impl Serve {
         }
         let steps = self.shrink_script(x, before, rolled_back);
         self.start_script(steps);
+        // Reads waited for the decision, and a leg that was not verified is verified again.
+        if behind && self.ready(x) {
+            self.resume_leg(x);
+        } else if behind {
+            self.reset_link(x);
+        }
     }
 
     /// The register shows a membership that this writer won.

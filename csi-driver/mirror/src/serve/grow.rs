@@ -4,7 +4,7 @@ use twinsite_register::Leg;
 
 use super::Serve;
 use super::rejoin::may_join;
-use super::state::{Ask, State, Won};
+use super::state::{Ask, Fact, State, Won};
 use crate::status::{LostWhy, RejoinBlock};
 
 impl Serve {
@@ -129,6 +129,7 @@ impl Serve {
         let Some(y) = self.rejoin.target else { return };
         self.adopt();
         self.rejoin_over();
+        self.slots_due = true;
         if std::mem::take(&mut self.source_behind) {
             let link = &mut self.links[y.other().index()];
             link.lost = Some(LostWhy::Restarted);
@@ -141,7 +142,6 @@ impl Serve {
             self.freeze();
             return;
         }
-        self.slots_due = true;
         self.enter(State::SbWrite(Won::Grow));
         let steps = self.grown_steps();
         self.start_script(steps);
@@ -157,10 +157,11 @@ impl Serve {
 
     /// X restarted with a volatile cache and writes that were not flushed (R40).
     pub(super) fn last_member_restarted(&mut self, x: Leg) {
-        self.source_behind = matches!(
-            self.state,
-            State::RjNeed | State::Growing | State::GrowWait | State::BumpWait
-        );
+        self.source_behind = self.state == State::RjNeed || self.state.after_copy();
+        if matches!(self.state, State::RjTarget | State::RjBoth) {
+            // What was copied may be gone from X: regions that count as copied would differ for ever.
+            self.fact(Fact::Blocked(RejoinBlock::GivenUp));
+        }
         self.flush_will_fail(x);
         self.record_boot(x);
     }

@@ -16,7 +16,7 @@ use twinsite_register::{Leg, Members};
 
 use super::Serve;
 use super::commands::Purpose;
-use super::state::Admit;
+use super::state::{Admit, State};
 use crate::dirty::Claim;
 use crate::io::{DATA_START, GuestError, GuestOp, LegError, LegOp, Output, ReqId};
 use crate::locks::{Access, Held, Lock};
@@ -252,6 +252,14 @@ impl Serve {
     /// Wait for the regions to be reconciled, then for the bytes.
     pub(super) fn begin(&mut self, at: Handle) {
         let Some(req) = self.reqs.get(at) else { return };
+        if req.answered {
+            return;
+        }
+        if matches!(self.state, State::Equalise | State::FirstBeat) {
+            // R42: no page transaction before the pages are equal, no data before the first beat.
+            self.delayed.push(at);
+            return;
+        }
         let run = span(self.geometry, req.offset, req.len);
         if let Some(region) = self.gated(run) {
             self.parked.entry(region).or_default().push(at);
@@ -573,7 +581,10 @@ impl Serve {
     pub(super) fn settle_failed(&mut self, at: Handle) {
         let Some(req) = self.reqs.get(at) else { return };
         if req.is_write() && !req.failed.is_empty() && !req.under_way() {
-            for leg in req.failed.iter() {
+            let failed = req.failed;
+            let sole = self.running.members.sole();
+            // The last member is never removed: the guest has its error.
+            for leg in failed.iter().filter(|&leg| sole != Some(leg)) {
                 self.lose(leg, LostWhy::WriteError);
             }
         }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use twinsite_register::Leg;
+use twinsite_register::{Leg, Members};
 
 use super::Serve;
 use super::commands::Purpose;
@@ -40,6 +40,8 @@ pub(super) struct LegLink {
     /// As of the last login.
     pub(super) info: Option<LegInfo>,
     pub(super) lost: Option<LostWhy>,
+    /// Boot id of the last login whose losses were looked at.
+    known_boot: Option<u64>,
     why: LegDown,
     /// A member that is not Ready by then is lost.
     deadline: Option<Duration>,
@@ -52,6 +54,10 @@ impl LegLink {
             link,
             info,
             lost: None,
+            known_boot: match info {
+                Some(info) => info.boot_id,
+                None => None,
+            },
             why: LegDown::Unreachable,
             deadline: None,
             read_errors: 0,
@@ -60,6 +66,14 @@ impl LegLink {
 
     pub(super) fn ready(&self) -> bool {
         self.link == Link::Ready
+    }
+
+    /// Its fence is over: what it was before counts no more.
+    pub(super) fn fenced(&mut self) {
+        self.link = Link::Ready;
+        self.lost = None;
+        self.deadline = None;
+        self.known_boot = self.info.and_then(|info| info.boot_id);
     }
 
     /// A command died with the session: its time runs on.
@@ -86,6 +100,13 @@ impl Serve {
         self.links[leg.index()].ready()
     }
 
+    /// One of two members that may lack what was acknowledged, or must go for another reason that no relogin cures: neither
+    /// read nor copied from.
+    pub(super) fn behind(&self, leg: Leg) -> bool {
+        let lost = self.links[leg.index()].lost;
+        self.running.members == Members::BOTH && lost.is_some_and(|why| !curable(why))
+    }
+
     /// Does this writer need the leg: a member, or the target of a rejoin?
     pub(super) fn in_use(&self, leg: Leg) -> bool {
         self.running.members.contains(leg) || self.rejoin.target == Some(leg)
@@ -104,7 +125,6 @@ impl Serve {
             return;
         }
         self.links[leg.index()].link = Link::Checking;
-        self.boot_before[leg.index()] = before.and_then(|before| before.boot_id);
         self.send(leg, Purpose::Verify);
     }
 
@@ -153,12 +173,11 @@ impl Serve {
         match standing {
             Registration::Own => self.back(leg),
             Registration::Superseded => self.fact(Fact::Conflict(leg)),
-            Registration::Empty
-                if self.running.members.sole() == Some(leg) && !self.state.rejoining() =>
-            {
-                self.fact(Fact::KeysGone(leg));
+            Registration::Empty | Registration::Missing => {
+                let sole = self.running.members.sole() == Some(leg);
+                self.keys_gone |= sole && standing == Registration::Empty;
+                self.lose(leg, LostWhy::NotRegistered);
             }
-            Registration::Empty | Registration::Missing => self.lose(leg, LostWhy::NotRegistered),
         }
     }
 
@@ -168,8 +187,9 @@ impl Serve {
         let info = self.links[index].info;
         let restarted = info.is_some_and(|info| {
             info.volatile_cache
-                && (info.boot_id.is_none() || info.boot_id != self.boot_before[index])
+                && (info.boot_id.is_none() || info.boot_id != self.links[index].known_boot)
         });
+        self.links[index].known_boot = info.and_then(|info| info.boot_id);
         let lacking = restarted && self.syncs[index].has_unflushed();
         let sole = self.running.members.sole() == Some(leg);
         if lacking {
@@ -186,13 +206,14 @@ impl Serve {
             self.record_boot(leg);
         }
         let link = &mut self.links[index];
-        if link.lost.is_some_and(|why| !curable(why)) {
-            link.link = Link::Ready;
+        link.link = Link::Ready;
+        if link.lost.is_some_and(|why| !curable(why)) && !sole {
             return;
         }
         link.link = Link::Ready;
         link.lost = None;
         link.deadline = None;
+        self.keys_gone = false;
         self.lower(Condition::LegLost);
         self.out.event(Event::LegBack { leg });
         self.resume_leg(leg);

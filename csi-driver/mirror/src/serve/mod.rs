@@ -118,7 +118,8 @@ pub(crate) struct Serve {
 
     // Legs.
     links: [LegLink; 2],
-    boot_before: [Option<u64>; 2],
+    /// No key is left on the last member.
+    keys_gone: bool,
     cmds: Commands,
     superblocks: [Option<crate::layout::Superblock>; 2],
     base: Option<BaseNumbers>,
@@ -157,6 +158,8 @@ pub(crate) struct Serve {
     /// Those of them whose good copy is on the far leg.
     repair: RegionSet,
     parked: BTreeMap<u32, Vec<Handle>>,
+    /// Requests that start over when the legs are equal and the first beat is durable.
+    delayed: Vec<Handle>,
     copies: Copies,
     sweep: Option<clear::Sweep>,
     next_sweep: Duration,
@@ -221,7 +224,7 @@ impl Serve {
                 LegLink::new(None, Link::Down),
                 LegLink::new(None, Link::Down),
             ],
-            boot_before: [None; 2],
+            keys_gone: false,
             cmds: Commands::new(generation),
             superblocks: [None, None],
             base: None,
@@ -254,6 +257,7 @@ impl Serve {
             must: RegionSet::new(),
             repair: RegionSet::new(),
             parked: BTreeMap::new(),
+            delayed: Vec::new(),
             copies: Copies::new(config.copies),
             sweep: None,
             next_sweep: now + config.sweep_interval,
@@ -296,6 +300,8 @@ impl Serve {
         self.sync_wanted = [None; 2];
         self.lease.void();
         (self.settled, self.clearable, self.failing) = (false, false, false);
+        (self.keys_gone, self.source_behind, self.sweep) = (false, false, None);
+        self.orders.rolled_back = None;
         self.pending.clear();
         self.must.clear();
         self.repair.clear();
@@ -397,6 +403,13 @@ impl Serve {
                 self.begin_detach();
                 Next::Again
             }
+            State::Solo | State::FirstBeat if self.keys_gone => {
+                self.keys_gone = false;
+                self.running
+                    .members
+                    .sole()
+                    .map_or(Next::Again, |x| Next::Fact(Fact::KeysGone(x)))
+            }
             State::Synced => self.follows_synced(),
             State::Solo
                 if self.boot_dirty && !self.scripts.running() && !self.rejoin.is_preparing() =>
@@ -433,10 +446,6 @@ impl Serve {
     }
 
     fn follows_synced(&mut self) -> Next {
-        if let Some(leg) = self.orders.rolled_back.take() {
-            self.lose(leg, crate::status::LostWhy::RolledBack);
-            return Next::Again;
-        }
         let equal = self.pending.is_empty() && self.must.is_empty();
         if !self.settled && equal && !self.scripts.running() {
             return Next::Fact(Fact::Reconciled);

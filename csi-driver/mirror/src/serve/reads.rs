@@ -15,15 +15,22 @@ impl Serve {
         if self.state.is_over() {
             return;
         }
+        // A leg that may lack what was acknowledged is not asked: the read waits until it is settled who is a member.
+        let behind = Leg::BOTH.map(|leg| self.behind(leg));
         let Some(req) = self.reqs.get_mut(at) else {
             return;
         };
         let candidates = self.running.members.and(Members::BOTH);
         let usable = |leg: Leg| candidates.contains(leg) && !req.failed.contains(leg);
         let prefer = [self.local, self.local.other()];
+        let good = |leg: Leg| usable(leg) && !behind[leg.index()];
         let ready = prefer
             .into_iter()
-            .find(|&leg| usable(leg) && self.links[leg.index()].ready());
+            .find(|&leg| good(leg) && self.links[leg.index()].ready());
+        let later = prefer
+            .into_iter()
+            .find(|&leg| good(leg))
+            .or_else(|| prefer.into_iter().find(|&leg| usable(leg)));
         req.issued = true;
         req.io = [LegIo::No; 2];
         match ready {
@@ -32,7 +39,7 @@ impl Serve {
                 let deadline = *req.deadline.get_or_insert(self.now + self.config.t_cmd);
                 self.send_until(leg, Purpose::Guest(at), deadline);
             }
-            None => match prefer.into_iter().find(|&leg| usable(leg)) {
+            None => match later {
                 Some(leg) => req.io[leg.index()] = LegIo::Wait,
                 None => self.read_unreadable(at),
             },
@@ -54,6 +61,8 @@ impl Serve {
         if self.policy.lease && !self.lease.runs(self.now) {
             self.counters.lease_holds += 1;
             self.held_reads.push((at, leg));
+            // After a pause of the guest nothing has renewed it: do that now.
+            self.probe_at = self.now;
             return;
         }
         self.answer_read(at);

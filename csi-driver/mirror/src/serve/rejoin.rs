@@ -166,8 +166,7 @@ impl Serve {
                 LegStep::Send(op) | LegStep::Again(op) => Ok(Prep::Fence { fence, op }),
                 LegStep::Done(()) => {
                     // From here on commands of earlier attaches cannot reach Y any more (R5).
-                    self.links[y.index()].link = Link::Ready;
-                    self.links[y.index()].lost = None;
+                    self.links[y.index()].fenced();
                     self.rejoin.target = Some(y);
                     self.syncs[y.index()] = Default::default();
                     Ok(Prep::Slots { first: None })
@@ -368,6 +367,7 @@ impl Serve {
     pub(super) fn give_up_target(&mut self, y: Leg, block: RejoinBlock) {
         let had = self.rejoin.target.take().is_some();
         self.rejoin.prep = None;
+        self.source_behind = false;
         self.rejoin.blocked = Some(block);
         self.out.event(Event::RejoinEnded { leg: y, why: block });
         match block {

@@ -77,17 +77,9 @@ impl State {
         matches!(self, Self::Holding | Self::Ended)
     }
 
-    /// A rejoin has a target that was fenced and is being filled.
-    pub(super) const fn rejoining(self) -> bool {
-        matches!(
-            self,
-            Self::RjTarget
-                | Self::RjBoth
-                | Self::RjNeed
-                | Self::Growing
-                | Self::GrowWait
-                | Self::BumpWait
-        )
+    /// The copy to the target is over; what differs from now on is not copied in this rejoin.
+    pub(super) const fn after_copy(self) -> bool {
+        matches!(self, Self::Growing | Self::GrowWait | Self::BumpWait)
     }
 
     /// It is not known who the members are: no write is answered.
@@ -140,7 +132,12 @@ impl Policy {
             ..solo
         };
         match state {
-            State::Equalise | State::FirstBeat | State::Holding | State::Ended => hold,
+            State::Equalise | State::FirstBeat | State::Ended => hold,
+            // R8: another writer may serve already.
+            State::Holding => Self {
+                lease: true,
+                ..hold
+            },
             State::Synced | State::Expand => both,
             State::Frozen | State::ShrinkWait(_) | State::ThawWait(_) => Self {
                 admit: Admit::Reads,

@@ -247,6 +247,7 @@ impl Serve {
             slots,
             "legs equal",
             |serve, leg, sb| {
+                serve.member(sb);
                 sb.boot_id = serve.boot_now(leg);
                 sb.base = None;
                 if !serve.expanding() {

@@ -57,13 +57,11 @@ impl Serve {
         match (set.sole(), &mut legs) {
             (None, [Some(a), Some(b)]) => {
                 // R40: behind a device that goes on, both may have lost what its guest did not flush.
-                let lost = equalise::boot_changed(a) && equalise::boot_changed(b);
-                if lost && (self.continued || self.shown) {
-                    Leg::BOTH
-                        .into_iter()
-                        .for_each(|leg| self.flush_will_fail(leg));
-                }
+                let both = equalise::boot_changed(a) && equalise::boot_changed(b);
                 let equal = equalise::equalise(self.geometry, self.local, [&*a, &*b]);
+                if both && equal.boot_changed && (self.continued || self.shown) {
+                    self.flush_fails_once(Leg::A);
+                }
                 self.equalise(equal);
             }
             (Some(x), legs) => {
@@ -71,7 +69,7 @@ impl Serve {
                     .take()
                     .expect("attach gives every leg of the set");
                 if leg.restarted && (self.continued || self.shown) {
-                    self.flush_will_fail(x);
+                    self.flush_fails_once(x);
                 }
                 self.map = DirtyMap::new(self.geometry, self.running.epoch, set, leg.pages);
                 let known = served.beat_object.map_or(0, |object| object.beat);

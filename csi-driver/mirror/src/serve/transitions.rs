@@ -21,6 +21,11 @@ impl Serve {
         let members = self.running.members;
         let member = |leg: Leg| members.contains(leg);
         match (self.state, fact) {
+            (Holding | Ended, Fact::DropLeg(_) | Fact::Expand(_)) => {
+                self.out.push(Output::OrderDone {
+                    result: Err(ControlError::Busy),
+                });
+            }
             (Holding | Ended, _) => {}
 
             // Everywhere: superseded (2.5).
@@ -225,6 +230,7 @@ impl Serve {
                 why: RemoveWhy::Superseded,
             });
         }
+        self.fail_format();
         self.fail_orders(ControlError::Interrupted);
         for leg in Leg::BOTH {
             self.out.push(Output::Disconnect { leg });
@@ -235,6 +241,7 @@ impl Serve {
     /// The requests of the guest wait while attach decides again.
     fn end_held(&mut self, reattach: bool) {
         self.cancel_script();
+        self.fail_format();
         self.cancel_copies();
         self.requests.open.clear();
         self.reattach = reattach;
@@ -270,12 +277,19 @@ impl Serve {
 
     /// Show the device, or just look after the legs.
     fn serve(&mut self) {
+        // Before anything is read: it leaves at once.
+        if let Some(leg) = self.orders.rolled_back.take() {
+            self.lose(leg, LostWhy::RolledBack);
+        }
         let pair = self.running.members == Members::BOTH;
         self.enter(if pair { State::Synced } else { State::Solo });
         self.show();
         if pair {
             self.reconcile(true);
             self.resume_expand();
+        }
+        for at in std::mem::take(&mut self.delayed) {
+            self.begin(at);
         }
         self.land();
     }
@@ -290,7 +304,11 @@ impl Serve {
         if self.finish_format() {
             return;
         }
-        self.settled = true;
+        // A target that restarted meanwhile is recorded by another round.
+        self.settled = Leg::BOTH.into_iter().all(|leg| {
+            let recorded = self.superblocks[leg.index()].as_ref();
+            recorded.is_some_and(|sb| sb.boot_id == self.boot_now(leg))
+        });
         self.clearable = true;
         self.slots_due = false;
         self.boot_changed = false;

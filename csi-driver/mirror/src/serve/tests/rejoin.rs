@@ -22,12 +22,12 @@ pub(super) fn solo() -> Bench {
 }
 
 /// The superblock and the map page that B has.
-struct Far {
-    superblock: Superblock,
-    page: MapPage,
+pub(super) struct Far {
+    pub(super) superblock: Superblock,
+    pub(super) page: MapPage,
 }
 
-fn far(b: &Bench) -> Far {
+pub(super) fn far(b: &Bench) -> Far {
     // As it was when B was a member of e3.
     let superblock = Superblock {
         compat: 0,
@@ -64,7 +64,7 @@ fn far(b: &Bench) -> Far {
 }
 
 /// B logs in; steps 0 to 2: everything up to the superblock Target.
-fn join(b: &mut Bench, far: &Far) {
+pub(super) fn join(b: &mut Bench, far: &Far) {
     b.polls = false;
     b.up(B);
     b.check(&["read R"]);
@@ -89,7 +89,7 @@ fn join(b: &mut Bench, far: &Far) {
 }
 
 /// Up to RjTarget.
-fn target(b: &mut Bench) {
+pub(super) fn target(b: &mut Bench) {
     let far = far(b);
     join(b, &far);
     b.ok("B sb Target");
@@ -407,7 +407,7 @@ fn r21_r10_from_step_5_a_write_needs_both_and_then_sync_map_beat_and_superblocks
 }
 
 /// The engine has sent its grow.
-fn grow_wait() -> Bench {
+pub(super) fn grow_wait() -> Bench {
     let mut b = solo();
     target(&mut b);
     while b.state() != StateName::Growing {

@@ -41,6 +41,15 @@ fn seed_119_a_restarted_leg_has_nothing_of_what_it_answered() {
     holds(plan(119, 4, true));
 }
 
+/// A write that failed on the source after step 6 of a rejoin; a device that goes on behind two restarted targets; a member
+/// that failed a write while the other one lost its cache.
+#[test]
+fn seeds_10027_10227_10383_lost_legs_in_unlucky_orders() {
+    for seed in [10_027, 10_227, 10_383] {
+        holds(plan(seed, 4, true));
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let (a, b) = (run(plan(7, 2, false)), run(plan(7, 2, false)));

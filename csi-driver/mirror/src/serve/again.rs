@@ -44,6 +44,19 @@ impl Serve {
         }
     }
 
+    /// A leg that failed writes is the one to keep after all: it is asked for them once more, as the last member.
+    pub(super) fn ask_again(&mut self, leg: Leg) {
+        for at in self.reqs.handles() {
+            let Some(req) = self.reqs.get_mut(at) else {
+                continue;
+            };
+            if req.is_write() && !req.answered && req.failed.contains(leg) {
+                req.failed = req.failed.without(leg);
+                req.io[leg.index()] = LegIo::Wait;
+            }
+        }
+    }
+
     /// From now on only `members` must have the writes that are under way; a read from another leg is asked again.
     pub(super) fn retarget(&mut self, members: Members) {
         for at in self.reqs.handles() {

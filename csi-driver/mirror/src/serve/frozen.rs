@@ -70,6 +70,8 @@ impl Serve {
             ] = lost
             {
                 self.links[leg.other().index()].lost = None;
+                self.ask_again(leg.other());
+                self.resume_leg(leg.other());
             }
         }
         let restarted = |leg: Leg| self.links[leg.index()].lost == Some(LostWhy::Restarted);

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test lint setup conformance bench
+.PHONY: demo test lint setup conformance bench faults mutants
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -34,6 +34,15 @@ sim:
 model:
 	$(CARGO) build --release --package twinsite-model
 	target/release/twinsite-model all
+
+# The fault catalogue, row by row: simulated, shown by a named test, or the reason why not.
+faults:
+	$(CARGO) build --release --package twinsite-faults
+	target/release/twinsite-faults
+
+# One rule at a time taken out of the code; the simulator must notice.
+mutants:
+	$(CARGO) run --release --package twinsite-sim --bin twinsite-mutants
 
 # libiscsi's test suite on our target, beside tgt in the same run.
 conformance: setup

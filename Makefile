@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test lint setup conformance bench faults mutants
+.PHONY: demo test lint setup conformance bench interop faults mutants
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -53,6 +53,13 @@ conformance: setup
 bench:
 	$(CARGO) build --release --package twinsite-tests --features bench --bin bench
 	target/release/bench
+
+# Our ends against libiscsi, QEMU, tgt, open-iscsi and LIO (docs/interop.md); what cannot be installed is skipped.
+interop:
+	-@tests/setup.sh qemu-utils qemu-block-extra qemu-system-x86 busybox-static cpio kmod open-iscsi
+	$(CARGO) build --release --bin twinsite-agent --bin interop
+	$(CARGO) build --release --package twinsite-iscsi --example probe
+	target/release/interop
 
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# First process of the guest of linux-guest.sh: a Linux initiator that uses our target, and LIO for our initiator.
+# First process of the guest of `make interop`: a Linux initiator that uses our target, and LIO for our initiator.
 /bin/busybox --install -s /bin
 export PATH=/bin:/sbin
 mount -t proc proc /proc
@@ -92,6 +92,42 @@ try mutual-chap-md5 node.session.auth.username_in=disk node.session.auth.passwor
 try mutual-chap-sha3 node.session.auth.chap_algs=SHA3-256,SHA256,SHA1,MD5
 node -o update -n node.session.auth.password -v wrong-secret-of-the-host
 if node --login; then echo "RESULT wrong-secret failed"; else echo "RESULT wrong-secret ok"; fi
+
+# --- the path is cut by the host in mid-write, and comes back: the file system on it must not notice ---
+write_through_the_cut() {
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        [ -b /dev/sda ] && break
+        sleep 1
+    done
+    dd if=/dev/urandom of=/tmp/source bs=1M count=48 2>/dev/null
+    mkfs.ext4 -q -F /dev/sda && mount -t ext4 /dev/sda /mnt || return 1
+    dmesg -c >/dev/null
+    start=$(date +%s)
+    echo "CUT THE LINE"
+    chunk=0
+    while [ $chunk -lt 48 ]; do
+        dd if=/tmp/source of=/mnt/file bs=1M count=1 skip=$chunk seek=$chunk conv=notrunc,fsync 2>/dev/null || return 1
+        chunk=$((chunk + 1))
+    done
+    echo "wrote for $(($(date +%s) - start)) s"
+    dmesg | grep -E 'connection|I/O error|EXT4-fs error'
+    umount /mnt
+    echo 3 >/proc/sys/vm/drop_caches
+    mount -t ext4 /dev/sda /mnt || return 1
+    before=$(md5sum </tmp/source)
+    after=$(md5sum </mnt/file)
+    umount /mnt
+    # The kernel must have lost the connection, or nothing was tried; and nobody above it may have seen an error.
+    dmesg | grep -q 'detected conn error' && ! dmesg | grep -qE 'I/O error|EXT4-fs error' && [ "$before" = "$after" ]
+}
+port=@LINE@
+node -o new
+for setting in 'node.conn[0].timeo.noop_out_interval=4' 'node.conn[0].timeo.noop_out_timeout=4' \
+    'node.conn[0].timeo.login_timeout=6'; do
+    node -o update -n "${setting%%=*}" -v "${setting#*=}"
+done
+if node --login && write_through_the_cut; then echo "RESULT path-cut ok"; else echo "RESULT path-cut failed"; fi
+node --logout
 echo "INITIATOR DONE"
 # The probes of LIO go on meanwhile; the host ends this machine.
 sleep 600

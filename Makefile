@@ -55,7 +55,7 @@ bench:
 	target/release/bench
 
 # Our ends against libiscsi, QEMU, tgt, open-iscsi and LIO (docs/interop.md); what cannot be installed is skipped.
-interop:
+interop: setup
 	-@tests/setup.sh qemu-utils qemu-block-extra qemu-system-x86 busybox-static cpio kmod open-iscsi
 	$(CARGO) build --release --bin twinsite-agent --bin interop
 	$(CARGO) build --release --package twinsite-iscsi --example probe

@@ -20,6 +20,9 @@ const CHECKS: [&str; 9] = [
     "iscsi-inq, CHAP, nobody is refused",
 ];
 
+/// Tool, options, URL; the exit code and words of the output that are right.
+type Case<'a> = (&'a str, &'a [&'a str], String, i32, &'a [&'a str]);
+
 pub(crate) fn run(report: &mut Report, plain: &Ours, chap: &Ours, out: &Path) {
     if !program::installed("iscsi-ls") {
         report.skip(PAIR, &CHECKS, "the Debian package libiscsi-bin is missing");
@@ -35,7 +38,7 @@ pub(crate) fn run(report: &mut Report, plain: &Ours, chap: &Ours, out: &Path) {
     let size = UNIT_BYTES.to_string();
     let inquiry = ["Peripheral Device Type:DIRECT_ACCESS"];
     // The tools end with 10 when the login fails.
-    let cases: [(&str, &[&str], String, i32, &[&str]); 9] = [
+    let cases: [Case<'_>; 9] = [
         (
             "iscsi-ls",
             &["-s"],

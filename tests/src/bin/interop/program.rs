@@ -71,11 +71,10 @@ pub(crate) fn run(command: &mut Command, log: &Path, limit: Duration) -> anyhow:
     })
 }
 
-/// Whether a program is installed.
+/// Whether a program is on the path.
 pub(crate) fn installed(name: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
-        .chain(["/sbin", "/usr/sbin"])
         .any(|folder| Path::new(folder).join(name).exists())
 }
 

@@ -50,6 +50,12 @@ fn seeds_10027_10227_10383_lost_legs_in_unlucky_orders() {
     }
 }
 
+/// The last member lost its cache, the flush that had to fail was still owed, and the agent died and went on behind its device.
+#[test]
+fn seed_3447_an_owed_flush_failure_outlives_the_agent() {
+    holds(plan(3447, 5, true));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let (a, b) = (run(plan(7, 2, false)), run(plan(7, 2, false)));

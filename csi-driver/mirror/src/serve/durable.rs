@@ -146,6 +146,12 @@ impl Serve {
         self.syncs[leg.index()].forget();
     }
 
+    /// No flush has been answered with the error yet. Until then the superblock keeps the old boot id: an agent that dies now
+    /// and goes on behind the same device finds by it that the error is still owed (R40).
+    pub(super) fn flush_failure_owed(&self) -> bool {
+        self.flush_fail || self.flushes.iter().any(|flush| flush.fail)
+    }
+
     /// The same for writes of before this attach: what the leg has in its cache is unknown all the same.
     pub(super) fn flush_fails_once(&mut self, leg: Leg) {
         // Those that are open, or else the next one.

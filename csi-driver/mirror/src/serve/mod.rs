@@ -412,7 +412,10 @@ impl Serve {
             }
             State::Synced => self.follows_synced(),
             State::Solo
-                if self.boot_dirty && !self.scripts.running() && !self.rejoin.is_preparing() =>
+                if self.boot_dirty
+                    && !self.flush_failure_owed()
+                    && !self.scripts.running()
+                    && !self.rejoin.is_preparing() =>
             {
                 self.write_boot();
                 Next::Again

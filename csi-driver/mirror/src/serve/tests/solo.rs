@@ -18,14 +18,17 @@ fn r40_the_last_member_restarted_with_unflushed_writes_fails_one_flush() {
     b.up(A);
     b.seen();
     b.ok("A full status");
+    let recorded = "A sb Member{A} e4 base e3".to_owned();
     let seen = b.settle();
     assert!(
-        seen.contains(&"A sb Member{A} e4 base e3".to_owned()),
-        "the new boot id: {seen:?}"
+        !seen.contains(&recorded),
+        "an agent that dies now must find the old boot id: {seen:?}"
     );
     assert_eq!(b.state(), StateName::Solo);
     b.flush();
-    b.check(&["done 3 EIO"]);
+    let seen = b.settle();
+    assert!(seen.contains(&"done 3 EIO".to_owned()), "{seen:?}");
+    assert!(seen.contains(&recorded), "the new boot id: {seen:?}");
     b.written(0);
     b.flush();
     assert!(b.settle().contains(&"done 5".to_owned()));

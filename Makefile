@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test lint setup conformance bench interop faults mutants
+.PHONY: demo test lint setup conformance bench interop faults mutants fuzz
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -60,6 +60,11 @@ interop: setup
 	$(CARGO) build --release --bin twinsite-agent --bin interop
 	$(CARGO) build --release --package twinsite-iscsi --example probe
 	target/release/interop
+
+# Every reader of strange bytes under coverage-guided inputs, TIME seconds each (docs/fuzz.md). Not part of `test`.
+fuzz: TIME ?= 60
+fuzz:
+	@csi-driver/iscsi/fuzz/run.sh $(TIME)
 
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings

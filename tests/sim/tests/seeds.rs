@@ -56,6 +56,13 @@ fn seed_3447_an_owed_flush_failure_outlives_the_agent() {
     holds(plan(3447, 5, true));
 }
 
+/// A write to X alone while the union of the maps was becoming durable was in no copy (R35): a leg became a member without it.
+#[test]
+fn seed_6781_a_write_between_the_union_and_the_copy_is_copied() {
+    holds(plan(6781, 5, false));
+    holds(plan(6781, 5, true));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let (a, b) = (run(plan(7, 2, false)), run(plan(7, 2, false)));

@@ -115,6 +115,8 @@ impl Serve {
         };
         if let Some(resync) = &mut self.copies.resync {
             resync.add(region);
+        } else if self.rejoin.will_copy(region) {
+            // Step 3 is not durable yet: the set of the copy is made, the copy has not begun.
         } else if self.state.after_copy() {
             self.must.insert(region);
             if target == self.local {

@@ -82,6 +82,17 @@ impl Rejoin {
     pub(super) fn is_preparing(&self) -> bool {
         self.prep.is_some()
     }
+
+    /// A write went to X alone while the union of the maps becomes durable: its region joins the set of the copy (R35).
+    pub(super) fn will_copy(&mut self, region: u32) -> bool {
+        match &mut self.prep {
+            Some(Prep::Union { todo, .. }) => {
+                todo.insert(region);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Serve {

@@ -7,6 +7,7 @@ pub mod frontend;
 pub mod initiator;
 pub mod metrics;
 pub mod objects;
+pub mod qualify;
 pub mod reactor;
 pub mod status;
 pub mod target;

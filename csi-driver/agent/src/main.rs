@@ -10,6 +10,7 @@ use twinsite_agent::{
         pool::{self, PoolArgs},
         run::{self, RunArgs},
     },
+    qualify::{self, QualifyArgs},
     target::cli::{TargetArgs, run_cli},
     volume::DataPath,
 };
@@ -34,6 +35,8 @@ enum Command {
     Ctl(CtlArgs),
     /// Makes pools.
     Pool(PoolArgs),
+    /// Finds out whether a LUN may be a leg.
+    Qualify(QualifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn act(cli: Cli) -> anyhow::Result<()> {
         }
         (Some(Command::Ctl(args)), _) => return ctl::run(args),
         (Some(Command::Pool(args)), _) => return pool::run(args),
+        (Some(Command::Qualify(args)), _) => return qualify::run(args),
         (None, None) => {
             anyhow::bail!(
                 "nothing to do: give --objects, --node and --site, or a subcommand (see --help)"

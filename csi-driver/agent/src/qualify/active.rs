@@ -201,18 +201,6 @@ impl Qualification {
             aptpl: self.aptpl,
         };
         self.a.reserve(&me)?;
-        let ours: Vec<u64> = read_keys(&mut self.a)?
-            .into_iter()
-            .filter(|key| *key == b)
-            .collect();
-        for victim in ours {
-            let kind = Some(SIX);
-            self.a.reserve(&PrOut::PreemptAbort {
-                key: a,
-                victim,
-                kind,
-            })?;
-        }
         let zeros = Bytes::from(vec![0; SLOT_BYTES as usize]);
         for slot in 0..SLOTS {
             let cdb = self.slot_write(slot);
@@ -222,11 +210,26 @@ impl Qualification {
             }
         }
         self.a.ask(client::synchronize_cache16(), DataDir::None)?;
-        self.a.reserve(&PrOut::Register {
-            key: a,
-            new: 0,
-            aptpl: self.aptpl,
-        })?;
+        // A target that takes a new login for a new nexus keeps one registration for each: CLEAR takes them all, and is
+        // for a LUN on which nobody else is.
+        let only_ours = read_keys(&mut self.a)?
+            .iter()
+            .all(|key| [a, b].contains(key));
+        if only_ours {
+            self.a.reserve(&PrOut::Clear { key: a })?;
+        } else {
+            let (victim, kind) = (b, Some(SIX));
+            self.a.reserve(&PrOut::Preempt {
+                key: a,
+                victim,
+                kind,
+            })?;
+            self.a.reserve(&PrOut::Register {
+                key: a,
+                new: 0,
+                aptpl: self.aptpl,
+            })?;
+        }
         let left = read_keys(&mut self.a)?;
         if left.contains(&a) || left.contains(&b) {
             return Err(ProbeError::Unfit(format!("keys stay: {left:x?}")));

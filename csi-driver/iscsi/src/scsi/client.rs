@@ -162,7 +162,35 @@ fn counted(data: &[u8], head: usize, declared: usize) -> Result<&[u8], ParseErro
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::scsi::{PrState, Sense, TargetAge};
+
+    proptest! {
+        /// The first bytes carry lengths; small ones let the parsers reach what is behind them.
+        #[test]
+        fn random_answers_never_panic(
+            head in prop::collection::vec(0u8..64, 0..32),
+            tail in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let data = &[head, tail].concat()[..];
+            let _ = Identity::parse(data);
+            let _ = naa(data);
+            let _ = BlockLimits::parse(data);
+            let _ = Provisioning::parse(data);
+            let _ = Capacity::parse(data).map(|capacity| capacity.bytes());
+            let _ = Keys::parse(data);
+            let _ = ReservationStatus::parse(data);
+            let _ = FullStatus::parse(data);
+            let _ = Capabilities::parse(data);
+            let _ = TargetAge::parse(data);
+            let _ = PrState::restore(data);
+            for code in [0x70, 0x72] {
+                let _ = Sense::parse(&[&[code], data].concat());
+            }
+        }
+    }
 
     #[test]
     fn builders_give_the_bytes_of_the_standards() {

@@ -67,7 +67,7 @@ impl Beat {
         Ok(Self {
             volume: VolumeId(array(b, VOLUME_ID)),
             epoch: Epoch(u64_at(b, EPOCH)),
-            attach_key: (key != 0).then(|| Key::from_u64(key).attach()),
+            attach_key: Some(Key::from_u64(key).attach()).filter(|key| key.to_u64() != 0),
             beat: u64_at(b, BEAT),
             flushed: u64_at(b, FLUSHED),
         })

@@ -271,7 +271,7 @@ impl Superblock {
             generation: Gen(array(b, GEN)),
             base: (base_epoch != Epoch::ZERO).then_some(base),
             clean: u32_at(b, CLEAN) == 1,
-            attach_key: (key != 0).then(|| Key::from_u64(key).attach()),
+            attach_key: Some(Key::from_u64(key).attach()).filter(|key| key.to_u64() != 0),
             boot_id: u64_at(b, BOOT_ID),
             lease_ms: u32_at(b, LEASE_MS),
             node: text(&b[NODE..NODE + NODE_BYTES]),

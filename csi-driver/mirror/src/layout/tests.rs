@@ -391,6 +391,21 @@ fn the_union_of_two_pages_is_dirty_where_either_is() {
 }
 
 #[test]
+fn a_key_with_nothing_but_a_session_number_names_no_attach() {
+    let mut block = superblock(6).emit();
+    block[184..192].copy_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0]);
+    bytes::seal(&mut block, 8);
+    assert_eq!(Superblock::parse(&block[..]).unwrap().attach_key, None);
+
+    let mut block = bytes::blank();
+    block[..8].copy_from_slice(b"TWINBT01");
+    block[12] = 1;
+    block[40] = 7;
+    bytes::seal(&mut block, 8);
+    assert_eq!(Beat::parse(&block[..]).unwrap().attach_key, None);
+}
+
+#[test]
 fn regions_behind_the_end_of_the_device_are_not_listed() {
     let page = MapPage::filled(0, 1, Epoch(1), RegionState::Dirty);
     assert_eq!(page.dirty(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);

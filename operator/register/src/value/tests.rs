@@ -50,6 +50,24 @@ fn unknown_fields_newer_versions_and_damage_are_refused() {
 }
 
 #[test]
+fn what_damage_leaves_readable_obeys_the_rules() {
+    let mut accepted = 0;
+    for at in 0..STORED.len() {
+        for byte in [b'0', b'9', b'"', b'{', b',', b'A', b'-', 0, 0xFF] {
+            let mut damaged = STORED.as_bytes().to_vec();
+            damaged[at] = byte;
+            if let Ok(register) = Register::from_json(&damaged) {
+                assert_eq!(register.check(), Ok(()), "{byte} at {at}");
+                let again = Register::from_json(&register.to_json()).unwrap();
+                assert_eq!(again, register, "{byte} at {at}");
+                accepted += 1;
+            }
+        }
+    }
+    assert!(accepted > 0, "nothing is tested");
+}
+
+#[test]
 fn values_that_no_transition_makes_are_refused() {
     let cases = [
         ("\"members\":\"A\"", "\"members\":\"\""),

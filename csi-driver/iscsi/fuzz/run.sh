@@ -30,7 +30,7 @@ for target in $targets; do
     mkdir -p "$out/corpus/$target" "artifacts/$target" "corpus/$target"
     log=$out/$target.log
     if cargo +nightly fuzz run "${build[@]}" "$target" "$out/corpus/$target" "corpus/$target" -- \
-        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 >"$log" 2>&1; then
+        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 >"$log" 2>&1; then
         verdict=ok
     else
         verdict=failed

@@ -20,7 +20,9 @@ use crate::{
 /// The limit of one request to the witness (protocol 2.15).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a claim or a beat is tried again when somebody else wrote in between.
-const MAX_ROUNDS: u32 = 8;
+const MAX_ROUNDS: u32 = 32;
+/// How often a beat of unknown outcome is looked at again; each may cost [`REQUEST_TIMEOUT`].
+const MAX_UNCLEAR: u32 = 3;
 
 /// The witness of one pair of sites.
 #[derive(Clone)]
@@ -187,8 +189,10 @@ impl Witness {
     }
 
     /// Writes a beat as a maximum: one that is not above the stored one changes nothing.
+    /// An outcome that is not known is looked at again, since a maximum may be written twice.
     pub async fn write_beat(&self, volume: VolumeId, beat: BeatObject) -> Result<(), WriteError> {
         let name = self.beat_name(volume);
+        let mut unclear = 0;
         for _ in 0..MAX_ROUNDS {
             let stored = self
                 .fetch(&name, Care::Evidence)
@@ -209,7 +213,10 @@ impl Witness {
             {
                 Written::Done => return Ok(()),
                 Written::Refused => {}
-                Written::Unknown(what) => return Err(failed(&name, &what)),
+                Written::Unknown(what) if unclear == MAX_UNCLEAR => {
+                    return Err(failed(&name, &what));
+                }
+                Written::Unknown(_) => unclear += 1,
             }
         }
         Err(failed(&name, &"others keep writing it"))

@@ -33,6 +33,7 @@ mod instant;
 mod leg;
 mod mirror_group;
 mod mirrored_volume;
+pub mod order;
 mod quantity;
 mod site_pair;
 mod span;
@@ -54,7 +55,7 @@ pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, parse_naa};
 pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};
 pub use mirror_group::{MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
 pub use mirrored_volume::{
-    AccessMode, ActiveSite, Attached, Claim, DeletionPolicy, Failback, LastMove, LunRef,
+    AccessMode, ActiveSite, Attached, Claim, DeletionPolicy, Failback, LastMove, LegTarget, LunRef,
     MirroredVolume, MirroredVolumeSpec, MirroredVolumeStatus, MoveRecord, OnNoQuorum, Role,
     VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
 };
@@ -75,7 +76,5 @@ pub const GROUP: &str = "twinsite.io";
 pub const VERSION: &str = "v1alpha1";
 /// What `apiVersion` reads in a manifest.
 pub const API_VERSION: &str = "twinsite.io/v1alpha1";
-/// The finalizer that our controllers put on objects they must clean up after.
-pub const FINALIZER: &str = "twinsite.io/cleanup";
 /// Bytes at the head of every LUN that belong to the mirror and not to the data (protocol 2.2).
 pub const HEAD_BYTES: u64 = 128 << 20;

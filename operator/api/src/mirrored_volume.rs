@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{LegIndex, Quantity, VolumeId};
+use crate::{ChapRef, LegIndex, Quantity, VolumeId};
 
 /// A volume that lives at two sites at once.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -352,12 +352,40 @@ pub struct VolumeLegStatus {
     /// Addresses of the leg.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub portals: Vec<String>,
+    /// What an initiator must know besides: names and credentials. Left out: it is not served yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<LegTarget>,
     /// When this was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
     /// Who saw it: a node, or the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_by: Option<String>,
+}
+
+/// How a copy is reached, besides its portals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LegTarget {
+    /// iSCSI name of the target.
+    pub iqn: String,
+    /// Logical unit number there.
+    #[serde(default)]
+    pub lun: u16,
+    /// NAA name that the LUN must have.
+    pub naa: String,
+    /// Credentials of the login. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<ChapRef>,
+    /// A LUN of an array of another make.
+    #[serde(default)]
+    pub array: bool,
+    /// The array's write cache survives a power cut.
+    #[serde(default)]
+    pub cache_protected: bool,
+    /// NAA name of a LUN that may be initialised although it is not empty or not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialize: Option<String>,
 }
 
 /// What a copy is good for.

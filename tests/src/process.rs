@@ -140,6 +140,7 @@ pub fn loops_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Removes every mount and loop device below `folder`, as a power cut would have.
 pub fn sweep(folder: &Path) {
+    wait_for_children(folder);
     for _ in 0..5 {
         let mounts = mounts_below(folder);
         let loops = loops_below(folder);
@@ -153,6 +154,39 @@ pub fn sweep(folder: &Path) {
         run_quietly("umount", "-l", &fuse);
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// How long the child of a killed agent may take to end.
+const CHILD_LIMIT: Duration = Duration::from_secs(10);
+
+/// A child that was binding a loop device when its agent was killed finishes that one call first, and holds a lock on
+/// `.devices.lock` in the agent's folder until it is gone. A sweep before that would miss the device.
+fn wait_for_children(folder: &Path) {
+    let end = Instant::now() + CHILD_LIMIT;
+    for path in lock_files(folder, 6) {
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        while file.try_lock().is_err() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn lock_files(folder: &Path, depth: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let file = folder.join(".devices.lock");
+    if file.is_file() {
+        found.push(file);
+    }
+    if depth > 0 {
+        let below = fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        for entry in folders {
+            found.extend(lock_files(&entry.path(), depth - 1));
+        }
+    }
+    found
 }
 
 fn is_fuse(point: &Path) -> bool {

@@ -261,7 +261,7 @@ impl Shared {
             }
             (Ok(device), _) => {
                 drop(binding);
-                detach(device);
+                self.detach(device);
                 self.unmount();
             }
             (Err(error), Binding::Coming) => {
@@ -275,10 +275,17 @@ impl Shared {
     fn take_down(&self) {
         let before = std::mem::replace(&mut *lock(&self.binding), Binding::Removed);
         if let Binding::Bound(device) = before {
-            detach(device);
+            self.detach(device);
         }
         self.unmount();
         (self.events)(FrontendEvent::Gone);
+    }
+
+    fn detach(&self, device: LoopDevice) {
+        if let Err(error) = device.detach(&self.mount_point) {
+            let device = device.path();
+            tracing::warn!(device = %device.display(), %error, "cannot detach the loop device");
+        }
     }
 
     /// Fails everything that is open and that will come, also while somebody still waits for the descriptor.
@@ -300,13 +307,6 @@ impl Shared {
                 tracing::warn!(%at, %error, "cannot unmount the device file");
             }
         }
-    }
-}
-
-fn detach(device: LoopDevice) {
-    if let Err(error) = device.detach() {
-        let device = device.path();
-        tracing::warn!(device = %device.display(), %error, "cannot detach the loop device");
     }
 }
 

@@ -2,7 +2,7 @@
 //! and loop devices over them.
 //!
 //! Only mounts of our type below the folder given are touched, and only loop devices whose backing file lies on one
-//! of them. A file system that is still mounted on such a loop device keeps it (every access gives EIO); the loop
+//! of them, or is one of ours that nobody serves any more. A file system that is still mounted on such a loop device keeps it (every access gives EIO); the loop
 //! device then goes with the last user.
 //!
 //! A child that was binding a loop device when its agent died may finish that one call before it dies too. It holds a
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::FrontendError;
 use super::fuse::device::FS_TYPE;
-use super::loop_device::LoopDevice;
+use super::loop_device::{LoopDevice, has_our_name};
 
 /// What was found and taken away.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,13 +39,12 @@ pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
     // Nobody serves them any more. Whoever still waits for an answer gets an error, a dying child above all.
     mounts.iter().for_each(|at| abort(at));
     let _lock = wait_for_children(&lock_file(run_dir))?;
-    for (device, backing) in bound_loops()? {
-        if backing.starts_with(run_dir) {
-            match device.detach() {
-                Ok(()) => cleared.loops.push(device.path()),
-                Err(error) => {
-                    tracing::warn!(device = %device.path().display(), %error, "cannot detach a stale device")
-                }
+    for device in bound_loops()? {
+        match device.detach(run_dir) {
+            Ok(true) => cleared.loops.push(device.path()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(device = %device.path().display(), %error, "cannot detach a stale device")
             }
         }
     }
@@ -111,7 +110,8 @@ fn umount2(at: &Path, flags: i32) -> io::Result<()> {
     }
 }
 
-fn bound_loops() -> Result<Vec<(LoopDevice, PathBuf)>, FrontendError> {
+/// Loop devices whose backing file has the name that ours have.
+fn bound_loops() -> Result<Vec<LoopDevice>, FrontendError> {
     let blocks = Path::new("/sys/block");
     let read = |source| FrontendError::Read {
         path: blocks.to_owned(),
@@ -127,17 +127,12 @@ fn bound_loops() -> Result<Vec<(LoopDevice, PathBuf)>, FrontendError> {
             continue;
         };
         // Absent unless it is bound.
-        if let Ok(backing) = fs::read(blocks.join(&name).join("loop/backing_file")) {
-            bound.push((LoopDevice { number }, backing_path(&backing)));
+        let backing = fs::read(blocks.join(&name).join("loop/backing_file"));
+        if backing.is_ok_and(|line| has_our_name(&line)) {
+            bound.push(LoopDevice { number });
         }
     }
     Ok(bound)
-}
-
-fn backing_path(line: &[u8]) -> PathBuf {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = line.strip_suffix(b" (deleted)").unwrap_or(line);
-    PathBuf::from(std::ffi::OsString::from_vec(line.to_vec()))
 }
 
 fn mounts_below(run_dir: &Path) -> Result<Vec<PathBuf>, FrontendError> {
@@ -193,14 +188,5 @@ mod tests {
         );
         assert_eq!(our_mount("31 28 0:40 / /run/x rw"), None);
         assert_eq!(our_mount(""), None);
-    }
-
-    #[test]
-    fn a_backing_file_is_known_after_its_mount_is_gone() {
-        assert_eq!(backing_path(b"/run/v1/dev\n"), PathBuf::from("/run/v1/dev"));
-        assert_eq!(
-            backing_path(b"/run/v1/dev (deleted)\n"),
-            PathBuf::from("/run/v1/dev")
-        );
     }
 }

@@ -2,6 +2,12 @@
 //!
 //! Direct I/O and 4096-byte blocks: no page cache between the file system and the volume, so nothing stale can be
 //! read after another writer took over and came back.
+//!
+//! A device is only ever taken down after a look at its backing file under the same open descriptor, which keeps the
+//! number from being freed meanwhile: a number that somebody else got is left alone. The kernel names a backing file by
+//! its path as this process sees it; for a mount that was taken out of the tree, or that lives in another container, only
+//! [`FILE_NAME`] is left of it. Such a device is taken down if nobody serves its file any more: it gives errors to
+//! everybody by then.
 #![allow(unsafe_code, reason = "ioctl has no safe form in std")]
 
 use std::ffi::{CStr, CString};
@@ -12,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::apart::{self, Apart, ChoreError, ChoreResult};
+use super::fuse::abi::FILE_NAME;
 use super::{BLOCK_SIZE, FrontendError};
 
 pub(super) const CONTROL: &str = "/dev/loop-control";
@@ -24,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const DOWN_LIMIT: Duration = Duration::from_secs(5);
 
 const LOOP_MAJOR: u32 = 7;
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "open the device file",
     "open loop-control",
     "find a free number",
@@ -32,6 +39,7 @@ const STEPS: [&str; 7] = [
     "configure",
     "set the capacity",
     "take the lock file",
+    "read the name of the backing file",
 ];
 const OPEN_FILE: u32 = 0;
 const OPEN_CONTROL: u32 = 1;
@@ -40,8 +48,10 @@ const OPEN_LOOP: u32 = 3;
 const CONFIGURE: u32 = 4;
 const CAPACITY: u32 = 5;
 const LOCK: u32 = 6;
+const BACKING: u32 = 7;
 
 const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
+const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
@@ -105,21 +115,71 @@ impl LoopDevice {
         .map(drop)
     }
 
-    /// Unbinds. A device that is still mounted or open goes by itself when its last user leaves.
-    pub(super) fn detach(self) -> Result<(), FrontendError> {
+    /// Unbinds, if the device is bound to a file below `folder` or to one of ours that nobody serves; whether it was.
+    /// A device that is still mounted or open goes by itself when its last user leaves.
+    pub(super) fn detach(self, folder: &Path) -> Result<bool, FrontendError> {
         let node = c_path(&self.path());
-        outcome(DOWN_LIMIT, move || {
+        let sysfs = c_path(Path::new(&format!(
+            "/sys/block/loop{}/loop/backing_file",
+            self.number
+        )));
+        let mut folder = folder.as_os_str().as_bytes().to_vec();
+        folder.push(b'/');
+        let done = outcome(DOWN_LIMIT, move || {
             let device = open(&node, libc::O_RDWR, OPEN_LOOP)?;
-            match ioctl(device, LOOP_CLR_FD, CONFIGURE) {
+            let mut room = [0u8; libc::PATH_MAX as usize];
+            let backing = match read_name(&sysfs, &mut room) {
+                Ok(name) => name,
                 // Not bound any more.
+                Err(ChoreError {
+                    errno: libc::ENOENT,
+                    ..
+                }) => return Ok(0),
+                Err(error) => return Err(error),
+            };
+            if !backing.starts_with(&folder) && !(has_our_name(backing) && unserved(device)) {
+                return Ok(0);
+            }
+            match ioctl(device, LOOP_CLR_FD, CONFIGURE) {
                 Err(ChoreError {
                     errno: libc::ENXIO, ..
                 }) => Ok(0),
-                other => other.map(|_| 0),
+                other => other.map(|_| 1),
             }
-        })
-        .map(drop)
+        })?;
+        Ok(done == 1)
     }
+}
+
+/// Whether a backing file has the name that ours have, whatever is left of its path.
+pub(super) fn has_our_name(path: &[u8]) -> bool {
+    let path = path.strip_suffix(b"\n").unwrap_or(path);
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    path.rsplit(|byte| *byte == b'/').next() == Some(FILE_NAME.to_bytes())
+}
+
+/// Whether the server of the backing file is gone: the kernel asks it for the attributes.
+fn unserved(device: RawFd) -> bool {
+    let mut info = std::mem::MaybeUninit::<LoopInfo64>::uninit();
+    // SAFETY: room for one loop_info64, which the kernel fills.
+    let asked = unsafe { libc::ioctl(device, LOOP_GET_STATUS64 as _, info.as_mut_ptr()) };
+    matches!(
+        check(asked, BACKING),
+        Err(ChoreError {
+            errno: libc::ENOTCONN | libc::ECONNABORTED,
+            ..
+        })
+    )
+}
+
+/// The first line of a file, without an allocation.
+fn read_name<'a>(path: &CStr, room: &'a mut [u8]) -> Result<&'a [u8], ChoreError> {
+    let file = open(path, libc::O_RDONLY, BACKING)?;
+    // SAFETY: as much room as is said.
+    let read = unsafe { libc::read(file, room.as_mut_ptr().cast(), room.len()) };
+    let length = usize::try_from(read).unwrap_or(0);
+    check(if read < 0 { -1 } else { 0 }, BACKING)?;
+    Ok(&room[..length])
 }
 
 fn outcome(limit: Duration, chore: impl FnOnce() -> ChoreResult) -> Result<u32, FrontendError> {
@@ -262,6 +322,14 @@ mod tests {
         assert_eq!(loop_node(9, &mut room), c"/dev/loop9");
         assert_eq!(loop_node(10, &mut room), c"/dev/loop10");
         assert_eq!(loop_node(u32::MAX, &mut room), c"/dev/loop4294967295");
+    }
+
+    #[test]
+    fn a_backing_file_is_known_after_its_mount_is_gone() {
+        for ours in [&b"/run/v1/dev\n"[..], b"/run/v1/dev (deleted)\n", b"/dev\n"] {
+            assert!(has_our_name(ours));
+        }
+        assert!(!has_our_name(b"/srv/disk.img\n") && !has_our_name(b""));
     }
 
     #[test]

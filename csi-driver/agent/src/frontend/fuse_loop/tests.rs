@@ -505,6 +505,44 @@ fn a_killed_agent_ends_at_once_and_its_leftovers_are_cleared() {
     again.remove(Removal::Orderly);
 }
 
+/// A harness or a person may take the mount out of the tree first; the kernel then names the backing file by the root
+/// of that mount.
+#[test]
+fn a_device_is_found_after_its_mount_was_taken_out_of_the_tree() {
+    needs_devices!();
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = victim(folder.path());
+    assert!(soon(|| folder.path().join("shown").exists()));
+    let device = fs::read_to_string(folder.path().join("shown")).unwrap();
+    child.kill().unwrap();
+    assert!(ends(&mut child));
+    sh(&format!(
+        "umount -l {}",
+        folder.path().join("victim").display()
+    ))
+    .unwrap();
+    // Anybody's clearing may take it by now: it gives errors to everybody.
+    clear_leftovers(folder.path()).unwrap();
+    assert!(unbound(Path::new(&device)));
+}
+
+/// What a stale number costs: somebody else's device.
+#[test]
+fn a_number_that_was_given_to_somebody_else_is_left_alone() {
+    needs_devices!();
+    let folder = tempfile::tempdir().unwrap();
+    let shown = show_in("stale", folder);
+    let device = shown.path.display().to_string();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let image = image.path().display().to_string();
+    sh(&format!("losetup -d {device}; losetup {device} {image}")).unwrap();
+    shown.remove(Removal::Orderly);
+    let bound = sh(&format!("losetup -n -O BACK-FILE {device}"));
+    sh(&format!("losetup -d {device}")).unwrap();
+    assert_eq!(bound.unwrap().trim(), image);
+}
+
 #[test]
 fn an_agent_killed_at_any_moment_of_the_set_up_ends() {
     needs_devices!();

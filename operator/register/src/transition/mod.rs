@@ -8,7 +8,7 @@
 //! |---|---|
 //! | create, birth | operator at the active site |
 //! | attach (stamp with shrink, bump, move), late stamp, shrink, grow, bump, land, release | writer |
-//! | unlatch, list, rejoin, tombstone, wiped | operator |
+//! | latch, unlatch, list, rejoin, tombstone, wiped | operator |
 //! | confirm, retire, force, reseed | human through the operator |
 
 mod human;

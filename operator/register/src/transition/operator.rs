@@ -82,6 +82,14 @@ impl Register {
         Ok(next)
     }
 
+    /// A person moved the volume by an order of its own: the spec does not bind until it names the site.
+    pub fn latch(&self, txid: TxId) -> Result<Self, Refusal> {
+        self.expect_state(State::Live)?;
+        let mut next = self.with_txid(txid)?;
+        next.active.latched = true;
+        Ok(next)
+    }
+
     /// The group gains or loses volumes; only while nobody holds it.
     pub fn list(&self, volumes: Vec<VolumeId>, txid: TxId) -> Result<Self, Refusal> {
         self.expect_state(State::Live)?;

@@ -60,6 +60,18 @@ fn the_operators_edits_touch_only_their_own_field() {
         },
         ..register.clone()
     };
+    assert_eq!(
+        register.latch(latched.txid),
+        Err(Refusal::Argument("a used transaction id"))
+    );
+    let by_hand = register.latch(tx(4)).unwrap();
+    assert_eq!(
+        by_hand,
+        Register {
+            txid: tx(4),
+            ..latched.clone()
+        }
+    );
     let edited = latched.unlatch(tx(5)).unwrap();
     assert!(!edited.active.latched);
     assert!(latched.same_but_free(&edited));

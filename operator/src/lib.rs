@@ -4,6 +4,8 @@
 //! Not here yet: the reconcilers.
 #![forbid(unsafe_code)]
 
+pub mod volume;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

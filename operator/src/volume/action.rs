@@ -1,0 +1,302 @@
+//! What a plan consists of: flat actions that leave the shell no choices, each printed as one line.
+//!
+//! The shell carries them out in order, by their own client calls, and stops at the first failure; the next round plans anew.
+//! A guard that fails (uid, txid, precondition) is a failure like any other. `*Attachment`s and pods are deleted with their
+//! uid as precondition; [`Action::ChangeRegister`] is a compare-and-swap of the register with that txid.
+
+use std::fmt;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use twinsite_api::{
+    Attachment, AttachmentLeg, Leg, LegIndex, MoveOrder, MoveRecord, Quantity, Workload,
+};
+use twinsite_register::{LegSeed, Members, Naa, TxId};
+
+/// What to do for one volume, and what is to be said about it.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// In this order.
+    pub actions: Vec<Action>,
+    /// The move record that the status carries from now on; written at [`Action::RecordMove`], before what follows it.
+    pub move_record: Option<MoveRecord>,
+    /// The spec cannot be reached without a human: why.
+    pub stalled: Option<Why>,
+    /// What the plan waits for, most important first.
+    pub waiting: Vec<Why>,
+    /// What the automatic policy found.
+    pub policy: Option<Why>,
+    /// The plan used the move permit of the observation.
+    pub took_permit: bool,
+    /// Plan again after this time even if nothing changes.
+    pub requeue: Option<Duration>,
+}
+
+/// A word and a sentence: reason and message of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    pub word: &'static str,
+    pub message: String,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Add [`super::names::VOLUME_FINALIZER`] to the MirroredVolume.
+    AddFinalizer,
+    /// Remove it: the object may go.
+    RemoveFinalizer,
+    /// Server-side apply.
+    ApplyLeg(Box<Leg>),
+    DeleteLeg {
+        name: String,
+        uid: String,
+    },
+    /// Server-side apply.
+    ApplyPersistentVolume(Box<PersistentVolume>),
+    /// Null `spec.claimRef.uid` and `.resourceVersion`: the claim of this name is another object than the bound one.
+    RebindPersistentVolume {
+        name: String,
+    },
+    DeletePersistentVolume {
+        name: String,
+        uid: String,
+    },
+    /// Server-side apply.
+    ApplyClaim(Box<PersistentVolumeClaim>),
+    DeleteClaim {
+        name: String,
+        uid: String,
+    },
+    /// Set `spec.replicas` by the /scale subresource of a workload in the volume's namespace.
+    Scale {
+        workload: Workload,
+        replicas: i32,
+    },
+    /// Write the status with `Plan::move_record` now, before the actions that follow.
+    RecordMove(MoveRecord),
+    /// Create if absent; an object of that name that is there already is no failure.
+    CreateAttachment(Box<Attachment>),
+    /// Change fields of the spec of an Attachment by server-side apply with force, whoever made it.
+    UpdateAttachment {
+        name: String,
+        uid: String,
+        change: AttachmentChange,
+    },
+    DeleteAttachment {
+        name: String,
+        uid: String,
+    },
+    /// Take the agent's finalizer from an Attachment whose node is lost: its writer is fenced.
+    ReleaseAttachment {
+        name: String,
+        uid: String,
+    },
+    /// Delete a pod without grace: its node is lost and its volume fenced.
+    DeletePod {
+        name: String,
+        uid: String,
+    },
+    DeleteVolumeAttachment {
+        name: String,
+        uid: String,
+    },
+    /// Take the volume out of `status.volumesInUse` of a lost node, so that Kubernetes does not wait to detach it.
+    ClearVolumeInUse {
+        node: String,
+        volume: String,
+    },
+    /// Compare-and-swap of the register: the change applied to the value that carries this txid.
+    ChangeRegister {
+        expect: TxId,
+        change: RegisterChange,
+    },
+}
+
+/// What changes in an Attachment. What is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachmentChange {
+    pub legs: Option<Vec<AttachmentLeg>>,
+    pub size: Option<Quantity>,
+    pub drop_legs: Option<Vec<LegIndex>>,
+    pub move_order: Option<MoveOrder>,
+}
+
+/// A transition of the register that an operator may send (protocol 2.3); random ids are the shell's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegisterChange {
+    /// The spec names the actual site again.
+    Unlatch,
+    /// A person moved the volume: the spec does not bind until it names the site.
+    Latch,
+    /// Set which legs must not rejoin.
+    NoRejoin(Members),
+    /// The volume is deleted.
+    Tombstone,
+    /// Both legs of a deleted volume are wiped or given up: take the register away.
+    Bury,
+    /// A person gave up the lost branch on this leg.
+    Confirm { leg: LegIndex, who: String },
+    /// A person gave up this LUN for ever.
+    Retire {
+        leg: LegIndex,
+        naa: Naa,
+        who: String,
+    },
+    /// Run this leg alone at its own site: accepted by a person after a plan.
+    Force {
+        expect_epoch: u64,
+        leg: LegIndex,
+        seen: LegSeed,
+        who: String,
+        why: String,
+    },
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for action in &self.actions {
+            writeln!(f, "{action}")?;
+        }
+        for (what, why) in self
+            .stalled
+            .iter()
+            .map(|why| ("stalled", why))
+            .chain(self.waiting.iter().map(|why| ("waiting", why)))
+            .chain(self.policy.iter().map(|why| ("policy", why)))
+        {
+            writeln!(f, "{what}: {}: {}", why.word, why.message)?;
+        }
+        if let Some(after) = self.requeue {
+            writeln!(f, "again after {after:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddFinalizer => f.write_str("add finalizer"),
+            Self::RemoveFinalizer => f.write_str("remove finalizer"),
+            Self::ApplyLeg(leg) => {
+                let spec = &leg.spec;
+                let name = leg.metadata.name.as_deref().unwrap_or("");
+                write!(
+                    f,
+                    "apply Leg {name} pool={} node={} size={}",
+                    spec.pool, spec.node, spec.size
+                )
+            }
+            Self::DeleteLeg { name, .. } => write!(f, "delete Leg {name}"),
+            Self::ApplyPersistentVolume(volume) => {
+                write!(
+                    f,
+                    "apply PersistentVolume {}",
+                    volume.metadata.name.as_deref().unwrap_or("")
+                )
+            }
+            Self::RebindPersistentVolume { name } => write!(f, "rebind PersistentVolume {name}"),
+            Self::DeletePersistentVolume { name, .. } => {
+                write!(f, "delete PersistentVolume {name}")
+            }
+            Self::ApplyClaim(claim) => write!(
+                f,
+                "apply claim {}",
+                claim.metadata.name.as_deref().unwrap_or("")
+            ),
+            Self::DeleteClaim { name, .. } => write!(f, "delete claim {name}"),
+            Self::Scale { workload, replicas } => {
+                write!(f, "scale {}/{} to {replicas}", workload.kind, workload.name)
+            }
+            Self::RecordMove(record) => {
+                write!(
+                    f,
+                    "record move {:?} expectSeq={} ",
+                    record.mode, record.expect_seq
+                )?;
+                write!(f, "({})", record.reason.as_deref().unwrap_or(""))
+            }
+            Self::CreateAttachment(attachment) => {
+                let spec = &attachment.spec;
+                let name = attachment.metadata.name.as_deref().unwrap_or("");
+                write!(
+                    f,
+                    "create Attachment {name} mode={:?} node={}",
+                    spec.mode, spec.node
+                )?;
+                if let Some(order) = &spec.move_ {
+                    write!(f, " move={:?}@{}", order.mode, order.expect_seq)?;
+                }
+                for leg in &spec.drop_legs {
+                    write!(f, " drop={leg}")?;
+                }
+                Ok(())
+            }
+            Self::UpdateAttachment { name, change, .. } => {
+                write!(f, "update Attachment {name}{change}")
+            }
+            Self::DeleteAttachment { name, .. } => write!(f, "delete Attachment {name}"),
+            Self::ReleaseAttachment { name, .. } => {
+                write!(f, "release Attachment {name} of a lost node")
+            }
+            Self::DeletePod { name, .. } => write!(f, "delete pod {name} at once"),
+            Self::DeleteVolumeAttachment { name, .. } => {
+                write!(f, "delete VolumeAttachment {name}")
+            }
+            Self::ClearVolumeInUse { node, volume } => {
+                write!(f, "clear volumesInUse of {node}: {volume}")
+            }
+            Self::ChangeRegister { change, .. } => write!(f, "register: {change}"),
+        }
+    }
+}
+
+impl fmt::Display for AttachmentChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(legs) = &self.legs {
+            for leg in legs {
+                write!(f, " leg {}={}", leg.leg, leg.portals.join(","))?;
+            }
+        }
+        if let Some(size) = &self.size {
+            write!(f, " size={size}")?;
+        }
+        if let Some(drop) = &self.drop_legs {
+            let names: Vec<String> = drop.iter().map(ToString::to_string).collect();
+            write!(f, " drop=[{}]", names.join(","))?;
+        }
+        if let Some(order) = &self.move_order {
+            write!(f, " move={:?}@{}", order.mode, order.expect_seq)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RegisterChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlatch => f.write_str("unlatch"),
+            Self::Latch => f.write_str("latch"),
+            Self::NoRejoin(legs) => write!(f, "no rejoin of {legs}"),
+            Self::Tombstone => f.write_str("tombstone"),
+            Self::Bury => f.write_str("bury"),
+            Self::Confirm { leg, who } => write!(f, "confirm lost branch {leg} ({who})"),
+            Self::Retire { leg, naa, who } => write!(f, "retire leg {leg} {naa} ({who})"),
+            Self::Force {
+                expect_epoch,
+                leg,
+                who,
+                ..
+            } => {
+                write!(f, "force leg {leg} at epoch {expect_epoch} ({who})")
+            }
+        }
+    }
+}

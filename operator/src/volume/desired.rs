@@ -1,0 +1,54 @@
+//! What is wanted of one volume in one cluster.
+
+use std::sync::Arc;
+
+use twinsite_api::{LegIndex, MirroredVolume, SitePair, VolumeId};
+
+/// What is wanted of one volume: the objects as their writers left them. A planner reads them, nobody changes them.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The MirroredVolume of this cluster, with the status of the last round.
+    pub volume: Arc<MirroredVolume>,
+    /// The SitePair of this cluster that it names, if there is one.
+    pub pair: Option<Arc<SitePair>>,
+    /// The site that this cluster is.
+    pub site: String,
+    /// Index of this site as claimed at the witness; `None`: not claimed, or by another cluster, and nothing is done.
+    pub index: Option<LegIndex>,
+}
+
+impl Desired {
+    /// Namespace of the MirroredVolume.
+    pub fn namespace(&self) -> &str {
+        self.volume.metadata.namespace.as_deref().unwrap_or("")
+    }
+
+    /// Name of the MirroredVolume.
+    pub fn name(&self) -> &str {
+        self.volume.metadata.name.as_deref().unwrap_or("")
+    }
+
+    /// `namespace/name`: what people call the volume.
+    pub fn reference(&self) -> String {
+        format!("{}/{}", self.namespace(), self.name())
+    }
+
+    /// The identity that follows from the names: the same in both clusters.
+    pub fn id(&self) -> VolumeId {
+        VolumeId::of(&self.volume.spec.site_pair, self.namespace(), self.name())
+    }
+
+    /// The other site of the pair.
+    pub fn other_site(&self) -> Option<&str> {
+        let sites = &self.pair.as_ref()?.spec.sites;
+        sites
+            .iter()
+            .map(|site| site.name.as_str())
+            .find(|name| *name != self.site)
+    }
+
+    /// Whether the object is being deleted.
+    pub fn is_going(&self) -> bool {
+        self.volume.metadata.deletion_timestamp.is_some()
+    }
+}

@@ -1,7 +1,7 @@
 //! The witness: where the register lives, and what else the two sites know of each other by it.
 //!
 //! A [`Store`] is a place for small named objects that can be swapped on condition: a directory
-//! ([`Directory`]), an S3-compatible bucket ([`Bucket`]), and, in the operator, Kubernetes objects.
+//! ([`Directory`]), an S3-compatible bucket ([`Bucket`]), a namespace of a Kubernetes cluster ([`Kubernetes`]).
 //! A [`Witness`] keeps four kinds of object of one pair of sites in a store:
 //!
 //! | object | written | means |
@@ -24,6 +24,7 @@ mod claim;
 mod directory;
 mod guard;
 mod handle;
+mod kubernetes;
 mod probe;
 mod store;
 mod witness;
@@ -33,6 +34,7 @@ pub use claim::{Claim, ClaimError, Sites};
 pub use directory::{Directory, DirectoryError};
 pub use guard::Guard;
 pub use handle::{Observer, WitnessHandle};
+pub use kubernetes::{Kubernetes, KubernetesError};
 pub use probe::{ProbeError, probe};
 pub use store::{
     Care, Condition, ObjectName, Pending, Store, StoreError, Version, Versioned, Written,

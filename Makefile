@@ -70,9 +70,10 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package twinsite-tests --features bench --all-targets -- -D warnings
 
-# The definitions in crds/, from the types of operator/api.
+# The definitions in crds/, from the types of operator/api; the chart carries a copy.
 crds:
 	$(CARGO) run --package twinsite-operator --bin crdgen -- crds
+	$(CARGO) run --package twinsite-operator --bin crdgen -- charts/twinsite/files/crds
 
 # Debian packages, by apt-get when root; otherwise one line says which are missing.
 setup:

@@ -1,4 +1,4 @@
-//! `crds/` holds what the types say, and nothing else.
+//! `crds/`, and the chart's copy of it, hold what the types say, and nothing else.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,9 +6,17 @@ use std::path::Path;
 
 #[test]
 fn the_definitions_in_the_tree_are_those_of_the_types() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
-    let stored: BTreeMap<String, String> = fs::read_dir(&folder)
-        .expect("the folder crds")
+    for folder in ["crds", "charts/twinsite/files/crds"] {
+        check(folder);
+    }
+}
+
+fn check(folder: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(folder);
+    let stored: BTreeMap<String, String> = fs::read_dir(path)
+        .expect("the folder of definitions")
         .map(|entry| {
             let path = entry.expect("an entry").path();
             let name = path
@@ -31,7 +39,7 @@ fn the_definitions_in_the_tree_are_those_of_the_types() {
     for (name, text) in generated {
         assert!(
             stored[&name] == text,
-            "crds/{name} is not what the types say: run make crds"
+            "{folder}/{name} is not what the types say: run make crds"
         );
     }
 }

@@ -94,6 +94,7 @@ impl World {
                 keys: Vec::new(),
                 n: None,
                 stale: false,
+                flush_owed: false,
             },
             shown: false,
             marks: Vec::new(),

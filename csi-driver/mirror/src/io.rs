@@ -331,6 +331,21 @@ pub struct AttachRecord {
     pub n: Option<u64>,
     /// Refused once with `OrderStale`: never attaches again.
     pub stale: bool,
+    /// Acknowledged writes of this device are gone with a cache, and no flush told its guest yet (R40).
+    pub flush_owed: bool,
+}
+
+impl AttachRecord {
+    /// Of a uid that never tried.
+    pub const fn new(uid: AttachmentUid) -> Self {
+        Self {
+            uid,
+            keys: Vec::new(),
+            n: None,
+            stale: false,
+            flush_owed: false,
+        }
+    }
 }
 
 /// Does the attach show a device, or only look after the legs?

@@ -104,5 +104,6 @@ pub fn fresh(uid: AttachmentUid) -> AttachRecord {
         keys: vec![],
         n: None,
         stale: false,
+        flush_owed: false,
     }
 }

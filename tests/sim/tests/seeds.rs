@@ -56,6 +56,21 @@ fn seed_3447_an_owed_flush_failure_outlives_the_agent() {
     holds(plan(3447, 5, true));
 }
 
+/// The same with a rejoin that grew before the guest's next flush, or with both members without their caches: the agent that
+/// went on behind the device found no old boot id any more. The record on its own disk says it now.
+#[test]
+fn seeds_4947_5731_5911_6723_an_owed_flush_failure_outlives_a_grow() {
+    for seed in [4947, 5731, 5911, 6723] {
+        holds(plan(seed, 5, true));
+    }
+}
+
+/// Both legs failed the SYNC of one flush: neither could be kept, and the volume was frozen for ever.
+#[test]
+fn seed_22140_two_failed_syncs_do_not_freeze_for_ever() {
+    holds(plan(22_140, 5, false));
+}
+
 /// A write to X alone while the union of the maps was becoming durable was in no copy (R35): a leg became a member without it.
 #[test]
 fn seed_6781_a_write_between_the_union_and_the_copy_is_copied() {

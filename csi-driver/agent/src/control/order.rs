@@ -240,6 +240,7 @@ stringData: {key: 0123456789abcdef}
             keys: Vec::new(),
             n: None,
             stale: false,
+            flush_owed: false,
         };
         let local = Local {
             node: "r1".to_owned(),

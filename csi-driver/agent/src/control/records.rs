@@ -68,6 +68,8 @@ struct Stored {
     keys: Vec<Key>,
     n: Option<u64>,
     stale: bool,
+    #[serde(default)]
+    flush_owed: bool,
 }
 
 const VERSION: u32 = 1;
@@ -113,6 +115,7 @@ impl Records {
                 keys: Vec::new(),
                 n: None,
                 stale: false,
+                flush_owed: false,
             });
         };
         let damaged = |what: String| RecordError::Damaged {
@@ -132,6 +135,7 @@ impl Records {
             keys: stored.keys,
             n: stored.n,
             stale: stored.stale,
+            flush_owed: stored.flush_owed,
         })
     }
 
@@ -144,6 +148,7 @@ impl Records {
             keys: record.keys.clone(),
             n: record.n,
             stale: record.stale,
+            flush_owed: record.flush_owed,
         };
         let bytes = serde_json::to_vec(&stored).expect("plain values with text keys");
         write_durable(&path, &bytes).map_err(|source| RecordError::Io {
@@ -249,6 +254,7 @@ mod tests {
             keys: Vec::new(),
             n: None,
             stale: false,
+            flush_owed: false,
         };
         assert_eq!(records.load(UID).unwrap(), empty);
         let full = AttachRecord {
@@ -256,6 +262,7 @@ mod tests {
             keys: vec![Key::from_u64(0xA1 << 56 | 0x100)],
             n: Some(4),
             stale: true,
+            flush_owed: true,
         };
         records.save(&empty).unwrap();
         records.save(&full).unwrap();
@@ -277,6 +284,7 @@ mod tests {
                 keys: Vec::new(),
                 n: Some(n),
                 stale: false,
+                flush_owed: false,
             };
             let tell = tell.clone();
             records.save_apart(&Handle::current(), record, move || tell.send(n).unwrap());
@@ -301,6 +309,7 @@ mod tests {
                 keys: Vec::new(),
                 n: Some(1),
                 stale: false,
+                flush_owed: false,
             })
             .unwrap();
         let path = records.path(UID);
@@ -334,6 +343,7 @@ mod tests {
                 keys: Vec::new(),
                 n: Some(1),
                 stale: true,
+                flush_owed: false,
             })
             .unwrap();
         records.forget("records-m1", uid).unwrap();

@@ -49,6 +49,7 @@ impl Attach {
                 let object = self.beat_object.as_ref();
                 BeatView::of(&other.superblock, other.beat.as_ref(), object) == BeatView::Behind
             }),
+            keep_boot: self.restarted && (self.continuing || self.patient),
             why: plan.why,
         };
         let settled = settle(&settlement, leg, &body, &info, self.body(leg.other()));

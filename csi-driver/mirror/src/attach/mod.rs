@@ -162,6 +162,8 @@ impl Attach {
         let continuing = order.shown;
         let mut attach = Self::new(now, order, ids);
         attach.continuing = continuing;
+        // What an earlier device was owed is nothing to a new one.
+        attach.record.flush_owed &= continuing;
         for leg in Leg::BOTH {
             port.push(Output::Connect { leg });
         }
@@ -328,7 +330,8 @@ impl Attach {
                 let end = wait.handle_cas(now, *id, *result, &self.order.config, port);
                 end.and_then(|end| self.cas_ended(now, end, port))
             }
-            Input::RecordSaved => self.record_saved(now, port),
+            Input::RecordSaved if port.record_saved() => self.record_saved(now, port),
+            Input::RecordSaved => None,
             Input::BeatObject { result } => {
                 self.beat_read(*result);
                 None
@@ -491,7 +494,7 @@ impl Attach {
 
     fn save_record(&mut self, port: &mut Port) {
         self.record_open = true;
-        port.push(Output::SaveRecord(self.record.clone()));
+        port.save_record(self.record.clone());
     }
 
     /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.

@@ -99,6 +99,7 @@ mod tests {
             keys: keys.iter().map(|k| Key::from_u64(k << 8)).collect(),
             n,
             stale: false,
+            flush_owed: false,
         }
     }
     fn order(uid: u8, n: u64) -> Order {

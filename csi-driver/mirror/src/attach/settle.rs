@@ -25,6 +25,9 @@ pub(super) struct Settlement<'a> {
     pub(super) granted: bool,
     /// The other leg was found rolled back: no base, it returns by a full resync (row L5).
     pub(super) other_damaged: bool,
+    /// A device goes on behind a leg that lost its cache: the recorded boot id is what says so until a flush failed or the
+    /// record says it (R40).
+    pub(super) keep_boot: bool,
     pub(super) why: &'a str,
 }
 
@@ -71,8 +74,8 @@ fn superblock(settlement: &Settlement<'_>, body: &Body, info: &LegInfo) -> Super
     let old = &body.superblock;
     let order = settlement.order;
     let boot_id = match settlement.set.sole() {
-        Some(_) => info.boot_id.unwrap_or(0),
-        None => old.boot_id,
+        Some(_) if !settlement.keep_boot => info.boot_id.unwrap_or(0),
+        Some(_) | None => old.boot_id,
     };
     let mut sb = Superblock {
         role: Role::Member,

@@ -108,6 +108,9 @@ impl Engine {
             Phase::Off | Phase::Refused(_) | Phase::Superseded => match input {
                 Input::Attach(order) => self.attach(now, *order),
                 Input::Detach => self.port.push(Output::Detached),
+                Input::RecordSaved => {
+                    self.port.record_saved();
+                }
                 input => refuse(input, &mut self.port),
             },
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::io::{CmdId, Lane, Leg, LegOp, Output, Register, RegisterId};
+use crate::io::{AttachRecord, CmdId, Lane, Leg, LegOp, Output, Register, RegisterId};
 use crate::status::Event;
 
 /// Attach names its commands from a counter with this bit; the serving phase from a slab, always below it.
@@ -14,6 +14,18 @@ pub(crate) struct Port {
     out: VecDeque<Output>,
     commands: u64,
     registers: u64,
+    record: RecordSave,
+}
+
+/// One record is on its way to the disk at a time: an answer is always to the last one that was asked for.
+#[derive(Debug, Default)]
+enum RecordSave {
+    #[default]
+    Idle,
+    Open {
+        /// To be saved next.
+        next: Option<AttachRecord>,
+    },
 }
 
 impl Port {
@@ -51,6 +63,36 @@ impl Port {
             new: Box::new(new),
         });
         id
+    }
+
+    /// Put this record on disk, after the one that is on its way.
+    pub(crate) fn save_record(&mut self, record: AttachRecord) {
+        match &mut self.record {
+            RecordSave::Idle => {
+                self.record = RecordSave::Open { next: None };
+                self.push(Output::SaveRecord(record));
+            }
+            RecordSave::Open { next } => *next = Some(record),
+        }
+    }
+
+    /// A record is on disk. Is it the last one that was asked for?
+    pub(crate) fn record_saved(&mut self) -> bool {
+        let RecordSave::Open { next } = std::mem::take(&mut self.record) else {
+            return false;
+        };
+        match next {
+            Some(record) => {
+                self.save_record(record);
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// The last record that was asked for is on disk.
+    pub(crate) const fn record_is_saved(&self) -> bool {
+        matches!(self.record, RecordSave::Idle)
     }
 
     fn next_register(&mut self) -> RegisterId {

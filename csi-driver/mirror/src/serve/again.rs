@@ -44,7 +44,7 @@ impl Serve {
         }
     }
 
-    /// A leg that failed writes is the one to keep after all: it is asked for them once more, as the last member.
+    /// A leg that failed writes stays after all: it is asked for them once more.
     pub(super) fn ask_again(&mut self, leg: Leg) {
         for at in self.reqs.handles() {
             let Some(req) = self.reqs.get_mut(at) else {

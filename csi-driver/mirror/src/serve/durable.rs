@@ -146,10 +146,24 @@ impl Serve {
         self.syncs[leg.index()].forget();
     }
 
-    /// No flush has been answered with the error yet. Until then the superblock keeps the old boot id: an agent that dies now
-    /// and goes on behind the same device finds by it that the error is still owed (R40).
+    /// No flush has been answered with the error yet.
     pub(super) fn flush_failure_owed(&self) -> bool {
         self.flush_fail || self.flushes.iter().any(|flush| flush.fail)
+    }
+
+    /// An agent that dies now and goes on behind the same device must find that the error is still owed (R40): by the boot id
+    /// in the superblock until the record on its own disk says so.
+    pub(super) fn boot_may_be_recorded(&self) -> bool {
+        !self.flush_failure_owed() || (self.order.record.flush_owed && self.out.record_is_saved())
+    }
+
+    /// The record follows what is owed.
+    pub(super) fn keep_owed(&mut self) {
+        let owed = self.flush_failure_owed();
+        if owed != self.order.record.flush_owed {
+            self.order.record.flush_owed = owed;
+            self.out.save_record(self.order.record.clone());
+        }
     }
 
     /// The same for writes of before this attach: what the leg has in its cache is unknown all the same.

@@ -58,26 +58,38 @@ impl Serve {
         self.reconcile(false);
     }
 
-    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5). One of them may have
-    /// restarted before this attach (R39). If only one did, the other one has all that was acknowledged, also when it failed
-    /// a write that was not: it is the one to keep.
-    pub(super) fn lost_in_frozen(&mut self) {
-        for leg in Leg::BOTH {
-            let lost = [leg, leg.other()].map(|leg| self.links[leg.index()].lost);
-            if let [
-                Some(LostWhy::Restarted),
-                Some(LostWhy::WriteError | LostWhy::SyncFailed),
-            ] = lost
-            {
-                self.links[leg.other().index()].lost = None;
-                self.ask_again(leg.other());
-                self.resume_leg(leg.other());
-            }
+    /// Regions of this attach may differ, and one leg lost a cache before it: only the source has what was acknowledged (R39).
+    fn only_the_source(&self) -> bool {
+        self.boot_changed && !self.pending.is_empty()
+    }
+
+    /// Both are lost: which one may stay as the last member, which is never removed? A leg that failed a write has all that
+    /// was acknowledged. One that failed a SYNC may lack it; it stays only if nothing better can come back.
+    fn least_lost(&self) -> Option<Leg> {
+        let lost = |leg: Leg| self.links[leg.index()].lost;
+        if lost(Leg::A).is_none() || lost(Leg::B).is_none() {
+            return None;
         }
+        let may = |leg: &Leg| !self.only_the_source() || *leg == self.sources.leg;
+        let legs = || [self.local, self.local.other()].into_iter().filter(may);
+        let failed_sync = |leg: &Leg| {
+            let other = lost(leg.other());
+            lost(*leg) == Some(LostWhy::SyncFailed) && other.is_some_and(|why| !curable(why))
+        };
+        legs()
+            .find(|&leg| lost(leg) == Some(LostWhy::WriteError))
+            .or_else(|| legs().find(failed_sync))
+    }
+
+    /// Both targets restarted and lost acknowledged writes: no leg is better, so no shrink (2.5). One of them may have
+    /// restarted before this attach (R39).
+    pub(super) fn lost_in_frozen(&mut self) {
         let restarted = |leg: Leg| self.links[leg.index()].lost == Some(LostWhy::Restarted);
         let before = |leg: Leg| {
-            let unsettled = self.boot_changed && !self.pending.is_empty();
-            unsettled && leg != self.sources.leg && self.links[leg.index()].lost.is_none()
+            let lost = self.links[leg.index()].lost;
+            let stays =
+                lost.is_none_or(|why| matches!(why, LostWhy::WriteError | LostWhy::SyncFailed));
+            self.only_the_source() && leg != self.sources.leg && stays
         };
         let lacks = Leg::BOTH
             .into_iter()
@@ -91,6 +103,7 @@ impl Serve {
         }
         for leg in Leg::BOTH {
             self.links[leg.index()].lost = None;
+            self.ask_again(leg);
             self.flush_will_fail(leg);
         }
         // Both boot ids are written again when the legs are equal: until then a restart could not be told (R29).
@@ -106,12 +119,13 @@ impl Serve {
         }
         let there = |leg: &Leg| self.links[leg.index()].lost.is_none();
         let left: Members = Leg::BOTH.into_iter().filter(there).collect();
-        // Both lost: hold. Both there: the relogin settles it. One is left but away just now: it may be lost, too.
-        let Some(x) = left.sole().filter(|&x| self.ready(x)) else {
+        // Both lost for good: hold. Both there: the relogin settles it. One is left but away just now: it may be lost, too.
+        let keep = left.sole().or_else(|| self.least_lost());
+        let Some(x) = keep.filter(|&x| self.ready(x)) else {
             self.lost_in_frozen();
             return;
         };
-        if !self.pending.is_empty() && self.boot_changed && x != self.sources.leg {
+        if self.only_the_source() && x != self.sources.leg {
             // R39: only to the source; when it is lost, hold.
             self.lost_in_frozen();
             return;
@@ -177,9 +191,14 @@ impl Serve {
                 *lost = None;
                 self.last_member_restarted(x);
             }
+            Some(LostWhy::SyncFailed) => {
+                *lost = None;
+                self.flush_will_fail(x);
+            }
             Some(why) if !curable(*why) => *lost = None,
             Some(_) | None => {}
         }
+        self.ask_again(x);
         let rolled_back = self.links[x.other().index()].lost == Some(LostWhy::RolledBack);
         self.leave(x.other());
         self.forget_reconcile();

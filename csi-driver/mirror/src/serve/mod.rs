@@ -275,7 +275,11 @@ impl Serve {
             conditions: BTreeSet::new(),
             counters: Counters::default(),
         };
+        let owed = served.continued && served.order.record.flush_owed;
         serve.take_over(served);
+        if owed && !serve.flush_failure_owed() {
+            serve.flush_fails_once(serve.local);
+        }
         serve.settle();
         serve
     }
@@ -289,7 +293,9 @@ impl Serve {
         self.requests = Requests::new(now + self.config.register_poll);
         self.place = served.place;
         self.ids = served.ids.clone();
+        let owed = self.order.record.flush_owed;
         self.order = served.order.clone();
+        self.order.record.flush_owed |= owed;
         self.end = None;
         self.facts.clear();
         self.scripts = Scripts::new();
@@ -330,7 +336,10 @@ impl Serve {
             Input::DropLeg(leg) => self.fact(Fact::DropLeg(leg)),
             Input::Expand { size } => self.fact(Fact::Expand(size)),
             Input::SetFormat { format, fs_type } => self.order_format(format, fs_type),
-            Input::Tick | Input::Attach(_) | Input::RecordSaved | Input::BeatObject { .. } => {}
+            Input::RecordSaved => {
+                self.out.record_saved();
+            }
+            Input::Tick | Input::Attach(_) | Input::BeatObject { .. } => {}
         }
         self.timers();
         self.settle();
@@ -382,6 +391,7 @@ impl Serve {
                     Next::Fact(fact) => fact,
                     Next::Again => continue,
                     Next::Nothing => {
+                        self.keep_owed();
                         self.check();
                         return;
                     }
@@ -413,7 +423,7 @@ impl Serve {
             State::Synced => self.follows_synced(),
             State::Solo
                 if self.boot_dirty
-                    && !self.flush_failure_owed()
+                    && self.boot_may_be_recorded()
                     && !self.scripts.running()
                     && !self.rejoin.is_preparing() =>
             {
@@ -438,7 +448,10 @@ impl Serve {
                 Next::Nothing
             }
             State::RjBoth if self.copies.idle() => Next::Fact(Fact::CopyIdle),
-            State::RjNeed if self.converged() => Next::Fact(Fact::Converged),
+            // A grow that is won takes the old boot id away.
+            State::RjNeed if self.converged() && self.boot_may_be_recorded() => {
+                Next::Fact(Fact::Converged)
+            }
             State::Holding if self.cmds.in_flight == [0; 2] => {
                 self.held();
                 Next::Nothing
@@ -451,7 +464,11 @@ impl Serve {
     fn follows_synced(&mut self) -> Next {
         let equal = self.pending.is_empty() && self.must.is_empty();
         if !self.settled && equal && !self.scripts.running() {
-            return Next::Fact(Fact::Reconciled);
+            if self.boot_may_be_recorded() {
+                return Next::Fact(Fact::Reconciled);
+            }
+            // The record may take its time: a flush does not wait for it.
+            self.try_flushes();
         }
         self.try_format();
         Next::Nothing

@@ -126,6 +126,15 @@ impl Serve {
             .unwrap_or(0)
     }
 
+    /// The boot id to write: the new one, unless the old one is all that says a flush must fail (R40).
+    fn boot_to_record(&self, leg: Leg, recorded: u64) -> u64 {
+        if self.boot_may_be_recorded() {
+            self.boot_now(leg)
+        } else {
+            recorded
+        }
+    }
+
     /// 2.5 step 4: base numbers, map, superblock of {X}, each durable before the next.
     /// A leg that was rolled back gets no base to return by: a full resync (row L5).
     pub(super) fn shrink_script(&mut self, x: Leg, before: Base, rolled_back: bool) -> Vec<Step> {
@@ -157,7 +166,6 @@ impl Serve {
         }
         steps.push(Step::DirtyPages);
         let base = self.base.as_ref().map(|base| base.base);
-        let boot = self.boot_now(x);
         steps.extend(self.superblock_steps(
             Members::only(x),
             Slots::Both,
@@ -165,7 +173,7 @@ impl Serve {
             |serve, _, sb| {
                 serve.member(sb);
                 sb.base = base;
-                sb.boot_id = boot;
+                sb.boot_id = serve.boot_to_record(x, sb.boot_id);
             },
         ));
         steps
@@ -229,7 +237,7 @@ impl Serve {
     pub(super) fn grown_steps(&mut self) -> Vec<Step> {
         self.superblock_steps(Members::BOTH, Slots::Both, "grown", |serve, leg, sb| {
             serve.member(sb);
-            sb.boot_id = serve.boot_now(leg);
+            sb.boot_id = serve.boot_to_record(leg, sb.boot_id);
         })
     }
 

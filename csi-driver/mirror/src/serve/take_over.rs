@@ -71,6 +71,7 @@ impl Serve {
                 if leg.restarted && (self.continued || self.shown) {
                     self.flush_fails_once(x);
                 }
+                self.boot_recorded();
                 self.map = DirtyMap::new(self.geometry, self.running.epoch, set, leg.pages);
                 let known = served.beat_object.map_or(0, |object| object.beat);
                 self.beats = beat::Beats::new(leg.beat.map_or(0, |beat| beat.beat).max(known), set);
@@ -188,7 +189,11 @@ impl Serve {
         self.start_script(steps);
     }
 
+    /// Does the superblock of the leg that runs alone still name an earlier boot?
     pub(super) fn boot_recorded(&mut self) {
-        self.boot_dirty = false;
+        self.boot_dirty = self.running.members.sole().is_some_and(|x| {
+            let recorded = self.superblocks[x.index()].as_ref();
+            recorded.is_some_and(|sb| sb.boot_id != self.boot_now(x))
+        });
     }
 }

@@ -51,6 +51,7 @@ impl World {
             keys: Vec::new(),
             n: None,
             stale: false,
+            flush_owed: false,
         };
         let order = AttachOrder {
             volume: VOLUME,

@@ -54,6 +54,7 @@ fn run(case: &Case<'_>, body: &Body, other: Option<&Body>) -> Settled {
         register: case.register,
         granted: case.granted,
         other_damaged: false,
+        keep_boot: false,
         why: "test",
     };
     settle(&settlement, Leg::A, body, &world.legs[0].info, other)

@@ -51,6 +51,7 @@ impl Node {
                 keys: Vec::new(),
                 n: None,
                 stale: false,
+                flush_owed: false,
             },
             wanted: [false; 2],
             up: [false; 2],

@@ -330,7 +330,14 @@ fn r40_a_last_member_that_lost_its_cache_is_told() {
         panic!()
     };
     assert!(served.legs[0].as_ref().unwrap().restarted);
-    assert_eq!(w.sb(Leg::A).boot_id, 4711);
+    assert_ne!(
+        w.sb(Leg::A).boot_id,
+        4711,
+        "an agent that dies now must see it"
+    );
+    n.crash();
+    n.serve(&mut w);
+    assert_eq!(w.sb(Leg::A).boot_id, 4711, "another device is owed nothing");
 }
 
 #[test]

@@ -322,3 +322,95 @@ fn a_read_after_a_pause_renews_the_lease_at_once() {
     b.ok("A read 0+4096");
     assert!(b.seen().contains(&"done 1".to_owned()));
 }
+
+#[test]
+fn r40_the_record_says_what_is_owed_before_a_boot_id_is_written_again() {
+    let mut b = Bench::served(volatile());
+    b.written(0);
+    b.hold_records = true;
+    b.down(A);
+    b.down(B);
+    b.infos[0].boot_id = Some(998);
+    b.infos[1].boot_id = Some(999);
+    b.back(A);
+    b.back(B);
+    let seen = b.settle();
+    assert!(
+        seen.contains(&"B copy to 0+65536".to_owned()),
+        "the regions are equal: {seen:?}"
+    );
+    assert!(!seen.iter().any(|line| line.contains(" sb ")), "{seen:?}");
+    b.input(Input::RecordSaved);
+    let seen = b.settle();
+    assert!(seen.contains(&"A sb Member{AB} e3".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn r40_a_flush_fails_although_the_record_cannot_be_saved() {
+    let mut b = Bench::served(volatile());
+    b.written(0);
+    b.hold_records = true;
+    b.down(A);
+    b.down(B);
+    b.infos[0].boot_id = Some(998);
+    b.infos[1].boot_id = Some(999);
+    b.back(A);
+    b.back(B);
+    b.flush();
+    let seen = b.settle();
+    assert!(seen.contains(&"done 2 EIO".to_owned()), "{seen:?}");
+    assert!(
+        seen.contains(&"A sb Member{AB} e3".to_owned()),
+        "told, so nothing is owed: {seen:?}"
+    );
+}
+
+#[test]
+fn r40_an_agent_that_goes_on_finds_in_its_record_that_a_flush_must_fail() {
+    let mut b = Bench::served(Setup {
+        owed: true,
+        ..Setup::pair()
+    });
+    assert!(b.owed);
+    b.flush();
+    let seen = b.settle();
+    assert!(seen.contains(&"done 1 EIO".to_owned()), "{seen:?}");
+    assert!(!b.owed, "told once");
+    b.flush();
+    let seen = b.settle();
+    assert!(seen.contains(&"done 2".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn when_both_fail_a_sync_one_stays_and_the_flush_fails_even_if_its_next_sync_is_good() {
+    let mut b = Bench::served(volatile());
+    b.written(0);
+    b.flush();
+    b.fail("A sync", LegError::Medium);
+    b.fail("B sync", LegError::Medium);
+    assert_eq!(b.state(), StateName::Frozen);
+    let seen = b.settle();
+    assert_eq!(b.state(), StateName::Solo, "{seen:?}");
+    assert!(seen.contains(&"cas e4 {A}".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"done 2 EIO".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn when_each_leg_failed_a_write_the_local_one_stays_and_is_asked_again() {
+    let mut b = Bench::served(Setup::pair());
+    b.written(0);
+    b.written(1 << 16);
+    b.write(0);
+    b.write(1 << 16);
+    b.ok("B write 0");
+    b.fail("A write 0", LegError::Medium);
+    b.ok("A write 65536");
+    b.fail("B write 65536", LegError::Medium);
+    assert_eq!(b.state(), StateName::Frozen);
+    let seen = b.settle();
+    assert_eq!(b.state(), StateName::Solo, "{seen:?}");
+    assert!(
+        seen.contains(&"done 3".to_owned()) && seen.contains(&"done 4".to_owned()),
+        "{seen:?}"
+    );
+}

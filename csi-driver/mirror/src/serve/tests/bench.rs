@@ -44,6 +44,10 @@ pub(super) struct Bench {
     pub(super) quiet_beats: bool,
     /// Answer polls of the register at once and do not print them.
     pub(super) polls: bool,
+    /// What the record says of an owed flush failure.
+    pub(super) owed: bool,
+    /// Records are not answered.
+    pub(super) hold_records: bool,
 }
 
 /// A register in which the attach with `key` holds `members`.
@@ -156,6 +160,7 @@ impl Bench {
                 keys: vec![key],
                 n: Some(1),
                 stale: false,
+                flush_owed: setup.owed,
             },
             shown: false,
             marks: Vec::new(),
@@ -173,7 +178,7 @@ impl Bench {
             legs,
             connected,
             beat_object: None,
-            continued: false,
+            continued: setup.owed,
         };
         let mut bench = Self {
             engine: Engine::serving_from(ms(0), served),
@@ -190,6 +195,8 @@ impl Bench {
             bases: Vec::new(),
             quiet_beats: false,
             polls: true,
+            owed: setup.owed,
+            hold_records: false,
         };
         bench.collect();
         bench
@@ -289,6 +296,13 @@ impl Bench {
                 }
                 self.open.push((leg, cmd, op, line.clone()));
                 line
+            }
+            Output::SaveRecord(record) => {
+                if !self.hold_records {
+                    self.owed = record.flush_owed;
+                    self.engine.handle(self.now, Input::RecordSaved);
+                }
+                return;
             }
             Output::ReadRegister { id } => {
                 let serving = matches!(self.state(), StateName::Synced | StateName::Solo);

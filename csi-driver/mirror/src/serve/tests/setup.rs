@@ -21,6 +21,8 @@ pub(super) struct Setup {
     pub(super) size: u64,
     pub(super) mode: Mode,
     pub(super) discard: u32,
+    /// The device goes on, and its record says so.
+    pub(super) owed: bool,
 }
 
 pub(super) fn page(number: u64, dirty: &[usize]) -> MapPage {
@@ -49,6 +51,7 @@ impl Setup {
             size: 64 << 16,
             mode: Mode::Writer,
             discard: 0,
+            owed: false,
         }
     }
 

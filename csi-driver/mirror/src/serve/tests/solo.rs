@@ -10,6 +10,7 @@ fn r40_the_last_member_restarted_with_unflushed_writes_fails_one_flush() {
         volatile: true,
         ..Setup::pair()
     });
+    b.hold_records = true;
     b.written(0);
     b.shrink_to_a();
     b.written(0);

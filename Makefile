@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds
+.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds kubernetes-programs
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -65,6 +65,11 @@ interop: setup
 fuzz: TIME ?= 60
 fuzz:
 	@csi-driver/iscsi/fuzz/run.sh $(TIME)
+
+# The programs of Kubernetes that the cluster tests run, from their Go modules into the cache: about 20 minutes, once
+# (docs/kubernetes-tests.md).
+kubernetes-programs:
+	$(CARGO) run --package twinsite-kubernetes --bin programs
 
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the demo and the tests use, and those named as arguments, or says which are missing.
 set -eu
-packages="e2fsprogs xfsprogs mount util-linux fuse3 libiscsi-bin tgt $*"
+packages="e2fsprogs xfsprogs mount util-linux fuse3 libiscsi-bin tgt openssl $*"
 missing=""
 for p in $packages; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"

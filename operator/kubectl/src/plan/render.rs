@@ -1,0 +1,100 @@
+//! The text of a plan.
+
+use std::fmt::Write as _;
+
+use super::{Plan, Verdict};
+use crate::table::table;
+
+/// The plan as text, with the command that carries it out.
+pub(crate) fn render(plan: &Plan) -> String {
+    let mut text = format!("Moving {}/{} to {}\n\n", plan.namespace, plan.name, plan.to);
+    match &plan.register {
+        Some(register) => {
+            let members: Vec<_> = register
+                .members
+                .iter()
+                .map(|member| format!("{member:?}"))
+                .collect();
+            let _ = writeln!(
+                text,
+                "  register  {}, epoch {}, members {}, active at {} (move {}), {}",
+                register.state,
+                register.epoch,
+                members.join(" and "),
+                register.active_site.name,
+                register.active_site.seq,
+                register.holder.as_ref().map_or_else(
+                    || "held by nobody".to_owned(),
+                    |key| format!("held by {key}")
+                ),
+            );
+        }
+        None => text.push_str("  register  not known\n"),
+    }
+    let rows: Vec<_> = plan
+        .legs
+        .iter()
+        .map(|leg| {
+            vec![
+                format!("leg {:?}", leg.leg),
+                leg.site.clone(),
+                leg.text.clone(),
+            ]
+        })
+        .collect();
+    if let Some((_, lines)) = table(2, &["", "", ""], &rows).split_once('\n') {
+        text.push_str(lines);
+    }
+    text.push('\n');
+    for (name, verdict) in [
+        ("Planned", &plan.planned),
+        ("Unplanned", &plan.unplanned),
+        ("Force", &plan.force),
+    ] {
+        self::verdict(&mut text, name, verdict);
+    }
+    text.push('\n');
+    text.push_str(&next(plan));
+    text
+}
+
+fn verdict(text: &mut String, name: &str, verdict: &Verdict) {
+    let _ = match verdict {
+        Verdict::Safe { what } => writeln!(text, "  {name:<10}loses nothing: {what}"),
+        Verdict::Impossible { why } => writeln!(text, "  {name:<10}not possible: {why}"),
+        Verdict::Needless { why } => writeln!(text, "  {name:<10}not needed: {why}"),
+        Verdict::Loses { what } => {
+            let _ = writeln!(text, "  {name:<10}LOSES");
+            for line in what {
+                let _ = writeln!(text, "            - {line}");
+            }
+            Ok(())
+        }
+    };
+}
+
+fn next(plan: &Plan) -> String {
+    let order = format!(
+        "kubectl twinsite failover {}/{} --to {}",
+        plan.namespace, plan.name, plan.to
+    );
+    if let Verdict::Safe { .. } = plan.planned {
+        return format!("Next: edit spec.activeSite in Git, or\n  {order} --mode planned\n");
+    }
+    if let Verdict::Safe { .. } = plan.unplanned {
+        return format!("Next:\n  {order} --mode unplanned\n");
+    }
+    if let Some(token) = &plan.token {
+        let inconsistent = if token.inconsistent {
+            " --inconsistent"
+        } else {
+            ""
+        };
+        return format!(
+            "Only if the leg that has the writes is gone for good. To accept the loss named above:\n  \
+             {order} --mode force --expect-epoch {} --token {}{inconsistent}\n",
+            token.expect_epoch, token.token
+        );
+    }
+    "Nothing to do now.\n".to_owned()
+}

@@ -1,0 +1,155 @@
+use twinsite_api::{Attachment, MirroredVolume};
+
+use super::{Verdict, plan, render};
+use crate::fixture::golden;
+
+fn volume(peer: &str, research: &str) -> MirroredVolume {
+    serde_yaml::from_str(&format!(
+        "
+apiVersion: twinsite.io/v1alpha1
+kind: MirroredVolume
+metadata: {{name: records, namespace: rv}}
+spec:
+  sitePair: ctrc
+  activeSite: medical
+  capacity: 100Gi
+  fsType: xfs
+  claim: {{name: records}}
+  legs: [{{site: medical, poolClass: ssd}}, {{site: research, poolClass: ssd}}]
+status:
+  legs: [{{site: medical, leg: A, state: Member}}, {{site: research, leg: B, {research}}}]
+  conditions:
+  - {{type: PeerReachable, status: \"{peer}\", reason: Asked, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}}
+"
+    ))
+    .unwrap()
+}
+
+fn inspected(
+    members: &str,
+    holder: &str,
+    medical: &str,
+    research: &str,
+) -> twinsite_api::AttachmentStatus {
+    let attachment: Attachment = serde_yaml::from_str(&format!(
+        "
+apiVersion: twinsite.io/v1alpha1
+kind: Attachment
+metadata: {{name: a}}
+spec:
+  volume: ts-000102030405060708090a0b0c0d0e0f
+  sitePair: ctrc
+  node: r1
+  site: research
+  mode: Inspect
+  size: 100Gi
+  legs: [{{leg: B, site: research, portals: [\"192.0.2.1:3260\"]}}]
+status:
+  state: Done
+  register:
+    registerId: 0a0b
+    state: Live
+    epoch: 17
+    generation: 99aa
+    members: {members}
+    activeSite: {{name: medical, seq: 4, latched: false}}
+    activeIndex: A
+{holder}
+  inspect:
+    token: 17-1f2e3d4c5b6a79881f2e3d4c5b6a7988
+    legs:
+    - {{leg: A, {medical}}}
+    - {{leg: B, {research}}}
+"
+    ))
+    .unwrap();
+    attachment.status.unwrap()
+}
+
+const AWAY: &str = "reachable: false";
+const MEMBER: &str =
+    "reachable: true, class: Usable, role: Member, epoch: 17, beat: 9021, dirtyBytes: 0, node: m1";
+
+#[test]
+fn between_two_living_sites_a_planned_move_is_offered() {
+    let status = inspected("[A, B]", "    holder: c1000001000a0000", MEMBER, MEMBER);
+    let plan = plan(&volume("True", "state: Member"), "research", Some(&status));
+    assert!(plan.token.is_none());
+    golden("plan-planned.txt", &render(&plan));
+}
+
+#[test]
+fn with_the_other_site_down_an_unplanned_move_of_a_member_loses_nothing() {
+    let status = inspected("[A, B]", "    holder: c1000001000a0000", AWAY, MEMBER);
+    let plan = plan(&volume("False", "state: Member"), "research", Some(&status));
+    assert!(plan.token.is_none());
+    golden("plan-unplanned.txt", &render(&plan));
+}
+
+#[test]
+fn a_leg_that_lacks_writes_is_only_had_by_force_and_the_loss_is_named() {
+    let stale = "reachable: true, class: Stale, role: Member, epoch: 15, beat: 8800, dirtyBytes: 0, node: m1";
+    let status = inspected("[A]", "", AWAY, stale);
+    let plan = plan(
+        &volume("False", "state: Outdated, dirtyBytes: 67108864"),
+        "research",
+        Some(&status),
+    );
+    let token = plan.token.clone().unwrap();
+    assert_eq!((token.expect_epoch, token.inconsistent), (17, false));
+    golden("plan-force.txt", &render(&plan));
+}
+
+#[test]
+fn an_unfinished_copy_and_a_living_better_leg_are_said_loudly() {
+    let target = "reachable: true, class: Stale, role: Target, epoch: 15, beat: 8800, dirtyBytes: 0, node: m1";
+    let status = inspected(
+        "[A]",
+        "    holder: c1000001000a0000",
+        &MEMBER.replace("dirtyBytes: 0", "dirtyBytes: 1073741824"),
+        target,
+    );
+    let plan = plan(
+        &volume("False", "state: Resyncing"),
+        "research",
+        Some(&status),
+    );
+    assert!(plan.token.clone().unwrap().inconsistent);
+    golden("plan-force-inconsistent.txt", &render(&plan));
+}
+
+#[test]
+fn what_is_not_known_is_never_offered() {
+    let volume = volume("False", "state: Member");
+    for status in [
+        None,
+        Some(inspected("[A, B]", "", MEMBER, AWAY)),
+        Some(twinsite_api::AttachmentStatus {
+            message: Some("the leg's target refuses the login".to_owned()),
+            ..Default::default()
+        }),
+    ] {
+        let plan = plan(&volume, "research", status.as_ref());
+        assert!(plan.token.is_none());
+        for verdict in [&plan.planned, &plan.unplanned, &plan.force] {
+            assert!(matches!(verdict, Verdict::Impossible { .. }), "{plan:?}");
+        }
+    }
+}
+
+#[test]
+fn a_leg_without_a_superblock_cannot_be_forced() {
+    let status = inspected(
+        "[A]",
+        "",
+        AWAY,
+        "reachable: true, message: no superblock of this volume",
+    );
+    let plan = plan(
+        &volume("False", "state: Outdated"),
+        "research",
+        Some(&status),
+    );
+    assert!(matches!(plan.force, Verdict::Impossible { .. }));
+    assert!(plan.token.is_none());
+}

@@ -1,0 +1,164 @@
+use super::{Detail, render, report};
+use crate::fixture::{cluster, golden, silent};
+
+/// The pair as one of its clusters sees it.
+fn pair(site: &str, peer: &str, conditions: &str) -> String {
+    format!(
+        "---
+apiVersion: twinsite.io/v1alpha1
+kind: SitePair
+metadata: {{name: ctrc, generation: 1}}
+spec:
+  sites: [{{name: medical}}, {{name: research}}]
+  peerKubeconfigSecret: twinsite-peer
+  witness: {{kubernetes: {{kubeconfigSecret: twinsite-witness, namespace: twinsite}}}}
+  failover: {{policy: Automatic}}
+status:
+  observedGeneration: 1
+  site: {site}
+  claims: [{{name: medical, index: A, claimant: u1}}, {{name: research, index: B, claimant: u2}}]
+  conditions:
+  - {{type: Ready, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}}
+  - {{type: PeerReachable, status: \"{peer}\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}}
+  - {{type: WitnessReachable, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}}
+{conditions}---
+apiVersion: twinsite.io/v1alpha1
+kind: StoragePool
+metadata: {{name: {site}-ssd}}
+spec: {{site: {site}, class: ssd, node: {{name: n1, directory: /var/lib/twinsite/pool}}, portals: [\"192.0.2.11:3260\"]}}
+status:
+  freeBytes: 1319413953331
+  conditions:
+  - {{type: Ready, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}}
+"
+    )
+}
+
+fn volume(name: &str, wanted: &str, status: &str) -> String {
+    format!(
+        "---
+apiVersion: twinsite.io/v1alpha1
+kind: MirroredVolume
+metadata: {{name: {name}, namespace: rv, generation: 2}}
+spec:
+  sitePair: ctrc
+  activeSite: {wanted}
+  capacity: 100Gi
+  fsType: xfs
+  claim: {{name: {name}}}
+  legs: [{{site: medical, poolClass: ssd}}, {{site: research, poolClass: ssd}}]
+status:
+  observedGeneration: 2
+{status}"
+    )
+}
+
+const SYNCED: &str = "  volumeId: ts-000102030405060708090a0b0c0d0e0f
+  role: Active
+  activeSite: {name: medical, seq: 4, latched: false}
+  epoch: 17
+  attached: {site: medical, node: m1}
+  legs: [{site: medical, leg: A, state: Member}, {site: research, leg: B, state: Member}]
+  lastMove: {from: research, to: medical, mode: Planned, reason: spec, seconds: 2.25}
+  conditions:
+  - {type: Ready, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: InSync, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: FailoverReady, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+";
+
+fn standby(of: &str) -> String {
+    of.replace("role: Active", "role: Standby")
+}
+
+#[test]
+fn a_pair_in_which_all_is_well_says_so_in_a_few_lines() {
+    let clusters = [
+        cluster(
+            "medical",
+            &(pair("medical", "True", "") + &volume("records", "medical", SYNCED)),
+        ),
+        cluster(
+            "research",
+            &(pair("research", "True", "") + &volume("records", "medical", &standby(SYNCED))),
+        ),
+    ];
+    let report = report(&clusters, None);
+    assert!(report.all_well());
+    golden("status-well.txt", &render(&report, Detail::Screen));
+    golden("status-wide.txt", &render(&report, Detail::Wide));
+}
+
+#[test]
+fn a_dead_site_shows_what_the_other_one_knows_and_what_the_manifest_still_says() {
+    let solo = "  volumeId: ts-000102030405060708090a0b0c0d0e0f
+  role: Active
+  activeSite: {name: research, seq: 5, latched: true}
+  epoch: 18
+  attached: {site: research, node: r1}
+  legs: [{site: medical, leg: A, state: Unreachable}, {site: research, leg: B, state: Member}]
+  lastMove: {from: medical, to: research, mode: Unplanned, reason: automatic, seconds: 11.5}
+  conditions:
+  - {type: Ready, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: InSync, status: \"False\", reason: LegAway, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: Degraded, status: \"True\", reason: LegAway, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: FailoverReady, status: \"False\", reason: LegAway, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+";
+    let clusters = [
+        silent("medical", "connection refused"),
+        cluster(
+            "research",
+            &(pair("research", "False", "") + &volume("records", "medical", solo)),
+        ),
+    ];
+    let report = report(&clusters, None);
+    assert!(!report.all_well());
+    golden("status-site-down.txt", &render(&report, Detail::Wide));
+}
+
+#[test]
+fn the_active_site_speaks_and_every_difference_is_named() {
+    let resync = "  role: Active
+  activeSite: {name: medical, seq: 4, latched: false}
+  epoch: 19
+  legs:
+  - {site: medical, leg: A, state: Member}
+  - {site: research, leg: B, state: Resyncing, resyncPercent: 43, dirtyBytes: 13207024435, etaSeconds: 312}
+  conditions:
+  - {type: Ready, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: FailoverReady, status: \"False\", reason: Resync, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+";
+    let waiting = "  role: Active
+  epoch: 3
+  conditions:
+  - {type: LegLost, status: \"True\", reason: NoLeg, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: Ready, status: \"False\", reason: NoLeg, message: no leg that has every write answers, lastTransitionTime: 2026-11-28T06:00:00Z}
+";
+    let clusters = [
+        cluster(
+            "m-admin",
+            &(pair("medical", "True", "")
+                + &volume("records", "medical", resync)
+                + &volume("images", "medical", waiting)
+                + &volume("plans", "medical", SYNCED)),
+        ),
+        cluster(
+            "r-admin",
+            &(pair("research", "True", "").replace("Automatic", "Manual")
+                + &volume("records", "research", &standby(SYNCED))
+                + &volume("plans", "medical", &standby(SYNCED))
+                    .replace("generation: 2}", "generation: 3}")),
+        ),
+    ];
+    let report = report(&clusters, None);
+    golden("status-differences.txt", &render(&report, Detail::Screen));
+    let json = serde_json::to_string_pretty(&report).unwrap();
+    golden("status-differences.json", &(json + "\n"));
+}
+
+#[test]
+fn without_any_object_it_says_what_is_missing() {
+    assert_eq!(
+        render(&report(&[cluster("one", "")], None), Detail::Screen),
+        "No SitePair: this cluster has the chart but no pair of sites yet.\n\nNo MirroredVolume.\n"
+    );
+}

@@ -22,6 +22,11 @@ test: setup
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
+# Judges the history of a run again. FILE=target/demo/history.jsonl
+history: FILE ?= target/demo/history.jsonl
+history:
+	$(CARGO) run --quiet --release --package twinsite-tests --bin history -- $(FILE)
+
 # Simulated histories of faults in virtual time. ROUNDS=10000 SEED=1; SEED=7 ROUNDS=1 PRINT=1 tells one history.
 sim: ROUNDS ?= 1000
 sim: SEED ?= 1

@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod evidence;
+pub mod history;
 pub mod link;
 pub mod needs;
 pub mod pair;

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }),
-        ["room", directory, ledger, pause] => treat(directory, ledger, pause),
+        ["room", name, directory, ledger, pause] => treat(name, directory, ledger, pause),
         _ => Err(anyhow::anyhow!(
             "the demo takes no arguments; options come as in: make demo KILL=research FS=xfs"
         )),
@@ -71,13 +71,15 @@ fn perform() -> Result<bool> {
     }
     stage.close()?;
     let report: &Report = &stage.report;
-    report.save(&target_folder().join("demo"))?;
+    let results = target_folder().join("demo");
+    report.save(&results)?;
+    std::fs::copy(stage.history_file(), results.join("history.jsonl"))?;
     println!("\n{}", report.line());
     Ok(report.good())
 }
 
-fn treat(directory: &str, ledger: &str, pause: &str) -> Result<ExitCode> {
+fn treat(name: &str, directory: &str, ledger: &str, pause: &str) -> Result<ExitCode> {
     let pause = Duration::from_millis(pause.parse()?);
-    workload::room::run(Path::new(directory), Path::new(ledger), pause)?;
+    workload::room::run(name, Path::new(directory), Path::new(ledger), pause)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -48,6 +48,11 @@ pub struct Report {
     pub witness_away_gap_ms: Option<u64>,
     /// Records acknowledged while the witness was away and a leg was lost (0 is right).
     pub records_without_quorum: Option<u64>,
+    /// Writes and readings that the history checker judged.
+    pub history_writes: u64,
+    pub history_reads: u64,
+    /// What the history checker found that must not happen.
+    pub violations: Vec<String>,
     pub seconds: f64,
 }
 
@@ -69,6 +74,7 @@ impl Report {
     pub fn good(&self) -> bool {
         self.lost == 0
             && self.acknowledged > 0
+            && self.violations.is_empty()
             && self.sites_writing_during_cut.is_none_or(|sites| sites == 1)
             && self
                 .records_without_quorum
@@ -86,11 +92,12 @@ impl Report {
         let dirty: u64 = self.rounds.iter().map(|round| round.dirty_bytes).sum();
         let resync: u64 = self.rounds.iter().map(|round| round.resync_bytes).sum();
         format!(
-            "demo: {} acknowledged={} found={} lost={} rounds={} deaths={} first_write_ms_p50={} first_write_ms_p99={} dirty_bytes={dirty} resync_bytes={resync} seconds={:.0}",
+            "demo: {} acknowledged={} found={} lost={} violations={} rounds={} deaths={} first_write_ms_p50={} first_write_ms_p99={} dirty_bytes={dirty} resync_bytes={resync} seconds={:.0}",
             if self.good() { "ok" } else { "FAILED" },
             self.acknowledged,
             self.found,
             self.lost,
+            self.violations.len(),
             self.rounds.len(),
             self.deaths,
             percentile(&first, 50),

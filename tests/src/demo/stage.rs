@@ -17,6 +17,7 @@ use twinsite_api::{
 use super::options::Options;
 use super::report::{Report, Round};
 use crate::evidence::Evidence;
+use crate::history::{self, Event, History};
 use crate::pair::{Pair, Plan};
 use crate::process::Group;
 use crate::timeline::Timeline;
@@ -41,6 +42,9 @@ pub struct Stage {
     pub active: usize,
     attachment: String,
     ledger_socket: PathBuf,
+    history: History,
+    history_file: PathBuf,
+    rooms: u32,
 }
 
 impl Stage {
@@ -53,7 +57,9 @@ impl Stage {
         timeline.act("A volume at two sites");
         std::fs::create_dir_all(folder)?;
         let ledger_socket = folder.join("ledger.sock");
-        let ledger = Ledger::listen(&ledger_socket)?;
+        let history_file = folder.join("history.jsonl");
+        let history = History::create(&history_file)?;
+        let ledger = Ledger::listen(&ledger_socket, history.clone())?;
         let plan = Plan {
             folder: folder.to_owned(),
             agent,
@@ -78,6 +84,9 @@ impl Stage {
             active: 0,
             attachment: String::new(),
             ledger_socket,
+            history,
+            history_file,
+            rooms: 0,
         };
         stage.pair.birth()?;
         let size = twinsite_api::Quantity::from_bytes(stage.options.size);
@@ -140,6 +149,12 @@ impl Stage {
             .unwrap_or_default()
     }
 
+    /// Where the history of this run is written.
+    #[must_use]
+    pub fn history_file(&self) -> &Path {
+        &self.history_file
+    }
+
     /// Name of the open attachment.
     #[must_use]
     pub fn attachment(&self) -> String {
@@ -151,11 +166,13 @@ impl Stage {
     /// # Errors
     /// It cannot be started.
     pub fn start_room(&mut self) -> Result<()> {
+        self.rooms += 1;
         let site = &mut self.pair.sites[self.active];
         let log = site.folder.join("room.log");
         let mut command = Command::new(env::current_exe()?);
         command
             .arg("room")
+            .arg(format!("{} {}", site.name, self.rooms))
             .arg(site.folder.join("mnt"))
             .arg(&self.ledger_socket)
             .arg(PAUSE_MS.to_string());
@@ -201,12 +218,22 @@ impl Stage {
     pub fn verify(&mut self) -> Result<()> {
         let acknowledged = self.ledger.acknowledged();
         let point = self.pair.mount_point(self.active);
+        let name = self.name(self.active);
+        let began = history::event::now();
         let verdict =
             record::verify(&point, &acknowledged).context("cannot read the records back")?;
+        for (machine, found) in verdict.by_machine.iter().enumerate() {
+            self.history.add(&Event::Read {
+                began,
+                at: history::event::now(),
+                reader: name.clone(),
+                item: machine as u64,
+                value: *found,
+            })?;
+        }
         self.report.acknowledged = verdict.acknowledged;
         self.report.found = verdict.found;
         self.report.lost += verdict.lost;
-        let name = self.name(self.active);
         self.timeline.event(&format!(
             "{name}: {} acknowledged records, {} found, {} lost",
             verdict.acknowledged, verdict.found, verdict.lost
@@ -407,7 +434,30 @@ impl Stage {
         self.pair
             .detach(self.active, &self.attachment, ATTACH_LIMIT)?;
         self.pair.stop();
+        self.judge()?;
         self.report.seconds = self.timeline.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// The checker's word on everything that rooms wrote and readers found.
+    fn judge(&mut self) -> Result<()> {
+        self.history.flush()?;
+        let verdict = history::check(&history::event::read(&self.history_file)?);
+        for violation in &verdict.violations {
+            self.timeline.event(&format!("NOT ALLOWED: {violation}"));
+        }
+        self.timeline.event(&format!(
+            "history: {} writes of {} rooms and {} readings checked: {} violations",
+            verdict.issued,
+            verdict.writers,
+            verdict.reads,
+            verdict.violations.len()
+        ));
+        self.report.history_writes = verdict.issued;
+        self.report.history_reads = verdict.reads;
+        self.report.violations = verdict.violations.iter().map(ToString::to_string).collect();
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! The ledger: the acknowledged numbers, kept in the harness's own process, outside both sites.
 //!
-//! A treatment room connects to a unix socket and tells 9 bytes per acknowledged record {machine u8, number u64 LE}. Numbers
-//! of one machine come in order, so the last one is the whole story. The instant of the first record after a mark answers
-//! "when was the other side writing again".
+//! A treatment room connects to a unix socket, tells its name in a line, and then [`Message`]s: a record is about to be
+//! written, its fsync returned, or failed. Numbers of one machine come in order, so the last acknowledged one is the whole
+//! story. The instant of the first record after a mark answers "when was the other side writing again". Every message also
+//! becomes an event of the history, for the checker.
 //!
 //! Invariant: a number stands here only after the application saw its fsync return.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +15,91 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::MACHINES;
+use crate::history::{Event, History};
 
-/// Bytes of one message: machine, number.
-pub const MESSAGE: usize = 9;
+/// What a room tells: 18 bytes {what u8, machine u8, number u64 LE, instant u64 LE}.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    pub what: What,
+    pub machine: u8,
+    pub number: u64,
+    /// As of [`crate::history::event::now`].
+    pub at: u64,
+}
+
+/// What happened to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Issued,
+    Acked,
+    Failed,
+}
+
+impl Message {
+    pub const SIZE: usize = 18;
+
+    #[must_use]
+    pub fn emit(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0] = self.what as u8;
+        bytes[1] = self.machine;
+        bytes[2..10].copy_from_slice(&self.number.to_le_bytes());
+        bytes[10..].copy_from_slice(&self.at.to_le_bytes());
+        bytes
+    }
+
+    /// `None` for bytes that are no message.
+    #[must_use]
+    pub fn parse(bytes: &[u8; Self::SIZE]) -> Option<Self> {
+        let what = match bytes[0] {
+            0 => What::Issued,
+            1 => What::Acked,
+            2 => What::Failed,
+            _ => return None,
+        };
+        let word = |from: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[from..from + 8]);
+            u64::from_le_bytes(word)
+        };
+        Some(Self {
+            what,
+            machine: bytes[1],
+            number: word(2),
+            at: word(10),
+        })
+    }
+
+    fn event(self, writer: &str) -> Event {
+        let Self {
+            what,
+            machine,
+            number: value,
+            at,
+        } = self;
+        let (writer, item) = (writer.to_owned(), u64::from(machine));
+        match what {
+            What::Issued => Event::Issued {
+                at,
+                writer,
+                item,
+                value,
+            },
+            What::Acked => Event::Acked {
+                at,
+                writer,
+                item,
+                value,
+            },
+            What::Failed => Event::Failed {
+                at,
+                writer,
+                item,
+                value,
+            },
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Book {
@@ -31,17 +114,19 @@ struct Book {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     book: Arc<Mutex<Book>>,
+    history: History,
 }
 
 impl Ledger {
-    /// Listens at `socket` for treatment rooms for as long as the process lives.
+    /// Listens at `socket` for treatment rooms for as long as the process lives; what they tell goes into `history` too.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn listen(socket: &Path) -> io::Result<Self> {
+    pub fn listen(socket: &Path, history: History) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
         let ledger = Self {
             book: Arc::default(),
+            history,
         };
         let keeper = ledger.clone();
         thread::Builder::new()
@@ -57,12 +142,26 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn keep(&self, mut stream: UnixStream) {
-        let mut message = [0; MESSAGE];
-        while stream.read_exact(&mut message).is_ok() {
-            let mut number = [0; 8];
-            number.copy_from_slice(&message[1..]);
-            self.enter(message[0], u64::from_le_bytes(number));
+    fn keep(&self, stream: UnixStream) {
+        let mut stream = BufReader::new(stream);
+        let mut name = String::new();
+        if stream.read_line(&mut name).is_err() {
+            return;
+        }
+        let name = name.trim();
+        let mut bytes = [0; Message::SIZE];
+        while stream.read_exact(&mut bytes).is_ok() {
+            let Some(message) = Message::parse(&bytes) else {
+                return;
+            };
+            // A history with a gap would be judged wrongly: better none.
+            if let Err(error) = self.history.add(&message.event(name)) {
+                eprintln!("the history cannot be written: {error}");
+                std::process::exit(1);
+            }
+            if message.what == What::Acked {
+                self.enter(message.machine, message.number);
+            }
         }
     }
 
@@ -132,17 +231,53 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn what_a_room_tells_stands_in_the_book() {
+    fn what_a_room_tells_stands_in_the_book_and_in_the_history() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("ledger");
-        let ledger = Ledger::listen(&socket).unwrap();
+        let path = directory.path().join("history.jsonl");
+        let history = History::create(&path).unwrap();
+        let ledger = Ledger::listen(&socket, history.clone()).unwrap();
         let mut room = UnixStream::connect(&socket).unwrap();
         ledger.mark();
-        room.write_all(&[3, 7, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        room.write_all(b"medical 12\n").unwrap();
+        for (what, at) in [(What::Issued, 100), (What::Acked, 101)] {
+            let message = Message {
+                what,
+                machine: 3,
+                number: 7,
+                at,
+            };
+            room.write_all(&message.emit()).unwrap();
+        }
         while ledger.total() == 0 {
             thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(ledger.acknowledged(), [0, 0, 0, 7, 0, 0, 0, 0]);
         assert!(ledger.first_after_mark().is_some());
+        history.flush().unwrap();
+        let events = crate::history::event::read(&path).unwrap();
+        let (writer, item, value) = ("medical 12".to_owned(), 3, 7);
+        assert_eq!(
+            events,
+            [
+                Event::Issued {
+                    at: 100,
+                    writer: writer.clone(),
+                    item,
+                    value
+                },
+                Event::Acked {
+                    at: 101,
+                    writer,
+                    item,
+                    value
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_refused() {
+        assert_eq!(Message::parse(&[9; Message::SIZE]), None);
     }
 }

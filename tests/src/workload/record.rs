@@ -76,6 +76,8 @@ pub struct Verdict {
     pub found: u64,
     /// Acknowledged records that are not there.
     pub lost: u64,
+    /// Whole records found, per machine.
+    pub by_machine: Vec<u64>,
 }
 
 /// Compares the files below `directory` with the last acknowledged number of each machine.
@@ -90,6 +92,7 @@ pub fn verify(directory: &Path, acknowledged: &[u64]) -> io::Result<Verdict> {
         verdict.acknowledged += acked;
         verdict.found += found;
         verdict.lost += acked.saturating_sub(found);
+        verdict.by_machine.push(found);
     }
     Ok(verdict)
 }

@@ -1,6 +1,7 @@
 //! The treatment room: the application. It runs as a process of the active site and dies with it.
 //!
-//! Each machine has a thread: append the next record, fsync, tell the ledger, wait for the next patient. An error from the
+//! Each machine has a thread: tell the ledger what comes, append the record, fsync, tell that it is done, wait for the next
+//! patient. An error from the
 //! file system ends the room with exit code 5: an application that was told "failed" stops; it does not guess.
 
 use std::fs::OpenOptions;
@@ -11,19 +12,21 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use super::ledger::{Message, What};
 use super::{MACHINES, record};
+use crate::history::event;
 
 /// Exit code of a room whose file system returned an error.
 pub const EXIT_IO_ERROR: i32 = 5;
 
-/// Writes until killed, or until the file system fails.
+/// Writes until killed, under a name that no other room of this history has, or until the file system fails.
 ///
 /// # Errors
 /// The first error of a write, an fsync, or the way to the ledger.
-pub fn run(directory: &Path, ledger: &Path, pause: Duration) -> io::Result<()> {
+pub fn run(name: &str, directory: &Path, ledger: &Path, pause: Duration) -> io::Result<()> {
     thread::scope(|scope| {
         let machines: Vec<_> = (0..MACHINES)
-            .map(|machine| scope.spawn(move || treat(directory, ledger, machine, pause)))
+            .map(|machine| scope.spawn(move || treat(name, directory, ledger, machine, pause)))
             .collect();
         machines.into_iter().try_for_each(|machine| {
             machine
@@ -33,8 +36,15 @@ pub fn run(directory: &Path, ledger: &Path, pause: Duration) -> io::Result<()> {
     })
 }
 
-fn treat(directory: &Path, ledger: &Path, machine: u8, pause: Duration) -> io::Result<()> {
+fn treat(
+    name: &str,
+    directory: &Path,
+    ledger: &Path,
+    machine: u8,
+    pause: Duration,
+) -> io::Result<()> {
     let mut ledger = UnixStream::connect(ledger)?;
+    ledger.write_all(format!("{name}\n").as_bytes())?;
     let mut number = record::count(directory, machine)?;
     let file = OpenOptions::new()
         .create(true)
@@ -44,16 +54,26 @@ fn treat(directory: &Path, ledger: &Path, machine: u8, pause: Duration) -> io::R
     loop {
         let offset = number * record::SIZE as u64;
         number += 1;
+        let mut tell = |what| {
+            let at = event::now();
+            let message = Message {
+                what,
+                machine,
+                number,
+                at,
+            };
+            ledger.write_all(&message.emit())
+        };
+        tell(What::Issued)?;
         let outcome = file
             .write_all_at(&record::emit(machine, number), offset)
             .and_then(|()| file.sync_all());
         if let Err(error) = outcome {
             eprintln!("machine {machine}: record {number}: {error}");
+            tell(What::Failed)?;
             std::process::exit(EXIT_IO_ERROR);
         }
-        let mut message = [machine; super::ledger::MESSAGE];
-        message[1..].copy_from_slice(&number.to_le_bytes());
-        ledger.write_all(&message)?;
+        tell(What::Acked)?;
         thread::sleep(pause);
     }
 }

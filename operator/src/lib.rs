@@ -4,6 +4,9 @@
 //! Not here yet: the reconcilers.
 #![forbid(unsafe_code)]
 
+pub mod failover;
+mod moves;
+pub mod policy;
 pub mod volume;
 
 use std::collections::BTreeMap;

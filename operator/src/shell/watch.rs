@@ -1,0 +1,205 @@
+//! Keeps a copy of objects of one kind, and says what changed.
+//!
+//! A copy comes up when the API server answers and stays when it goes away: the watch is repeated with a bounded wait for
+//! ever, and [`Freshness`] says since when it has failed. Managed fields are dropped from every copy: they are half of its size.
+
+use std::{
+    fmt,
+    future::ready,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Resource, ResourceExt as _,
+    runtime::{
+        WatchStreamExt as _, reflector,
+        reflector::Store,
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use super::patience::Patience;
+
+/// First and longest wait before a failed watch is repeated.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The server ends a watch after this time, in seconds; a dead connection is found 5 s later.
+const WATCH_SECONDS: u32 = 60;
+/// Objects per answer of a list.
+const PAGE: u32 = 500;
+
+/// How a copy is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Freshness(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    complete: bool,
+    failing: Option<(Instant, String)>,
+}
+
+impl Freshness {
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the copy was complete once.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.with(|state| state.complete)
+    }
+
+    /// Since when the watch fails, and why.
+    #[must_use]
+    pub fn failing(&self) -> Option<(Duration, String)> {
+        self.with(|state| {
+            let (since, why) = state.failing.as_ref()?;
+            Some((since.elapsed(), why.clone()))
+        })
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is there, new or other than before.
+    Applied,
+    /// It is gone. Not told for what went away while the watch was broken: see [`Change::Listed`].
+    Deleted,
+    /// The copy was made anew: anything may be gone.
+    Listed,
+}
+
+/// A copy of the objects of one kind, for as long as it lives.
+pub struct Copy<K: 'static + Resource<DynamicType = ()>> {
+    pub store: Store<K>,
+    pub sync: Freshness,
+    task: JoinHandle<()>,
+}
+
+impl<K: 'static + Resource<DynamicType = ()>> Copy<K> {
+    /// Ends the watch; what was seen stays.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+}
+
+impl<K: 'static + Resource<DynamicType = ()>> Drop for Copy<K> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> fmt::Debug for Copy<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Copy({})", K::kind(&()))
+    }
+}
+
+/// Starts a copy. `tell` hears of every change, after the copy has it; of [`Change::Listed`] without an object.
+pub fn copy<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    tell: impl Fn(Change, Option<&K>, &Store<K>) + Send + 'static,
+) -> Copy<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static,
+{
+    copy_thinned(api, config, |_| {}, tell)
+}
+
+/// The same, of thinned objects.
+pub fn copy_thinned<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    thin: impl Fn(&mut K) + Send + 'static,
+    tell: impl Fn(Change, Option<&K>, &Store<K>) + Send + 'static,
+) -> Copy<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let sync = Freshness::default();
+    let (told, seen) = (sync.clone(), store.clone());
+    let config = config.timeout(WATCH_SECONDS).page_size(PAGE);
+    let stream = watcher::watcher(api, config)
+        .modify(move |object: &mut K| {
+            object.managed_fields_mut().clear();
+            thin(object);
+        })
+        .backoff(Patience::new(BACKOFF.0, BACKOFF.1));
+    let task = tokio::spawn(reflector(writer, stream).for_each(move |event| {
+        match event {
+            Ok(event) => {
+                let recovered = told.with(|state| state.failing.take());
+                if let Some((since, _)) = recovered {
+                    tracing::info!(kind = %K::kind(&()), seconds = since.elapsed().as_secs(), "the API server answers again");
+                }
+                match event {
+                    Event::Apply(object) | Event::InitApply(object) => tell(Change::Applied, Some(&object), &seen),
+                    Event::Delete(object) => tell(Change::Deleted, Some(&object), &seen),
+                    Event::InitDone => {
+                        told.with(|state| state.complete = true);
+                        tell(Change::Listed, None, &seen);
+                    }
+                    Event::Init => {}
+                }
+            }
+            Err(error) => {
+                let first = told.with(|state| {
+                    let first = state.failing.is_none();
+                    let since = state.failing.take().map_or_else(Instant::now, |(since, _)| since);
+                    state.failing = Some((since, error.to_string()));
+                    first
+                });
+                if first {
+                    tracing::warn!(kind = %K::kind(&()), %error, "the API server cannot be watched: trying again for ever");
+                }
+            }
+        }
+        ready(())
+    }));
+    Copy { store, sync, task }
+}
+
+/// Why a request to an API server brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("no answer in {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl RequestError {
+    /// The HTTP status that the server gave.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status.code),
+            Self::Api(_) | Self::Timeout(_) => None,
+        }
+    }
+}
+
+/// The limit of one request to an API server.
+pub const REQUEST: Duration = Duration::from_secs(10);
+
+/// A request with its deadline.
+///
+/// # Errors
+/// The server refuses, or does not answer in [`REQUEST`].
+pub async fn within<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, RequestError> {
+    match timeout(REQUEST, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RequestError::Timeout(REQUEST)),
+    }
+}

@@ -1,13 +1,24 @@
-//! The custom resource definitions, from the types of `twinsite-api`.
+//! The operator, and the custom resource definitions from the types of `twinsite-api`.
+//!
+//! | module | |
+//! |---|---|
+//! | [`volume`] | what is done about one volume: pure planners |
+//! | [`shell`] | watches, queue, workers, leadership; observes for the planners and carries their plans out |
+//! | [`site_pair`], [`pool`] | what is said of pairs and pools; the links to witness and peer |
+//! | [`witness`], [`peer`] | the register, the claims and signs of life; the other cluster, read-only |
+//! | [`metrics`], [`health`] | `/metrics`, `/healthz`, `/readyz` |
 //!
 //! `crds/` holds what [`definitions`] gives, one file per kind, and nothing else; a test keeps the two equal.
-//! Not here yet: the reconcilers.
 #![forbid(unsafe_code)]
 
-pub mod failover;
-mod moves;
-pub mod policy;
+pub mod health;
+pub mod metrics;
+pub mod peer;
+pub mod pool;
+pub mod shell;
+pub mod site_pair;
 pub mod volume;
+pub mod witness;
 
 use std::collections::BTreeMap;
 

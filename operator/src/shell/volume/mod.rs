@@ -1,0 +1,133 @@
+//! One MirroredVolume, from what is seen to what is said: the impure rim around `crate::volume`.
+//!
+//! ```text
+//! observe      copies, /scale, register, evidence, peer       no change anywhere
+//! plan         crate::volume::plan                            pure
+//! carry out    the actions in order, up to the first failure
+//! status       crate::volume::status, written when it changed
+//! ```
+//! Invariants: nothing of a volume is done under a claim that is not ours; a round that dies between any two actions is
+//! finished by the next one, which plans anew from what is there.
+
+mod carry_out;
+mod observe;
+mod register;
+mod scale;
+mod write;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use twinsite_api::{FailoverPolicy, MirroredVolume, SitePair, VolumeId};
+use twinsite_register::GroupId;
+
+use super::{operator::Operator, own::VolumeKey, queue::Outcome};
+use crate::{
+    volume::{self, Desired, Observed, Plan, Reading},
+    witness::{Access, Pace},
+};
+pub use observe::selects;
+pub use scale::Kinds;
+
+/// A settled volume is looked at this often, for what no watch tells.
+const AT_LEAST: Duration = Duration::from_secs(60);
+/// A plan that wants to be made again sooner than this has something under way.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// One round of one volume.
+pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
+    let Some(object) = operator.own.volume(key) else {
+        operator.metrics.forget_volume(key);
+        return Outcome::Settled;
+    };
+    let id = super::own::id_of(&object);
+    let desired = observe::desired(operator, object);
+    let observed = observe::observe(operator, &desired).await;
+    let now = Timestamp::now();
+    let plan = volume::plan(&desired, &observed, now);
+    if !plan.is_empty() {
+        tracing::info!(volume = %desired.reference(), "plan:\n{plan}");
+    }
+    if plan.took_permit {
+        operator.permits.take();
+    }
+    let failure = carry_out::carry_out(operator, &desired, &observed, &plan).await;
+    if let Some(failure) = &failure {
+        tracing::warn!(volume = %desired.reference(), action = failure.action, error = failure.error, "a step failed: planning anew");
+    }
+    let said = volume::status(
+        &desired,
+        &observed,
+        &plan,
+        failure.as_ref(),
+        Timestamp::now(),
+    );
+    operator
+        .metrics
+        .see_volume(key, &said.status, &desired.site);
+    for event in &said.events {
+        write::tell(operator, &desired, event);
+    }
+    let written = write::status(operator, &desired.volume, &said.status).await;
+    follow(operator, &desired, &observed, &plan, id);
+    if let Err(error) = &written
+        && error.code() != Some(404)
+    {
+        tracing::warn!(volume = %desired.reference(), %error, "the status could not be written");
+    }
+    match (failure, written) {
+        (None, Ok(())) => Outcome::Again(plan.requeue.unwrap_or(AT_LEAST).min(AT_LEAST)),
+        // An object that is gone is no failure.
+        (None, Err(error)) if error.code() == Some(404) => Outcome::Settled,
+        _ => Outcome::Failed,
+    }
+}
+
+/// How closely the register and the beat are looked at from now on.
+fn follow(operator: &Operator, desired: &Desired, observed: &Observed, plan: &Plan, id: VolumeId) {
+    let Some(access) = operator.links.witness(&desired.volume.spec.site_pair) else {
+        return;
+    };
+    let soon = plan.requeue.is_some_and(|after| after <= UNDER_WAY);
+    let pace = if soon || !plan.is_empty() {
+        Pace::Busy
+    } else {
+        Pace::Idle
+    };
+    access.pace(GroupId(id.bytes()), pace);
+    let wanted = desired
+        .pair
+        .as_deref()
+        .is_some_and(|pair| wants_beat(pair, desired, observed));
+    access.watch_beat(twinsite_register::VolumeId(id.bytes()), wanted);
+}
+
+/// The beat matters for what the other site holds open, if this site may take it over by itself.
+fn wants_beat(pair: &SitePair, desired: &Desired, observed: &Observed) -> bool {
+    let Reading::Found(register) = &observed.witness.register else {
+        return false;
+    };
+    let own = desired.index.map(|index| index.number());
+    pair.spec.failover.policy != FailoverPolicy::Manual
+        && register.holder.is_some()
+        && own.is_some_and(|own| usize::from(register.active.site.index()) != own)
+}
+
+/// Volumes of a pair that are in use at the other site: those whose move a silence may start.
+pub fn at_peer(operator: &Operator, access: &Access, pair: &str) -> BTreeSet<VolumeKey> {
+    let other = |volume: &MirroredVolume| {
+        let status = volume.status.as_ref()?;
+        let active = status.active_site.as_ref()?;
+        (active.name == access.identity().peer).then_some(())
+    };
+    operator
+        .own
+        .volumes
+        .store
+        .state()
+        .iter()
+        .filter(|volume| volume.spec.site_pair == pair && other(volume).is_some())
+        .map(|volume| (volume.namespace().unwrap_or_default(), volume.name_any()))
+        .collect()
+}

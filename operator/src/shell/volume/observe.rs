@@ -1,0 +1,373 @@
+//! What is seen of one volume.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    storage::v1::VolumeAttachment,
+};
+use kube::{
+    ResourceExt as _,
+    core::{Selector, SelectorExt as _},
+    runtime::reflector::ObjectRef,
+};
+use twinsite_api::{
+    AttachmentMode, Failover, FailoverState, LegIndex, MirroredVolume, StoragePool, VolumeId,
+    VolumeSelection,
+};
+use twinsite_register::GroupId;
+
+use super::scale;
+use crate::{
+    shell::operator::Operator,
+    site_pair::{Parties, index},
+    volume::{
+        Desired, Evidence, FailoverOrder, NodeView, Observed, Peer, PodView, Reach, Reading,
+        VolumeAttachmentView, Witness, names,
+    },
+    witness::{Access, Claim, Content},
+};
+
+const MODES: [AttachmentMode; 6] = [
+    AttachmentMode::Writer,
+    AttachmentMode::Caretaker,
+    AttachmentMode::Birth,
+    AttachmentMode::Inspect,
+    AttachmentMode::Wipe,
+    AttachmentMode::Reseed,
+];
+
+/// What is wanted of a volume.
+pub(super) fn desired(operator: &Operator, volume: Arc<MirroredVolume>) -> Desired {
+    let pair = operator.own.pair(&volume.spec.site_pair);
+    let claim = operator
+        .links
+        .witness(&volume.spec.site_pair)
+        .map(|access| access.claim());
+    let claimed = match claim {
+        Some(Claim::Ours(site)) => Some(index(site)),
+        Some(Claim::Refused(_) | Claim::Unknown) | None => None,
+    };
+    Desired {
+        volume,
+        pair,
+        site: operator.options.site.clone(),
+        index: claimed,
+    }
+}
+
+/// What is seen of it.
+pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed {
+    let own = &operator.own;
+    let (namespace, id) = (desired.namespace(), desired.id());
+    let claim = &desired.volume.spec.claim.name;
+    let parties = operator.links.parties(&desired.volume.spec.site_pair);
+    let workloads = scale::workloads(operator, desired).await;
+    let pools = own.pools.store.state();
+    let volume_name = names::persistent_volume(id);
+    let access = parties
+        .as_ref()
+        .and_then(|parties| parties.witness.as_ref().ok());
+    Observed {
+        taken_pools: taken_pools(operator, &pools, id),
+        nodes: nodes(operator, &pools, id),
+        pools,
+        legs: LegIndex::BOTH
+            .iter()
+            .filter_map(|leg| own.legs.store.get(&ObjectRef::new(&names::leg(id, *leg))))
+            .collect(),
+        attachments: MODES
+            .iter()
+            .filter_map(|mode| {
+                own.attachments
+                    .store
+                    .get(&ObjectRef::new(&names::attachment(id, *mode)))
+            })
+            .collect(),
+        persistent_volume: own
+            .persistent_volumes
+            .store
+            .get(&ObjectRef::new(&volume_name)),
+        claim: own
+            .claims
+            .store
+            .get(&ObjectRef::new(claim).within(namespace)),
+        pods: own
+            .pods_of(namespace, claim)
+            .iter()
+            .filter_map(|pod| pod_view(pod))
+            .collect(),
+        volume_attachments: own
+            .volume_attachments_of(&volume_name)
+            .iter()
+            .map(|one| attachment_view(one))
+            .collect(),
+        workloads,
+        witness: witness(access.map(Arc::as_ref), parties.as_ref(), id),
+        marks: access
+            .and_then(|access| access.mark(GroupId(id.bytes())))
+            .into_iter()
+            .collect(),
+        peer: peer(parties.as_ref(), desired, id),
+        evidence: access.map_or_else(Evidence::default, |access| Evidence {
+            site_still_for: access.peer_stillness(),
+            beat_still_for: access.beat_stillness(twinsite_register::VolumeId(id.bytes())),
+        }),
+        failovers: failovers(operator, parties.as_ref(), desired),
+        move_permit: operator.permits.is_free(),
+    }
+}
+
+fn taken_pools(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) -> Vec<String> {
+    let is_device = |pool: &&Arc<StoragePool>| {
+        pool.spec
+            .node
+            .as_ref()
+            .is_some_and(|node| node.device.is_some())
+    };
+    let ours: Vec<String> = LegIndex::BOTH
+        .iter()
+        .map(|leg| names::leg(id, *leg))
+        .collect();
+    pools
+        .iter()
+        .filter(is_device)
+        .map(|pool| pool.name_any())
+        .filter(|pool| {
+            operator
+                .own
+                .legs_of_pool(pool)
+                .iter()
+                .any(|leg| !ours.contains(leg))
+        })
+        .collect()
+}
+
+fn pod_view(pod: &Pod) -> Option<PodView> {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    Some(PodView {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+fn attachment_view(one: &VolumeAttachment) -> VolumeAttachmentView {
+    VolumeAttachmentView {
+        name: one.name_any(),
+        uid: one.uid().unwrap_or_default(),
+        node: one.spec.node_name.clone(),
+        attached: one.status.as_ref().is_some_and(|status| status.attached),
+        deleting: one.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// Nodes with our driver or one of our pools, and nodes that an object of this volume names.
+fn nodes(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) -> Vec<NodeView> {
+    let own = &operator.own;
+    let mut found: BTreeSet<String> = own
+        .csi_nodes
+        .store
+        .state()
+        .iter()
+        .filter(|node| {
+            node.spec
+                .drivers
+                .iter()
+                .any(|driver| driver.name == names::CSI_DRIVER)
+        })
+        .map(|node| node.name_any())
+        .collect();
+    let mut agents = found.clone();
+    let pool_nodes = pools
+        .iter()
+        .filter(|pool| pool.spec.site == operator.options.site)
+        .filter_map(|pool| pool.spec.node.as_ref())
+        .map(|node| node.name.clone());
+    agents.extend(pool_nodes);
+    found.extend(agents.iter().cloned());
+    for mode in MODES {
+        let name = names::attachment(id, mode);
+        found.extend(
+            own.attachments
+                .store
+                .get(&ObjectRef::new(&name))
+                .map(|one| one.spec.node.clone()),
+        );
+    }
+    let in_use = names::unique_volume(id);
+    found
+        .into_iter()
+        .map(|name| {
+            let node = own.nodes.store.get(&ObjectRef::new(&name));
+            let has = |node: &Node| {
+                let used = node
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.volumes_in_use.as_ref());
+                used.is_some_and(|used| used.contains(&in_use))
+            };
+            NodeView {
+                ready: node.as_deref().is_some_and(is_ready) && agents.contains(&name),
+                silent_for: own.node_silence(&name),
+                volume_in_use: node.as_deref().is_some_and(has),
+                gone: node.is_none(),
+                name,
+            }
+        })
+        .collect()
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+fn witness(access: Option<&Access>, parties: Option<&Parties>, id: VolumeId) -> Witness {
+    let Some(access) = access else {
+        let why = parties.and_then(|parties| parties.witness.as_ref().err().cloned());
+        return Witness {
+            reach: why.map_or(Reach::Unknown, |why| Reach::Silent { last: None, why }),
+            register: Reading::Unknown,
+        };
+    };
+    let (link, reading) = (access.link(), access.reading(GroupId(id.bytes())));
+    let last = link.answered.map(|(_, at)| at);
+    let silent = |why: String| Reach::Silent { last, why };
+    let reach = match (link.refused, link.silent, &reading) {
+        (Some(why), _, _) | (None, Some((_, why)), _) => silent(why),
+        (None, None, Some(reading)) => match &reading.content {
+            Content::Unusable(what) => silent(format!("the register cannot be used: {what}")),
+            Content::Register(_) | Content::Absent => Reach::Answers,
+        },
+        (None, None, None) => Reach::Unknown,
+    };
+    let register = match reading.map(|reading| reading.content) {
+        Some(Content::Register(register)) => Reading::Found(Arc::new(*register)),
+        Some(Content::Absent) => Reading::Absent,
+        Some(Content::Unusable(_)) | None => Reading::Unknown,
+    };
+    Witness { reach, register }
+}
+
+fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
+    let peer = match parties.map(|parties| &parties.peer) {
+        Some(Ok(Some(peer))) => peer,
+        Some(Err(why)) => {
+            return Peer {
+                reach: Reach::Silent {
+                    last: None,
+                    why: why.clone(),
+                },
+                ..Peer::default()
+            };
+        }
+        Some(Ok(None)) | None => return Peer::default(),
+    };
+    let link = peer.link();
+    let reach = match (link.answers, link.why) {
+        (true, _) => Reach::Answers,
+        (false, Some(why)) => Reach::Silent {
+            last: link.last,
+            why,
+        },
+        (false, None) => Reach::Unknown,
+    };
+    let Some(view) = peer.view() else {
+        return Peer {
+            reach,
+            ..Peer::default()
+        };
+    };
+    Peer {
+        reach,
+        volume: view.volume(desired.namespace(), desired.name()),
+        pair: view.pair(),
+        legs: LegIndex::BOTH
+            .iter()
+            .filter_map(|leg| view.leg(&names::leg(id, *leg)))
+            .collect(),
+        attachments: MODES
+            .iter()
+            .filter_map(|mode| view.attachment(&names::attachment(id, *mode)))
+            .collect(),
+    }
+}
+
+/// Orders of either cluster that name this volume and are not over for it, oldest first.
+fn failovers(
+    operator: &Operator,
+    parties: Option<&Parties>,
+    desired: &Desired,
+) -> Vec<FailoverOrder> {
+    let mine = operator.own.failovers.store.state();
+    let theirs = parties
+        .and_then(|parties| parties.peer.as_ref().ok()?.as_ref()?.view())
+        .map(|view| view.failovers())
+        .unwrap_or_default();
+    let order = |at_peer| move |object: Arc<Failover>| FailoverOrder { object, at_peer };
+    let mut orders: Vec<FailoverOrder> = mine
+        .into_iter()
+        .map(order(false))
+        .chain(theirs.into_iter().map(order(true)))
+        .filter(|order| selects(&order.object, &desired.volume) && !is_over(&order.object, desired))
+        .collect();
+    orders.sort_by_key(|order| {
+        let metadata = &order.object.metadata;
+        (
+            metadata.creation_timestamp.as_ref().map(|at| at.0),
+            metadata.name.clone(),
+        )
+    });
+    orders
+}
+
+/// Whether an order is about a volume.
+pub fn selects(order: &Failover, volume: &MirroredVolume) -> bool {
+    let VolumeSelection {
+        all,
+        namespace,
+        names,
+        selector,
+    } = &order.spec.volumes;
+    if order.spec.site_pair != volume.spec.site_pair {
+        return false;
+    }
+    if *all == Some(true) {
+        return true;
+    }
+    let same_namespace = namespace
+        .as_ref()
+        .is_none_or(|wanted| Some(wanted) == volume.metadata.namespace.as_ref());
+    let named = names
+        .as_ref()
+        .map(|names| names.contains(&volume.name_any()));
+    let matched = selector.clone().map(|selector| {
+        Selector::try_from(selector).is_ok_and(|selector| selector.matches(volume.labels()))
+    });
+    same_namespace && named.or(matched).unwrap_or(false)
+}
+
+fn is_over(order: &Failover, desired: &Desired) -> bool {
+    let over = |state: FailoverState| matches!(state, FailoverState::Done | FailoverState::Failed);
+    let Some(status) = &order.status else {
+        return false;
+    };
+    let mine = status
+        .volumes
+        .iter()
+        .find(|one| one.namespace == desired.namespace() && one.name == desired.name());
+    over(status.state) || mine.is_some_and(|one| over(one.state))
+}

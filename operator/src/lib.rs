@@ -2,7 +2,7 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`volume`] | what is done about one volume: pure planners |
+//! | [`volume`], [`failover`], [`policy`] | what is done about one volume, said of an order, judged without a person: pure planners |
 //! | [`shell`] | watches, queue, workers, leadership; observes for the planners and carries their plans out |
 //! | [`site_pair`], [`pool`] | what is said of pairs and pools; the links to witness and peer |
 //! | [`witness`], [`peer`] | the register, the claims and signs of life; the other cluster, read-only |
@@ -11,9 +11,12 @@
 //! `crds/` holds what [`definitions`] gives, one file per kind, and nothing else; a test keeps the two equal.
 #![forbid(unsafe_code)]
 
+pub mod failover;
 pub mod health;
 pub mod metrics;
+mod moves;
 pub mod peer;
+pub mod policy;
 pub mod pool;
 pub mod shell;
 pub mod site_pair;

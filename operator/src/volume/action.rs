@@ -39,6 +39,15 @@ pub struct Why {
     pub message: String,
 }
 
+impl Why {
+    pub fn new(word: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            word,
+            message: message.into(),
+        }
+    }
+}
+
 /// One step.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -97,6 +106,11 @@ pub enum Action {
         name: String,
         uid: String,
     },
+    /// Delete a pod with its own grace: its device is dead, and a new pod gets a new one.
+    RestartPod {
+        name: String,
+        uid: String,
+    },
     DeleteVolumeAttachment {
         name: String,
         uid: String,
@@ -133,6 +147,8 @@ pub enum RegisterChange {
     NoRejoin(Members),
     /// The volume is deleted.
     Tombstone,
+    /// The leg of a deleted volume is wiped.
+    Wiped(LegIndex),
     /// Both legs of a deleted volume are wiped or given up: take the register away.
     Bury,
     /// A person gave up the lost branch on this leg.
@@ -156,6 +172,29 @@ pub enum RegisterChange {
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(crate) fn wait(&mut self, word: &'static str, message: impl Into<String>) {
+        let why = Why::new(word, message);
+        if !self.waiting.contains(&why) {
+            self.waiting.push(why);
+        }
+    }
+
+    /// The first thing that needs a human is told; it is the one that hides the others.
+    pub(crate) fn stall(&mut self, word: &'static str, message: impl Into<String>) {
+        if self.stalled.is_none() {
+            self.stalled = Some(Why::new(word, message));
+        }
+    }
+
+    /// Plan again after this time at the latest.
+    pub(crate) fn again(&mut self, after: Duration) {
+        self.requeue = Some(self.requeue.map_or(after, |known| known.min(after)));
     }
 }
 
@@ -247,6 +286,7 @@ impl fmt::Display for Action {
                 write!(f, "release Attachment {name} of a lost node")
             }
             Self::DeletePod { name, .. } => write!(f, "delete pod {name} at once"),
+            Self::RestartPod { name, .. } => write!(f, "restart pod {name}"),
             Self::DeleteVolumeAttachment { name, .. } => {
                 write!(f, "delete VolumeAttachment {name}")
             }
@@ -286,6 +326,7 @@ impl fmt::Display for RegisterChange {
             Self::Latch => f.write_str("latch"),
             Self::NoRejoin(legs) => write!(f, "no rejoin of {legs}"),
             Self::Tombstone => f.write_str("tombstone"),
+            Self::Wiped(leg) => write!(f, "leg {leg} is wiped"),
             Self::Bury => f.write_str("bury"),
             Self::Confirm { leg, who } => write!(f, "confirm lost branch {leg} ({who})"),
             Self::Retire { leg, naa, who } => write!(f, "retire leg {leg} {naa} ({who})"),

@@ -16,15 +16,32 @@
 //! says of itself (`failover`).
 
 mod action;
+mod attachments;
+mod binding;
+mod birth;
+mod copies;
+mod deletion;
 mod desired;
+mod edits;
+mod force;
+pub mod group;
 pub mod names;
 mod observed;
+pub mod orphan;
+mod place;
+pub(crate) mod situation;
 mod status;
+mod twins;
+mod workloads;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::moves;
+use situation::Situation;
+
 pub use action::{Action, AttachmentChange, Plan, RegisterChange, Why};
 pub use desired::Desired;
+pub use force::token;
 pub use observed::{
     Evidence, FailoverOrder, NodeView, Observed, Peer, PodView, Reach, Reading,
     VolumeAttachmentView, Witness, WorkloadView,
@@ -32,6 +49,75 @@ pub use observed::{
 pub use status::{Event, Failure, Status, status};
 
 /// What to do now.
-pub fn plan(_desired: &Desired, _observed: &Observed, _now: Timestamp) -> Plan {
-    Plan::default()
+pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let situation = match Situation::of(desired, seen, now) {
+        Ok(situation) => situation,
+        Err(why) => {
+            let held = desired
+                .volume
+                .metadata
+                .finalizers
+                .iter()
+                .flatten()
+                .any(|held| held == names::VOLUME_FINALIZER);
+            if desired.is_going() && held {
+                // What cannot be judged is not destroyed; the object does not have to stay for it.
+                plan.act(Action::RemoveFinalizer);
+            }
+            plan.stall(why.word, why.message);
+            return plan;
+        }
+    };
+    if desired.is_going() {
+        attachments::lost_nodes(&situation, &mut plan);
+        deletion::plan(&situation, &mut plan);
+        return plan;
+    }
+    let held = desired
+        .volume
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|held| held == names::VOLUME_FINALIZER);
+    if !held {
+        plan.act(Action::AddFinalizer);
+    }
+    copies::plan(&situation, &mut plan);
+    birth::plan(&situation, &mut plan);
+    let course = moves::course(&situation, &mut plan);
+    if let moves::Course::Arrive(record) = &course {
+        plan.move_record = Some(record.clone());
+        if desired
+            .volume
+            .status
+            .as_ref()
+            .and_then(|status| status.move_.as_ref())
+            != Some(record)
+        {
+            plan.act(Action::RecordMove(record.clone()));
+        }
+    }
+    binding::plan(&situation, &mut plan);
+    workloads::plan(&situation, &course, &mut plan);
+    attachments::plan(&situation, &course, &mut plan);
+    let wish = situation
+        .live()
+        .and_then(|register| moves::wish(&situation, register));
+    edits::plan(&situation, wish.as_ref(), &mut plan);
+    force::plan(&situation, &mut plan);
+    tell_of_the_twin(&situation, &mut plan);
+    plan
+}
+
+fn tell_of_the_twin(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(twin) = situation.twin() else {
+        return;
+    };
+    let different = twins::differences(situation.spec(), twin);
+    if !different.is_empty() {
+        let text = format!("the two clusters' specs differ in {}", different.join(", "));
+        plan.wait(twins::DIFFERS, text);
+    }
 }

@@ -1,6 +1,9 @@
 //! Names of the objects that belong to a volume, and the labels and finalizers by which they are found again.
 
-use twinsite_api::{AttachmentMode, LegIndex, VolumeId};
+use std::collections::BTreeMap;
+
+use twinsite_api::VolumeId;
+pub use twinsite_api::order::{AGENT_FINALIZER, VOLUME_FINALIZER, attachment_name, leg_name};
 
 /// Field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "twinsite-operator";
@@ -8,10 +11,6 @@ pub const FIELD_MANAGER: &str = "twinsite-operator";
 pub const CSI_DRIVER: &str = "csi.twinsite.io";
 /// StorageClass of the volumes that are declared as MirroredVolumes: it lets claims grow.
 pub const STORAGE_CLASS: &str = "twinsite";
-/// Finalizer of a MirroredVolume, set and removed by the operator of the cluster.
-pub const VOLUME_FINALIZER: &str = "twinsite.io/volume";
-/// Finalizer of Leg and Attachment: set by the maker, removed by the node's agent once it has let go.
-pub const AGENT_FINALIZER: &str = "twinsite.io/agent";
 /// Label: the volume id.
 pub const VOLUME_LABEL: &str = "twinsite.io/volume";
 /// Label: namespace of the MirroredVolume.
@@ -29,24 +28,6 @@ pub const CONFIRM_ANNOTATION: &str = "twinsite.io/confirm-lost-branch";
 /// Annotation of a MirroredVolume by which a person gives up a LUN for ever: `<leg>=<naa>`, such as `B=naa.6...`.
 pub const RETIRE_ANNOTATION: &str = "twinsite.io/retire-leg";
 
-/// Name of the Leg of a volume: `ts-...-a`.
-pub fn leg(volume: VolumeId, leg: LegIndex) -> String {
-    format!("{volume}-{}", leg.letter())
-}
-
-/// Name of the Attachment of a volume in a cluster: one per mode, so that creating it is the mutual exclusion.
-pub fn attachment(volume: VolumeId, mode: AttachmentMode) -> String {
-    let suffix = match mode {
-        AttachmentMode::Writer => "writer",
-        AttachmentMode::Caretaker => "caretaker",
-        AttachmentMode::Birth => "birth",
-        AttachmentMode::Inspect => "inspect",
-        AttachmentMode::Wipe => "wipe",
-        AttachmentMode::Reseed => "reseed",
-    };
-    format!("{volume}-{suffix}")
-}
-
 /// Name of the PersistentVolume, which is also its volumeHandle.
 pub fn persistent_volume(volume: VolumeId) -> String {
     volume.to_string()
@@ -55,4 +36,29 @@ pub fn persistent_volume(volume: VolumeId) -> String {
 /// How `node.status.volumesInUse` names the volume.
 pub fn unique_volume(volume: VolumeId) -> String {
     format!("kubernetes.io/csi/{CSI_DRIVER}^{volume}")
+}
+
+/// The longest value of a label.
+const LABEL_LENGTH: usize = 63;
+
+/// Labels of everything that belongs to a volume.
+pub fn labels(volume: VolumeId, namespace: &str, name: &str) -> BTreeMap<String, String> {
+    let all = [
+        (VOLUME_LABEL, volume.to_string()),
+        (NAMESPACE_LABEL, namespace.to_owned()),
+        (NAME_LABEL, name.to_owned()),
+    ];
+    let fits = |(_, value): &(&str, String)| value.len() <= LABEL_LENGTH;
+    all.into_iter()
+        .filter(fits)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// Annotations of the same: the names whole.
+pub fn annotations(namespace: &str, name: &str) -> BTreeMap<String, String> {
+    [(NAMESPACE_LABEL, namespace), (NAME_LABEL, name)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }

@@ -1,9 +1,20 @@
 //! What is said of a volume: status, conditions and events, from the same observation as the plan.
+//!
+//! The same observation gives the same status, so that a round in which nothing happened writes nothing. Events are made of
+//! what differs from the last status, never of a state that lasts.
+//! `Ready` means that this site can do its role now: serve the volume, or take it over.
+
+mod account;
+mod conditions;
 
 use k8s_openapi::jiff::Timestamp;
-use twinsite_api::MirroredVolumeStatus;
+use twinsite_api::{
+    ActiveSite, Attached, AttachmentMode, Condition, MirroredVolumeStatus, Quantity, Role,
+    condition_type, reason, set_condition,
+};
 
-use super::{Desired, Observed, Plan};
+use super::situation::Situation;
+use super::{Desired, Observed, Plan, copies};
 
 /// What is to be written into the status, and the events of what changed since the last one.
 #[derive(Clone, Debug, Default)]
@@ -34,16 +45,210 @@ pub struct Failure {
 /// The status after a plan was carried out, or as far as it was.
 pub fn status(
     desired: &Desired,
-    _observed: &Observed,
+    seen: &Observed,
     plan: &Plan,
-    _failure: Option<&Failure>,
-    _now: Timestamp,
+    failure: Option<&Failure>,
+    now: Timestamp,
 ) -> Status {
-    let mut status = desired.volume.status.clone().unwrap_or_default();
-    status.volume_id = Some(desired.id());
-    status.move_ = plan.move_record.clone();
-    Status {
-        status,
-        events: Vec::new(),
+    let old = desired.volume.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    new.observed_generation = desired.volume.metadata.generation;
+    new.volume_id = Some(desired.id());
+    new.move_.clone_from(&plan.move_record);
+    let situation = Situation::of(desired, seen, now).ok();
+    if let Some(situation) = &situation {
+        whereabouts(situation, &mut new);
+        account::last_move(situation, &old, &mut new);
     }
+    for condition in conditions::all(desired, seen, plan, failure, situation.as_ref(), &new, now) {
+        set_condition(&mut new.conditions, condition);
+    }
+    new.conditions
+        .retain(|condition| conditions::stays(condition, plan));
+    let events = events(&old, &new, failure);
+    Status {
+        status: new,
+        events,
+    }
+}
+
+fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
+    new.legs = copies::entries(situation);
+    if let Some(register) = situation.live() {
+        new.epoch = Some(register.epoch.0);
+        new.active_site = Some(ActiveSite {
+            name: situation.site_name(register.active.site).to_owned(),
+            seq: register.active.seq,
+            latched: register.active.latched,
+        });
+    }
+    let active = new
+        .active_site
+        .as_ref()
+        .map_or(situation.active_site_wanted(), |active| &active.name);
+    new.role = Some(if active == situation.site {
+        Role::Active
+    } else {
+        Role::Standby
+    });
+    let open = copies::open_attachment(situation);
+    let writer = open.filter(|(attachment, _)| attachment.spec.mode == AttachmentMode::Writer);
+    let nobody = situation
+        .live()
+        .is_some_and(|register| register.holder.is_none());
+    match writer {
+        Some((attachment, _)) => {
+            new.attached = Some(Attached {
+                site: attachment.spec.site.clone(),
+                node: attachment.spec.node.clone(),
+            });
+        }
+        // What the peer does is not known while it is silent; the register may still say that nobody holds it.
+        None if nobody || situation.seen.peer.reach.answers() => new.attached = None,
+        None => {}
+    }
+    if let Some(size) = open.and_then(|(attachment, _)| attachment.status.as_ref()?.size) {
+        new.capacity = Some(Quantity::from_bytes(size));
+    } else if new.capacity.is_none() && situation.live().is_some() {
+        new.capacity = Some(situation.spec().capacity.clone());
+    }
+}
+
+fn of_type<'a>(status: &'a MirroredVolumeStatus, type_: &str) -> Option<&'a Condition> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+}
+
+fn is(status: &MirroredVolumeStatus, type_: &str, value: &str) -> bool {
+    of_type(status, type_).is_some_and(|condition| condition.status == value)
+}
+
+fn events(
+    old: &MirroredVolumeStatus,
+    new: &MirroredVolumeStatus,
+    failure: Option<&Failure>,
+) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut tell = |warning, reason, note: String, on_claim| {
+        events.push(Event {
+            warning,
+            reason,
+            note,
+            on_claim,
+        })
+    };
+    if let (Some(before), Some(after)) = (&old.active_site, &new.active_site)
+        && before.seq != after.seq
+    {
+        let note = format!("active at {} since move {}", after.name, after.seq);
+        tell(false, "Moved", note, true);
+    }
+    if old.move_ != new.move_
+        && let Some(record) = &new.move_
+    {
+        let why = record.reason.as_deref().unwrap_or("ordered");
+        tell(
+            record.mode == twinsite_api::MoveMode::Failover,
+            "MoveOrdered",
+            format!("{:?}: {why}", record.mode),
+            true,
+        );
+    }
+    for (type_, good, when_good, when_bad) in [
+        (condition_type::IN_SYNC, "True", "InSync", "Degraded"),
+        (condition_type::STALLED, "False", "Resumed", "Stalled"),
+        (
+            condition_type::SPLIT_BRAIN,
+            "False",
+            "SplitBrainResolved",
+            "SplitBrain",
+        ),
+        (
+            condition_type::PEER_REACHABLE,
+            "True",
+            "PeerReachable",
+            "PeerUnreachable",
+        ),
+        (
+            condition_type::WITNESS_REACHABLE,
+            "True",
+            "WitnessReachable",
+            "WitnessUnreachable",
+        ),
+        (
+            conditions::AUTOMATIC_FAILOVER,
+            "False",
+            "FailoverNotAdvised",
+            "FailoverAdvised",
+        ),
+    ] {
+        let Some(after) = of_type(new, type_) else {
+            continue;
+        };
+        let before = of_type(old, type_);
+        let changed = before
+            .is_none_or(|before| before.status != after.status || before.reason != after.reason);
+        let is_good = after.status == good;
+        let was_good =
+            before.is_none_or(|before| before.status == good || before.status == "Unknown");
+        if after.status == "Unknown" || !changed || (is_good && before.is_none_or(|_| was_good)) {
+            continue;
+        }
+        let note = if after.message.is_empty() {
+            after.reason.clone()
+        } else {
+            after.message.clone()
+        };
+        let on_claim = matches!(type_, condition_type::IN_SYNC | condition_type::SPLIT_BRAIN);
+        tell(
+            !is_good,
+            if is_good { when_good } else { when_bad },
+            note,
+            on_claim,
+        );
+    }
+    if is(new, condition_type::READY, "True") && !is(old, condition_type::READY, "True") {
+        tell(
+            false,
+            "Ready",
+            of_type(new, condition_type::READY).map_or_else(String::new, |c| c.message.clone()),
+            false,
+        );
+    }
+    let first_write = |status: &MirroredVolumeStatus| {
+        status
+            .last_move
+            .as_ref()
+            .and_then(|last| last.first_write_at.clone())
+    };
+    if first_write(old) != first_write(new)
+        && let Some(last) = &new.last_move
+        && let Some(seconds) = last.seconds
+    {
+        let note = format!(
+            "{} from {} to {} took {seconds:.1} s until the first write",
+            last.mode, last.from, last.to
+        );
+        tell(false, "MoveCompleted", note, true);
+    }
+    if let Some(failure) = failure {
+        let known = of_type(old, condition_type::RECONCILING)
+            .is_some_and(|condition| condition.reason == conditions::APPLY_FAILED);
+        if !known {
+            tell(
+                true,
+                conditions::APPLY_FAILED,
+                format!("{}: {}", failure.action, failure.error),
+                false,
+            );
+        }
+    }
+    events
+}
+
+/// Reason of a condition for which there is nothing to say.
+const fn as_desired() -> &'static str {
+    reason::AS_DESIRED
 }

@@ -1,0 +1,413 @@
+//! Where a volume should be, and whether this site lets it go or takes it.
+//!
+//! The register decides where a volume *is*. What may ask for a change, strongest first: a Failover object, a drained site,
+//! the automatic policy, `spec.activeSite` (not while latched), and `failback: WhenInSync` while latched.
+//!
+//! A planned move is done by two operators that never speak to each other: the one at the old site takes the workloads down
+//! until nobody holds the volume; the one at the new site waits for that, writes its move record and scales up. Both need
+//! the peer's word that it wants the same. Whoever loses sight of the other goes back to what the register says.
+//!
+//! Invariants: a record names the register's present `active.seq`, so that an old one can never steal a volume; a planned
+//! record needs both copies in sync and no holder; an unplanned one needs the own copy to be a member.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use twinsite_api::{
+    Failback, FailoverMode, FailoverPolicy, LegState, MoveMode, MoveRecord, condition_type, reason,
+};
+use twinsite_register::{Members, Register};
+
+use crate::policy::{self, Case, Verdict};
+use crate::volume::situation::{Situation, drained};
+use crate::volume::{FailoverOrder, Plan, Why};
+
+/// What this site does about where the volume is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Course {
+    /// As the register says.
+    Stay,
+    /// The volume is here and leaves: nothing holds it any more.
+    Leave(String),
+    /// The volume comes here, under this record.
+    Arrive(MoveRecord),
+}
+
+/// Who wants the volume where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) to: String,
+    pub(crate) unplanned: bool,
+    /// A Failover object: it does not need the specs to agree.
+    pub(crate) by_order: bool,
+    pub(crate) reason: String,
+}
+
+/// The strongest wish that is not about an emergency.
+pub(crate) fn wish(situation: &Situation<'_>, register: &Register) -> Option<Wish> {
+    let order = |order: &FailoverOrder| {
+        let spec = &order.object.spec;
+        Wish {
+            to: spec.to.clone(),
+            unplanned: spec.mode == FailoverMode::Unplanned,
+            by_order: true,
+            reason: format!(
+                "Failover {}",
+                order.object.metadata.name.as_deref().unwrap_or("")
+            ),
+        }
+    };
+    if let Some(first) = situation.seen.failovers.first() {
+        // A force has its own way: the register moves with it.
+        return (first.object.spec.mode != FailoverMode::Force).then(|| order(first));
+    }
+    let active = situation.site_name(register.active.site);
+    let elsewhere = if active == situation.site {
+        situation.other_site
+    } else {
+        situation.site
+    };
+    let plain = |to: &str, reason: String| Wish {
+        to: to.to_owned(),
+        unplanned: false,
+        by_order: false,
+        reason,
+    };
+    if situation.is_drained(active) {
+        return Some(plain(elsewhere, format!("site {active} is drained")));
+    }
+    let wanted = situation.active_site_wanted();
+    if wanted == active || situation.is_drained(wanted) {
+        return None;
+    }
+    if !register.active.latched {
+        return Some(plain(wanted, format!("spec.activeSite is {wanted}")));
+    }
+    let returns = situation.spec().failback.unwrap_or_default() == Failback::WhenInSync;
+    (returns && register.members == Members::BOTH).then(|| {
+        plain(
+            wanted,
+            format!("failback to {wanted}: both copies are in sync"),
+        )
+    })
+}
+
+/// What to do, with the reasons for waiting put into the plan.
+pub(crate) fn course(situation: &Situation<'_>, plan: &mut Plan) -> Course {
+    let Some(register) = situation.live() else {
+        return Course::Stay;
+    };
+    let wish = wish(situation, register);
+    if situation.is_active(register) {
+        return departure(situation, register, wish, plan);
+    }
+    if let Some(course) = takeover(situation, register, wish.as_ref(), plan) {
+        return course;
+    }
+    match wish {
+        Some(wish) if wish.to == situation.site && !wish.unplanned => {
+            arrival(situation, register, &wish, plan)
+        }
+        _ => Course::Stay,
+    }
+}
+
+/// What both sides of a planned move need.
+fn agreed(situation: &Situation<'_>, register: &Register, wish: &Wish) -> Result<(), Why> {
+    let wait = |word, text: String| Err(Why::new(word, format!("{}: {text}", wish.reason)));
+    let peer = &situation.seen.peer;
+    let other = situation.other_site;
+    if !peer.reach.answers() {
+        return wait(
+            condition_type::PEER_REACHABLE,
+            format!("the cluster of {other} must answer before a planned move"),
+        );
+    }
+    if !wish.by_order {
+        let active = situation.site_name(register.active.site);
+        let here = situation.is_drained(active);
+        let Some(twin) = situation.twin() else {
+            return wait(
+                "TwinDiffers",
+                format!(
+                    "the cluster of {other} has no MirroredVolume {}",
+                    situation.desired.reference()
+                ),
+            );
+        };
+        let theirs_drained = peer
+            .pair
+            .as_deref()
+            .is_some_and(|pair| drained(pair, active));
+        if here && !theirs_drained {
+            return wait(
+                "TwinDiffers",
+                format!("the SitePair in the cluster of {other} does not drain {active} yet"),
+            );
+        }
+        if !here && twin.active_site.as_deref() != Some(wish.to.as_str()) {
+            let theirs = twin.active_site.as_deref().unwrap_or("another site");
+            return wait(
+                "TwinDiffers",
+                format!("the cluster of {other} wants {theirs} as activeSite: both must agree"),
+            );
+        }
+    }
+    if register.members != Members::BOTH {
+        return wait(
+            condition_type::IN_SYNC,
+            "both copies must be in sync before a planned move".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn departure(
+    situation: &Situation<'_>,
+    register: &Register,
+    wish: Option<Wish>,
+    plan: &mut Plan,
+) -> Course {
+    let Some(wish) = wish.filter(|wish| wish.to != situation.site) else {
+        return Course::Stay;
+    };
+    if wish.unplanned {
+        plan.wait(
+            reason::PENDING,
+            format!("{}: this site is up; an unplanned move is for one that is down: order a Planned one", wish.reason),
+        );
+        return Course::Stay;
+    }
+    if let Err(why) = agreed(situation, register, &wish) {
+        plan.wait(why.word, why.message);
+        return Course::Stay;
+    }
+    let text = match register.holder {
+        Some(_) => format!(
+            "{}: the volume leaves for {} as soon as nothing holds it here",
+            wish.reason, wish.to
+        ),
+        None => format!("{}: released; {} takes it", wish.reason, wish.to),
+    };
+    plan.wait("Moving", text.clone());
+    plan.again(SOON);
+    Course::Leave(text)
+}
+
+fn arrival(situation: &Situation<'_>, register: &Register, wish: &Wish, plan: &mut Plan) -> Course {
+    if let Err(why) = agreed(situation, register, wish) {
+        plan.wait(why.word, why.message);
+        return Course::Stay;
+    }
+    if situation.is_drained(situation.site) && !wish.by_order {
+        return Course::Stay;
+    }
+    if register.holder.is_some() || situation.peer_is_detached() != Some(true) {
+        plan.wait(
+            "Moving",
+            format!(
+                "{}: waits until {} has let go of the volume",
+                wish.reason, situation.other_site
+            ),
+        );
+        plan.again(SOON);
+        return Course::Stay;
+    }
+    if !situation.own_is_served() {
+        plan.wait(
+            condition_type::WAITING_FOR_LEG,
+            format!("{}: the copy of this site is not served", wish.reason),
+        );
+        return Course::Stay;
+    }
+    plan.wait("Moving", format!("{}: the volume moves here", wish.reason));
+    plan.again(SOON);
+    Course::Arrive(record(situation, register, MoveMode::Planned, &wish.reason))
+}
+
+/// While something is under way the plan is made again after this time, whether something is heard or not.
+const SOON: Duration = Duration::from_secs(2);
+
+/// An unplanned move to this site; `None`: there is no question of one.
+fn takeover(
+    situation: &Situation<'_>,
+    register: &Register,
+    wish: Option<&Wish>,
+    plan: &mut Plan,
+) -> Option<Course> {
+    let ordered = wish.filter(|wish| wish.unplanned && wish.to == situation.site);
+    let active = situation.site_name(register.active.site).to_owned();
+    let evidence = situation.seen.evidence;
+    let beats = register.holder.is_some()
+        && evidence
+            .beat_still_for
+            .is_none_or(|still| still < policy::BEATS_STILL);
+    let is_member = register.members.contains(situation.own_leg());
+    // What began goes on, unless the other site turns out to live.
+    let prior = prior(situation, register, MoveMode::Failover);
+    let detect_after = situation.pair.spec.failover.detect_after.length();
+    let lives = evidence
+        .site_still_for
+        .is_some_and(|still| still < detect_after);
+    let beats_again = register.holder.is_some()
+        && evidence
+            .beat_still_for
+            .is_some_and(|still| still < policy::BEATS_STILL);
+    if let Some(prior) = prior {
+        let stands = is_member && !beats_again && (ordered.is_some() || !lives);
+        if stands {
+            plan.wait(
+                "Moving",
+                format!(
+                    "takeover from {active}: {}",
+                    prior.reason.as_deref().unwrap_or("ordered")
+                ),
+            );
+            plan.again(SOON);
+            return Some(Course::Arrive(prior.clone()));
+        }
+    }
+    if let Some(wish) = ordered {
+        let hold = |plan: &mut Plan, word: &'static str, text: &str| {
+            plan.wait(word, format!("{}: {text}", wish.reason));
+            plan.again(SOON);
+            Some(Course::Stay)
+        };
+        if !is_member {
+            return hold(
+                plan,
+                reason::WAIT_MEMBER,
+                "the copy here lacks acknowledged writes; see what would be lost with `kubectl twinsite plan`, then force",
+            );
+        }
+        if beats {
+            return hold(
+                plan,
+                reason::STILL_ACTIVE,
+                "the writer still beats at the witness: order a Planned move, or stop it there",
+            );
+        }
+        if !situation.own_is_served() {
+            return hold(
+                plan,
+                condition_type::WAITING_FOR_LEG,
+                "the copy of this site is not served",
+            );
+        }
+        plan.wait("Moving", format!("{}: takeover from {active}", wish.reason));
+        plan.again(SOON);
+        return Some(Course::Arrive(record(
+            situation,
+            register,
+            MoveMode::Failover,
+            &wish.reason,
+        )));
+    }
+    let case = case(situation, register, active.clone(), is_member);
+    match policy::judge(&case) {
+        Verdict::Quiet => None,
+        Verdict::Wait(text) => {
+            plan.policy = Some(Why::new("NotYet", text));
+            plan.again(Duration::from_secs(1));
+            None
+        }
+        Verdict::Would(text) => {
+            plan.policy = Some(Why::new(
+                "WouldFailOver",
+                format!("policy Observe: Automatic would move the volume here: {text}"),
+            ));
+            None
+        }
+        Verdict::Move(text) => {
+            plan.took_permit = true;
+            plan.wait("Moving", format!("takeover from {active}: {text}"));
+            plan.again(SOON);
+            let reason = format!("policy Automatic: {text}");
+            Some(Course::Arrive(record(
+                situation,
+                register,
+                MoveMode::Failover,
+                &reason,
+            )))
+        }
+    }
+}
+
+fn case(
+    situation: &Situation<'_>,
+    register: &Register,
+    active: String,
+    own_is_member: bool,
+) -> Case {
+    let settings = &situation.pair.spec.failover;
+    let leg = situation.leg_object().and_then(|leg| leg.status.as_ref());
+    let foreign_command = leg.and_then(|status| {
+        let reported = Duration::from_millis(status.last_foreign_command_age?);
+        let since = status
+            .observed_at
+            .as_ref()
+            .map_or(0, |at| situation.now.as_second() - at.0.as_second());
+        Some(reported + Duration::from_secs(u64::try_from(since).unwrap_or(0)))
+    });
+    let is_array = |site: &str| {
+        situation
+            .known_target(site)
+            .is_some_and(|target| target.array)
+    };
+    let last = situation
+        .last()
+        .and_then(|status| status.last_move.as_ref());
+    let last_unplanned = last
+        .filter(|last| last.mode == "Unplanned")
+        .and_then(|last| last.detected_at.as_ref());
+    let last_unplanned = last_unplanned.map(|at| {
+        let ago = situation.now.as_second() - at.0.as_second();
+        Duration::from_secs(u64::try_from(ago).unwrap_or(0))
+    });
+    Case {
+        policy: if register.members.is_empty() {
+            FailoverPolicy::Manual
+        } else {
+            settings.policy
+        },
+        detect_after: settings.detect_after.length(),
+        active,
+        register_is_current: true,
+        is_attached: register.holder.is_some(),
+        own_is_member,
+        own_target_serves: leg.is_some_and(|status| status.state == LegState::Serving),
+        has_array: is_array(situation.site) || is_array(situation.other_site),
+        foreign_command,
+        site_still_for: situation.seen.evidence.site_still_for,
+        beat_still_for: situation.seen.evidence.beat_still_for,
+        last_unplanned,
+        is_drained: situation.is_drained(situation.site),
+        permit: situation.seen.move_permit,
+    }
+}
+
+/// The record of the last round, if it is about the same move.
+fn prior<'a>(
+    situation: &Situation<'a>,
+    register: &Register,
+    mode: MoveMode,
+) -> Option<&'a MoveRecord> {
+    let record = situation.last()?.move_.as_ref()?;
+    (record.mode == mode && record.expect_seq == register.active.seq).then_some(record)
+}
+
+fn record(
+    situation: &Situation<'_>,
+    register: &Register,
+    mode: MoveMode,
+    reason: &str,
+) -> MoveRecord {
+    prior(situation, register, mode)
+        .cloned()
+        .unwrap_or_else(|| MoveRecord {
+            mode,
+            expect_seq: register.active.seq,
+            ordered_at: Some(Time(situation.now)),
+            reason: Some(reason.to_owned()),
+        })
+}

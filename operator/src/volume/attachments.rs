@@ -1,0 +1,354 @@
+//! Orders to agents: changes of what is open, the caretaker, and letting go of a lost node.
+//!
+//! A caretaker is opened at the active site when nothing else will be: to rebuild a copy without a pod, to clear a dead
+//! holder, to carry a move or a drop. It makes way for a pod at once.
+//!
+//! A node is let go in this order: another agent attaches and thereby fences it (a caretaker, if no new pod can come before);
+//! only then do its Attachment, pod and VolumeAttachment go, so that Kubernetes starts the pod elsewhere.
+
+use std::sync::Arc;
+
+use twinsite_api::{
+    Attachment, AttachmentMode, AttachmentState, MoveRecord, NodeLossPolicy, condition_type, order,
+    order::NotYet, reason,
+};
+
+use super::situation::{self, Situation, leg_of};
+use super::{Action, AttachmentChange, Plan, copies, names, workloads};
+use crate::moves::Course;
+
+/// The order for an agent, from what is known this round.
+pub(super) fn order(
+    situation: &Situation<'_>,
+    node: &str,
+    mode: AttachmentMode,
+    record: Option<&MoveRecord>,
+) -> Result<Attachment, NotYet> {
+    let mut volume = (*situation.desired.volume).clone();
+    let status = volume.status.get_or_insert_default();
+    status.volume_id = Some(situation.id);
+    status.legs = copies::entries(situation);
+    status.move_ = record.cloned();
+    let mut object = order::object(&volume, situation.pair, situation.site, node, mode)?;
+    let (namespace, name) = (situation.desired.namespace(), situation.desired.name());
+    object.metadata.labels = Some(names::labels(situation.id, namespace, name));
+    Ok(object)
+}
+
+pub(super) fn delete(attachment: &Attachment, plan: &mut Plan) {
+    if attachment.metadata.deletion_timestamp.is_none() {
+        plan.act(Action::DeleteAttachment {
+            name: situation::name(&attachment.metadata),
+            uid: situation::uid(&attachment.metadata),
+        });
+    }
+}
+
+pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) {
+    let record = plan.move_record.clone();
+    for mode in [AttachmentMode::Writer, AttachmentMode::Caretaker] {
+        if let Some(there) = situation.attachment(mode) {
+            update(situation, there, record.as_ref(), plan);
+        }
+    }
+    lost_nodes(situation, plan);
+    superseded(situation, plan);
+    caretaker(situation, course, record.as_ref(), plan);
+}
+
+/// What is open learns of new addresses, a new size, a copy to drop, a move.
+fn update(
+    situation: &Situation<'_>,
+    there: &Attachment,
+    record: Option<&MoveRecord>,
+    plan: &mut Plan,
+) {
+    if there.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    let Ok(wanted) = order(situation, &there.spec.node, there.spec.mode, record) else {
+        return;
+    };
+    let (have, want) = (&there.spec, &wanted.spec);
+    // A failover's order leaves out a copy that is not known; it is never taken out of one that has it.
+    let legs = want.legs.len() >= have.legs.len() && want.legs != have.legs;
+    let mut change = AttachmentChange {
+        legs: legs.then(|| want.legs.clone()),
+        drop_legs: (want.drop_legs != have.drop_legs).then(|| want.drop_legs.clone()),
+        move_order: want
+            .move_
+            .clone()
+            .filter(|order| have.move_.as_ref() != Some(order)),
+        size: None,
+    };
+    if want.size.bytes() > have.size.bytes() {
+        let both = situation
+            .live()
+            .is_some_and(|register| register.members == twinsite_register::Members::BOTH);
+        match copies::room(situation) {
+            Some(room) if both && room >= want.size.bytes() => {
+                change.size = Some(want.size.clone())
+            }
+            _ => plan.wait(
+                condition_type::WAITING_FOR_LEG,
+                format!(
+                    "the volume grows to {} when both copies are in sync and have room",
+                    want.size
+                ),
+            ),
+        }
+    }
+    if change != AttachmentChange::default() {
+        plan.act(Action::UpdateAttachment {
+            name: situation::name(&there.metadata),
+            uid: situation::uid(&there.metadata),
+            change,
+        });
+    }
+}
+
+/// Attachments, pods and VolumeAttachments of nodes that are lost.
+pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
+    if situation.pair.spec.node_loss.policy != NodeLossPolicy::Fence {
+        return;
+    }
+    let lost: Vec<&Arc<Attachment>> = situation
+        .seen
+        .attachments
+        .iter()
+        .filter(|attachment| situation.is_lost(&attachment.spec.node))
+        .collect();
+    for attachment in lost {
+        let node = attachment.spec.node.as_str();
+        // A one-shot order of a lost node may still be carried out by it; it is guarded by its own fence and txid.
+        if !situation.is_fenced(attachment) && !attachment.spec.mode.is_one_shot() {
+            plan.wait(
+                reason::PENDING,
+                format!("node {node} is lost: its writer is being fenced"),
+            );
+            continue;
+        }
+        if attachment.spec.mode == AttachmentMode::Writer {
+            let_go(situation, node, plan);
+        }
+        delete(attachment, plan);
+        let held = attachment
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|held| held == names::AGENT_FINALIZER);
+        if held {
+            plan.act(Action::ReleaseAttachment {
+                name: situation::name(&attachment.metadata),
+                uid: situation::uid(&attachment.metadata),
+            });
+        }
+    }
+    // The Writer may have gone before its pod and VolumeAttachment did.
+    if situation.attachment(AttachmentMode::Writer).is_none() && situation.live().is_some() {
+        let nodes = situation
+            .seen
+            .volume_attachments
+            .iter()
+            .map(|attachment| attachment.node.as_str());
+        let mut nodes: Vec<&str> = nodes.filter(|node| situation.is_lost(node)).collect();
+        nodes.dedup();
+        for node in nodes {
+            let_go(situation, node, plan);
+        }
+    }
+}
+
+fn let_go(situation: &Situation<'_>, node: &str, plan: &mut Plan) {
+    for pod in situation
+        .seen
+        .pods
+        .iter()
+        .filter(|pod| pod.node.as_deref() == Some(node))
+    {
+        plan.act(Action::DeletePod {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        });
+    }
+    if situation
+        .seen
+        .node(node)
+        .is_some_and(|view| view.volume_in_use && !view.gone)
+    {
+        plan.act(Action::ClearVolumeInUse {
+            node: node.to_owned(),
+            volume: names::unique_volume(situation.id),
+        });
+    }
+    for attachment in situation
+        .seen
+        .volume_attachments
+        .iter()
+        .filter(|attachment| attachment.node == node)
+    {
+        if !attachment.deleting {
+            plan.act(Action::DeleteVolumeAttachment {
+                name: attachment.name.clone(),
+                uid: attachment.uid.clone(),
+            });
+        }
+    }
+}
+
+/// A writer that was superseded on a node that lives never attaches again: its pods start anew, if this is their site.
+fn superseded(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(writer) = situation.attachment(AttachmentMode::Writer) else {
+        return;
+    };
+    let reason_told = writer
+        .status
+        .as_ref()
+        .and_then(|status| status.reason.as_deref());
+    let is_over = situation::state(writer) == AttachmentState::Superseded
+        || (situation::state(writer) == AttachmentState::Refused
+            && reason_told == Some(reason::ORDER_STALE));
+    let is_here = situation
+        .live()
+        .is_some_and(|register| situation.is_active(register));
+    if !is_over || !is_here || situation.is_lost(&writer.spec.node) {
+        return;
+    }
+    for pod in &situation.seen.pods {
+        if pod.node.as_deref() == Some(writer.spec.node.as_str()) && !pod.deleting {
+            plan.act(Action::RestartPod {
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+            });
+        }
+    }
+}
+
+fn caretaker(
+    situation: &Situation<'_>,
+    course: &Course,
+    record: Option<&MoveRecord>,
+    plan: &mut Plan,
+) {
+    let there = situation.attachment(AttachmentMode::Caretaker);
+    let why = needed(situation, course);
+    let lost_writer = situation
+        .attachment(AttachmentMode::Writer)
+        .filter(|writer| situation.is_lost(&writer.spec.node))
+        .map(|writer| writer.spec.node.as_str());
+    match (there, why) {
+        (Some(caretaker), None) => {
+            if situation.class.is_some() && !situation.is_lost(&caretaker.spec.node) {
+                delete(caretaker, plan);
+            }
+        }
+        (Some(caretaker), Some(_)) => {
+            let over = matches!(
+                situation::state(caretaker),
+                AttachmentState::Superseded | AttachmentState::Failed | AttachmentState::Detached
+            );
+            let stale = caretaker
+                .status
+                .as_ref()
+                .and_then(|status| status.reason.as_deref())
+                == Some(reason::ORDER_STALE);
+            if (over || stale) && !situation.is_lost(&caretaker.spec.node) {
+                delete(caretaker, plan);
+            } else if !situation::is_open(caretaker) {
+                let told = caretaker
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.message.clone());
+                let text =
+                    told.unwrap_or_else(|| format!("{} opens the volume", caretaker.spec.node));
+                plan.wait(reason::PENDING, text);
+            }
+        }
+        (None, Some(why)) => {
+            let Some(node) = situation.working_node(lost_writer) else {
+                return plan.wait(
+                    reason::PENDING,
+                    format!("{why}, but no other agent runs at {}", situation.site),
+                );
+            };
+            match order(situation, node, AttachmentMode::Caretaker, record) {
+                Ok(object) => plan.act(Action::CreateAttachment(Box::new(object))),
+                Err(why) => plan.wait(condition_type::WAITING_FOR_LEG, why.to_string()),
+            }
+        }
+        (None, None) => {}
+    }
+}
+
+/// Why an agent has to open the volume although no pod does.
+fn needed(situation: &Situation<'_>, course: &Course) -> Option<&'static str> {
+    let register = situation.live()?;
+    if situation.has_writer() {
+        return None;
+    }
+    let lost_writer = situation
+        .attachment(AttachmentMode::Writer)
+        .is_some_and(|writer| situation.is_lost(&writer.spec.node) && !situation.is_fenced(writer));
+    let fences = situation.pair.spec.node_loss.policy == NodeLossPolicy::Fence;
+    if lost_writer && fences && situation.is_active(register) {
+        return Some("the writer of a lost node is to be fenced");
+    }
+    if situation.has_pods() {
+        return None;
+    }
+    if let Course::Arrive(_) = course {
+        return (!workloads::expected(situation))
+            .then_some("the volume moves here without a workload");
+    }
+    if !situation.is_active(register) {
+        return None;
+    }
+    let dead_holder = register.holder.is_some() && held_by_nobody(situation);
+    if let Course::Leave(_) = course {
+        return dead_holder.then_some("a dead holder is to be cleared");
+    }
+    // Its pods are on their way.
+    if workloads::expected(situation) {
+        return None;
+    }
+    if dead_holder {
+        return Some("a dead holder is to be cleared");
+    }
+    let other = leg_of(situation.own.other());
+    let entries = copies::entries(situation);
+    let reachable = entries
+        .iter()
+        .any(|entry| entry.leg == Some(situation.own.other()) && entry.target.is_some());
+    let may_join = !register.no_rejoin.contains(other) && !register.unconfirmed.contains(other);
+    if !register.members.contains(other) && reachable && may_join && !to_be_dropped(situation) {
+        return Some("the other copy is to be rebuilt");
+    }
+    (register.members.contains(other) && to_be_dropped(situation))
+        .then_some("the other copy is to leave")
+}
+
+/// The copy of the other site must leave: its site is drained, or the spec no longer names it.
+pub(super) fn to_be_dropped(situation: &Situation<'_>) -> bool {
+    situation.is_drained(situation.other_site) || situation.leg_spec(situation.other_site).is_none()
+}
+
+/// The register names a holder that no Attachment of this site stands for, and it does not beat.
+fn held_by_nobody(situation: &Situation<'_>) -> bool {
+    let holds = |attachment: &Arc<Attachment>| !attachment.spec.mode.is_one_shot();
+    let still = situation
+        .seen
+        .evidence
+        .beat_still_for
+        .is_some_and(|still| still >= crate::policy::BEATS_STILL);
+    // Our own caretaker is not nobody, but what it is there for.
+    let mut holders = situation
+        .seen
+        .attachments
+        .iter()
+        .filter(|attachment| holds(attachment));
+    match holders.next() {
+        None => still,
+        Some(only) => only.spec.mode == AttachmentMode::Caretaker && !situation::is_open(only),
+    }
+}

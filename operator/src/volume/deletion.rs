@@ -1,0 +1,251 @@
+//! The object is being deleted in this cluster: forget here, or destroy.
+//!
+//! Forgetting takes claim and PersistentVolume away and lets the object go at once, also with the peer gone; the copy stays
+//! and is served as long as the other cluster keeps the volume (`orphan`). Copies are destroyed only with `deletionPolicy:
+//! Delete`, the object gone or going in both clusters, nothing attached, and a tombstone in the register; every cluster
+//! wipes its own copy, so that none needs the other.
+
+use twinsite_api::{AttachmentMode, AttachmentState, DeletionPolicy, LegIndex, reason};
+use twinsite_register::Class;
+
+use super::situation::{self, Situation, leg_of};
+use super::{Action, Plan, RegisterChange, Why, attachments, binding, edits, names};
+
+pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
+    let metadata = &situation.desired.volume.metadata;
+    let held = metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|held| held == names::VOLUME_FINALIZER);
+    if let Some(claim) = situation.seen.claim.as_deref() {
+        let is_ours = situation.spec().claim.create && binding::is_ours(situation, claim);
+        if is_ours && claim.metadata.deletion_timestamp.is_none() {
+            plan.act(Action::DeleteClaim {
+                name: situation::name(&claim.metadata),
+                uid: situation::uid(&claim.metadata),
+            });
+        }
+    }
+    binding::remove_volume(situation, plan);
+    let stays = match (situation.spec().deletion_policy, twin_is_gone(situation)) {
+        (DeletionPolicy::Delete, Some(true)) => destroy(situation, plan),
+        _ => None,
+    };
+    if let Some(why) = stays {
+        return plan.wait(why.word, why.message);
+    }
+    for mode in [
+        AttachmentMode::Caretaker,
+        AttachmentMode::Birth,
+        AttachmentMode::Inspect,
+    ] {
+        if let Some(there) = situation.attachment(mode) {
+            attachments::delete(there, plan);
+        }
+    }
+    if held {
+        plan.act(Action::RemoveFinalizer);
+    }
+}
+
+/// Whether the peer has let the object go; `None`: it does not answer.
+pub(super) fn twin_is_gone(situation: &Situation<'_>) -> Option<bool> {
+    let peer = &situation.seen.peer;
+    peer.reach.answers().then(|| situation.twin().is_none())
+}
+
+/// What the destruction of this site's copy waits for; `None`: done, or nothing to destroy.
+pub(super) fn destroy(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why> {
+    match situation.class {
+        None => Some(Why::new(
+            reason::WITNESS_NEEDED,
+            "deletionPolicy Delete needs the witness, which does not answer; set it to Retain to let the object go now",
+        )),
+        Some(Class::Below(below)) => Some(Why::new(
+            reason::WITNESS_ROLLED_BACK,
+            format!("{below}: nothing is wiped under a witness that was restored"),
+        )),
+        // Nothing ever lived, or all of it is buried.
+        Some(Class::Absent) => leg_goes(situation, plan),
+        Some(Class::Creating | Class::Live) => {
+            let why = attached(situation);
+            let register = situation.seen.witness.current()?;
+            match why {
+                Some(why) => {
+                    free_holder(situation, plan);
+                    Some(why)
+                }
+                None => {
+                    plan.act(Action::ChangeRegister {
+                        expect: register.txid,
+                        change: RegisterChange::Tombstone,
+                    });
+                    Some(Why::new(
+                        reason::DELETED,
+                        "the register is marked as deleted",
+                    ))
+                }
+            }
+        }
+        Some(Class::Tombstone) => {
+            remains(situation, plan);
+            let register = situation.tombstone()?;
+            if register.landed.contains(situation.own_leg()) {
+                return leg_goes(situation, plan);
+            }
+            Some(Why::new(
+                reason::DELETED,
+                "the copy of this site is being wiped",
+            ))
+        }
+    }
+}
+
+/// Why the volume cannot be destroyed yet: somebody has it open.
+pub(super) fn attached(situation: &Situation<'_>) -> Option<Why> {
+    let why = |text: String| Some(Why::new(reason::PENDING, text));
+    if let Some(pod) = situation.seen.pods.first() {
+        return why(format!("pod {} still uses the volume", pod.name));
+    }
+    if situation.attachment(AttachmentMode::Writer).is_some()
+        || !situation.seen.volume_attachments.is_empty()
+    {
+        return why("the volume is still attached to a node".to_owned());
+    }
+    if situation.peer_is_detached() == Some(false) {
+        return why(format!(
+            "the volume is still attached at {}",
+            situation.other_site
+        ));
+    }
+    let holder = situation.live().and_then(|register| register.holder);
+    holder.and_then(|_| why("the register still names a holder".to_owned()))
+}
+
+/// A holder whose agent is dead is cleared by a caretaker that attaches and detaches.
+fn free_holder(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(register) = situation
+        .live()
+        .filter(|register| situation.is_active(register))
+    else {
+        return;
+    };
+    let there = situation.attachment(AttachmentMode::Caretaker);
+    let quiet =
+        situation.seen.pods.is_empty() && situation.attachment(AttachmentMode::Writer).is_none();
+    let still = situation
+        .seen
+        .evidence
+        .beat_still_for
+        .is_some_and(|still| still >= crate::policy::BEATS_STILL);
+    match there {
+        Some(caretaker) if situation::is_open(caretaker) => attachments::delete(caretaker, plan),
+        None if quiet && still && register.holder.is_some() => {
+            let Some(node) = situation.working_node(None) else {
+                return;
+            };
+            if let Ok(object) = attachments::order(situation, node, AttachmentMode::Caretaker, None)
+            {
+                plan.act(Action::CreateAttachment(Box::new(object)));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Under a tombstone: wipe the own copy, tell the register, and take it away when both are gone.
+pub(super) fn remains(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(register) = situation.tombstone() else {
+        return;
+    };
+    let wipe = situation.attachment(AttachmentMode::Wipe);
+    let own = situation.own_leg();
+    let is_wiped = wipe.is_some_and(|wipe| situation::state(wipe) == AttachmentState::Done);
+    let change = if register.is_buried() {
+        Some(RegisterChange::Bury)
+    } else if is_wiped && !register.landed.contains(own) {
+        Some(RegisterChange::Wiped(situation.own))
+    } else {
+        given_up(situation)
+    };
+    if let Some(change) = change {
+        plan.act(Action::ChangeRegister {
+            expect: register.txid,
+            change,
+        });
+    }
+    if register.landed.contains(own) {
+        if let Some(wipe) = wipe {
+            attachments::delete(wipe, plan);
+        }
+        return;
+    }
+    match wipe {
+        None => order_wipe(situation, plan),
+        Some(wipe) if situation::state(wipe) == AttachmentState::Failed => {
+            let told = wipe
+                .status
+                .as_ref()
+                .and_then(|status| status.message.clone())
+                .unwrap_or_default();
+            plan.wait(reason::DELETED, told);
+            if situation.is_lost(&wipe.spec.node) {
+                attachments::delete(wipe, plan);
+            }
+        }
+        Some(_) => {}
+    }
+}
+
+/// A person gave up a copy that never returns.
+fn given_up(situation: &Situation<'_>) -> Option<RegisterChange> {
+    let register = situation.tombstone()?;
+    let annotations = situation.desired.volume.metadata.annotations.as_ref()?;
+    let (leg, naa) = edits::retire(annotations.get(names::RETIRE_ANNOTATION)?)?;
+    let who = format!(
+        "annotation on MirroredVolume {}",
+        situation.desired.reference()
+    );
+    (!register.landed.contains(leg_of(leg))).then_some(RegisterChange::Retire { leg, naa, who })
+}
+
+fn order_wipe(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(node) = situation.working_node(None) else {
+        return plan.wait(
+            reason::DELETED,
+            format!(
+                "no agent runs at {}: the copy is wiped when one does",
+                situation.site
+            ),
+        );
+    };
+    match attachments::order(situation, node, AttachmentMode::Wipe, None) {
+        Ok(mut object) => {
+            let own: LegIndex = situation.own;
+            object.spec.legs.retain(|leg| leg.leg == own);
+            if object.spec.legs.is_empty() {
+                plan.wait(
+                    reason::DELETED,
+                    "the address of this site's copy is not known: it is wiped when it is served",
+                );
+            } else {
+                plan.act(Action::CreateAttachment(Box::new(object)));
+            }
+        }
+        Err(why) => plan.wait(reason::DELETED, why.to_string()),
+    }
+}
+
+/// The Leg object goes; its agent removes the file, since it was wiped or never written.
+fn leg_goes(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why> {
+    if let Some(leg) = situation.leg_object()
+        && leg.metadata.deletion_timestamp.is_none()
+    {
+        plan.act(Action::DeleteLeg {
+            name: situation::name(&leg.metadata),
+            uid: situation::uid(&leg.metadata),
+        });
+    }
+    None
+}

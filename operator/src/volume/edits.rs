@@ -1,0 +1,118 @@
+//! Fields of the register that an operator owns: the latch, who may rejoin, what a person gave up.
+//!
+//! Only the operator at the active site edits, so that two never work against each other; a person's word is bound to the
+//! epoch or LUN that it names.
+
+use twinsite_api::{LegIndex, parse_naa, reason};
+use twinsite_register::Naa;
+
+use super::situation::{Situation, leg_of};
+use super::{Action, Plan, RegisterChange, attachments, names};
+use crate::moves::Wish;
+
+pub(super) fn plan(situation: &Situation<'_>, wish: Option<&Wish>, plan: &mut Plan) {
+    let Some(register) = situation.live() else {
+        return;
+    };
+    if !situation.is_active(register) {
+        return;
+    }
+    let change = latch(situation, wish)
+        .or_else(|| rejoin(situation))
+        .or_else(|| by_a_person(situation, plan));
+    // One at a time: each needs the txid of the one before.
+    if let Some(change) = change {
+        plan.act(Action::ChangeRegister {
+            expect: register.txid,
+            change,
+        });
+    }
+}
+
+fn latch(situation: &Situation<'_>, wish: Option<&Wish>) -> Option<RegisterChange> {
+    let register = situation.live()?;
+    let accepted = situation.active_site_wanted() == situation.site;
+    if register.active.latched {
+        return accepted.then_some(RegisterChange::Unlatch);
+    }
+    // An order of a person brought the volume here, and the spec names the other site: it must not drag it back.
+    let ordered_here = wish.is_some_and(|wish| wish.by_order && wish.to == situation.site);
+    (ordered_here && !accepted).then_some(RegisterChange::Latch)
+}
+
+fn rejoin(situation: &Situation<'_>) -> Option<RegisterChange> {
+    let register = situation.live()?;
+    let other = leg_of(situation.own.other());
+    let wanted_again = register.no_rejoin.contains(other) && !attachments::to_be_dropped(situation);
+    if wanted_again {
+        return Some(RegisterChange::NoRejoin(register.no_rejoin.without(other)));
+    }
+    // A copy that is out already, of a site that is drained, stays out.
+    let is_out = !register.members.contains(other) && !register.no_rejoin.contains(other);
+    (is_out && attachments::to_be_dropped(situation))
+        .then(|| RegisterChange::NoRejoin(register.no_rejoin.with(other)))
+}
+
+fn by_a_person(situation: &Situation<'_>, plan: &mut Plan) -> Option<RegisterChange> {
+    let register = situation.live()?;
+    let annotations = situation.desired.volume.metadata.annotations.as_ref()?;
+    let who = format!(
+        "annotation on MirroredVolume {}",
+        situation.desired.reference()
+    );
+    if let Some(text) = annotations.get(names::CONFIRM_ANNOTATION) {
+        match confirm(text) {
+            Some((leg, epoch))
+                if register.unconfirmed.contains(leg_of(leg)) && register.epoch.0 == epoch =>
+            {
+                return Some(RegisterChange::Confirm { leg, who });
+            }
+            Some((leg, _)) if !register.unconfirmed.contains(leg_of(leg)) => {}
+            _ => plan.wait(
+                reason::INVALID_SPEC,
+                format!(
+                    "annotation {}: {text:?} must be <leg>@<epoch>, such as B@{}",
+                    names::CONFIRM_ANNOTATION,
+                    register.epoch
+                ),
+            ),
+        }
+    }
+    let text = annotations.get(names::RETIRE_ANNOTATION)?;
+    match retire(text) {
+        Some((leg, naa)) if register.members.contains(leg_of(leg)) => {
+            let text =
+                format!("leg {leg} ({naa}) is a member: only a copy that has left can be given up");
+            plan.wait(reason::INVALID_SPEC, text);
+            None
+        }
+        Some((leg, naa)) => (!register.is_retired(leg_of(leg), naa))
+            .then_some(RegisterChange::Retire { leg, naa, who }),
+        None => {
+            let key = names::RETIRE_ANNOTATION;
+            plan.wait(
+                reason::INVALID_SPEC,
+                format!("annotation {key}: {text:?} must be <leg>=<naa>, such as B=naa.6..."),
+            );
+            None
+        }
+    }
+}
+
+fn index(text: &str) -> Option<LegIndex> {
+    match text {
+        "A" => Some(LegIndex::A),
+        "B" => Some(LegIndex::B),
+        _ => None,
+    }
+}
+
+fn confirm(text: &str) -> Option<(LegIndex, u64)> {
+    let (leg, epoch) = text.split_once('@')?;
+    Some((index(leg)?, epoch.parse().ok()?))
+}
+
+pub(super) fn retire(text: &str) -> Option<(LegIndex, Naa)> {
+    let (leg, naa) = text.split_once('=')?;
+    Some((index(leg)?, Naa(parse_naa(naa)?)))
+}

@@ -1,0 +1,320 @@
+//! What follows at once from what is desired and seen: who we are, what the register says, what the twin wants.
+//!
+//! Everything that would make every later question meaningless is refused here, in words that say what to do.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use twinsite_api::{
+    Attachment, AttachmentMode, AttachmentState, Leg, LegIndex, LegState, MirroredVolumeSpec,
+    MirroredVolumeStatus, SitePair, SiteState, VolumeId, VolumeLeg, attachment_uid, reason,
+};
+use twinsite_register::{self as register, Class, Register, Site, classify};
+
+use super::{Desired, NodeView, Observed, Reading, Why};
+
+/// How much longer a node must be silent when the witness cannot say whether its writer is alive.
+const BLIND_FACTOR: u32 = 3;
+
+/// One volume, seen from one cluster.
+pub(crate) struct Situation<'a> {
+    pub(crate) desired: &'a Desired,
+    pub(crate) seen: &'a Observed,
+    pub(crate) now: Timestamp,
+    pub(crate) id: VolumeId,
+    /// Index of this site, which is that of its leg.
+    pub(crate) own: LegIndex,
+    pub(crate) pair: &'a SitePair,
+    pub(crate) site: &'a str,
+    pub(crate) other_site: &'a str,
+    /// Class of the register; `None`: the witness does not answer, nothing is decided.
+    pub(crate) class: Option<Class>,
+}
+
+/// Who has what index: leg and site of it.
+pub(crate) const fn leg_of(index: LegIndex) -> register::Leg {
+    match index {
+        LegIndex::A => register::Leg::A,
+        LegIndex::B => register::Leg::B,
+    }
+}
+
+pub(crate) const fn site_of(index: LegIndex) -> Site {
+    leg_of(index).site()
+}
+
+pub(crate) fn index_of(leg: register::Leg) -> LegIndex {
+    match leg {
+        register::Leg::A => LegIndex::A,
+        register::Leg::B => LegIndex::B,
+    }
+}
+
+impl<'a> Situation<'a> {
+    /// What has to be right before anything is done; otherwise the spec is stalled with this.
+    pub(crate) fn of(
+        desired: &'a Desired,
+        seen: &'a Observed,
+        now: Timestamp,
+    ) -> Result<Self, Why> {
+        let invalid = |text: String| Why::new(reason::INVALID_SPEC, text);
+        let spec = &desired.volume.spec;
+        let pair = desired.pair.as_deref().ok_or_else(|| {
+            invalid(format!(
+                "SitePair {} is not there: apply it, or correct spec.sitePair",
+                spec.site_pair
+            ))
+        })?;
+        let known = |site: &str| pair.spec.sites.iter().any(|known| known.name == site);
+        if !known(&desired.site) {
+            return Err(invalid(format!(
+                "this cluster is site {}, which SitePair {} does not name: correct the chart value `site`, or spec.sitePair",
+                desired.site, spec.site_pair
+            )));
+        }
+        let other_site = desired.other_site().ok_or_else(|| {
+            invalid(format!(
+                "SitePair {} names one site only: it needs two",
+                spec.site_pair
+            ))
+        })?;
+        let own = desired.index.ok_or_else(|| {
+            Why::new(
+                reason::CLAIMED_BY_ANOTHER,
+                format!(
+                    "this cluster has not claimed site {} at the witness: see SitePair {}",
+                    desired.site, spec.site_pair
+                ),
+            )
+        })?;
+        if let Some(group) = &spec.group {
+            return Err(Why::new(
+                super::group::UNSUPPORTED,
+                format!(
+                    "group {group}: groups of volumes cannot be opened by this version: give the volume its own activeSite"
+                ),
+            ));
+        }
+        if let Some(stranger) = spec.legs.iter().find(|leg| !known(&leg.site)) {
+            return Err(invalid(format!(
+                "spec.legs: {} is no site of SitePair {}",
+                stranger.site, spec.site_pair
+            )));
+        }
+        if !spec.active_site.as_deref().is_some_and(known) {
+            let text = format!(
+                "spec.activeSite must name a site of SitePair {}",
+                spec.site_pair
+            );
+            return Err(invalid(text));
+        }
+        let class = match (&seen.witness.register, seen.witness.reach.answers()) {
+            (Reading::Found(register), true) => Some(classify(Some(register), &seen.marks, &[])),
+            (Reading::Absent, true) => Some(classify(None, &seen.marks, &[])),
+            _ => None,
+        };
+        Ok(Self {
+            desired,
+            seen,
+            now,
+            id: desired.id(),
+            own,
+            pair,
+            site: &desired.site,
+            other_site,
+            class,
+        })
+    }
+
+    pub(crate) fn spec(&self) -> &'a MirroredVolumeSpec {
+        &self.desired.volume.spec
+    }
+
+    /// The status of the last round.
+    pub(crate) fn last(&self) -> Option<&'a MirroredVolumeStatus> {
+        self.desired.volume.status.as_ref()
+    }
+
+    /// Validated to be there.
+    pub(crate) fn active_site_wanted(&self) -> &'a str {
+        self.spec().active_site.as_deref().unwrap_or(self.site)
+    }
+
+    /// The register, if it was read, is believed and in use.
+    pub(crate) fn live(&self) -> Option<&'a Register> {
+        matches!(self.class, Some(Class::Live))
+            .then(|| self.seen.witness.current())
+            .flatten()
+    }
+
+    /// The register of a deleted volume.
+    pub(crate) fn tombstone(&self) -> Option<&'a Register> {
+        matches!(self.class, Some(Class::Tombstone))
+            .then(|| self.seen.witness.current())
+            .flatten()
+    }
+
+    pub(crate) fn own_leg(&self) -> register::Leg {
+        leg_of(self.own)
+    }
+
+    pub(crate) fn is_active(&self, register: &Register) -> bool {
+        register.active.site == site_of(self.own)
+    }
+
+    pub(crate) fn site_name(&self, site: Site) -> &'a str {
+        if site == site_of(self.own) {
+            self.site
+        } else {
+            self.other_site
+        }
+    }
+
+    pub(crate) fn leg_spec(&self, site: &str) -> Option<&'a VolumeLeg> {
+        self.spec().legs.iter().find(|leg| leg.site == site)
+    }
+
+    pub(crate) fn is_drained(&self, site: &str) -> bool {
+        drained(self.pair, site)
+    }
+
+    /// The peer's spec, while the peer answers and keeps the volume.
+    pub(crate) fn twin(&self) -> Option<&'a MirroredVolumeSpec> {
+        let peer = &self.seen.peer;
+        let volume = peer.volume.as_deref().filter(|_| peer.reach.answers())?;
+        volume
+            .metadata
+            .deletion_timestamp
+            .is_none()
+            .then_some(&volume.spec)
+    }
+
+    pub(crate) fn attachment(&self, mode: AttachmentMode) -> Option<&'a Attachment> {
+        let attachments = self.seen.attachments.iter();
+        attachments
+            .map(AsRef::as_ref)
+            .find(|attachment| attachment.spec.mode == mode && attachment.spec.volume == self.id)
+    }
+
+    /// This cluster's Leg of the volume.
+    pub(crate) fn leg_object(&self) -> Option<&'a Leg> {
+        let legs = self.seen.legs.iter().map(AsRef::as_ref);
+        legs.into_iter()
+            .find(|leg: &&Leg| leg.spec.volume == self.id && leg.spec.leg == self.own)
+    }
+
+    /// The own copy can be reached: our target serves it, or it is a LUN of an array.
+    pub(crate) fn own_is_served(&self) -> bool {
+        match self.leg_object() {
+            Some(leg) => leg
+                .status
+                .as_ref()
+                .is_some_and(|status| status.state == LegState::Serving),
+            None => self
+                .known_target(self.site)
+                .is_some_and(|target| target.array),
+        }
+    }
+
+    pub(crate) fn known_target(&self, site: &str) -> Option<&'a twinsite_api::LegTarget> {
+        let legs = &self.last()?.legs;
+        legs.iter().find(|leg| leg.site == site)?.target.as_ref()
+    }
+
+    /// The node has given no sign of life for so long that its volumes are fenced and its pods let go.
+    ///
+    /// A moving beat speaks against it in every case. If the witness cannot be asked for the beat, the node must have been
+    /// silent for longer.
+    pub(crate) fn is_lost(&self, name: &str) -> bool {
+        let Some(node) = self.seen.node(name) else {
+            return false;
+        };
+        let limit = self.pair.spec.node_loss.detect_after.length();
+        let silent = |at_least: Duration| {
+            node.gone || node.silent_for.is_some_and(|silent| silent >= at_least)
+        };
+        match self.seen.evidence.beat_still_for {
+            Some(still) => silent(limit) && still >= crate::policy::BEATS_STILL,
+            None => silent(limit * BLIND_FACTOR),
+        }
+    }
+
+    /// Whether this Attachment can write to no leg any more: another one has attached since, or nobody holds the volume.
+    pub(crate) fn is_fenced(&self, attachment: &Attachment) -> bool {
+        let uid = attachment.metadata.uid.as_deref().unwrap_or_default();
+        self.live().is_some_and(|register| {
+            register.holder.is_none() || register.order.uid.0 != attachment_uid(uid)
+        })
+    }
+
+    /// Pods that will run: not on a lost node, not going.
+    pub(crate) fn has_pods(&self) -> bool {
+        let comes = |pod: &super::PodView| {
+            !pod.deleting && !pod.node.as_deref().is_some_and(|node| self.is_lost(node))
+        };
+        self.seen.pods.iter().any(comes)
+    }
+
+    /// A Writer that is attached, or may be, on a node that lives.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.attachment(AttachmentMode::Writer)
+            .is_some_and(|writer| !self.is_lost(&writer.spec.node))
+    }
+
+    /// A node of this site whose agent can carry out an order: that of the own pool first, else the first by name.
+    pub(crate) fn working_node(&self, except: Option<&str>) -> Option<&'a str> {
+        let fit = |node: &&NodeView| node.ready && !node.gone && Some(node.name.as_str()) != except;
+        let pool_node = self.leg_object().map(|leg| leg.spec.node.as_str());
+        let nodes = || {
+            self.seen
+                .nodes
+                .iter()
+                .filter(fit)
+                .map(|node| node.name.as_str())
+        };
+        nodes()
+            .find(|name| Some(*name) == pool_node)
+            .or_else(|| nodes().min())
+    }
+
+    /// Whether the peer's cluster shows that nothing of the volume is attached there; `None`: it does not answer.
+    pub(crate) fn peer_is_detached(&self) -> Option<bool> {
+        let peer = &self.seen.peer;
+        peer.reach.answers().then(|| {
+            let holds = |attachment: &Attachment| !attachment.spec.mode.is_one_shot();
+            !peer.attachments.iter().any(|attachment| holds(attachment))
+        })
+    }
+}
+
+pub(crate) fn drained(pair: &SitePair, site: &str) -> bool {
+    pair.spec
+        .sites
+        .iter()
+        .any(|known| known.name == site && known.state == SiteState::Drained)
+}
+
+/// State of an Attachment.
+pub(crate) fn state(attachment: &Attachment) -> AttachmentState {
+    attachment
+        .status
+        .as_ref()
+        .map(|status| status.state)
+        .unwrap_or_default()
+}
+
+/// Whether an Attachment holds the mirror open.
+pub(crate) fn is_open(attachment: &Attachment) -> bool {
+    matches!(
+        state(attachment),
+        AttachmentState::Attached | AttachmentState::Suspended
+    )
+}
+
+pub(crate) fn uid(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> String {
+    meta.uid.clone().unwrap_or_default()
+}
+
+pub(crate) fn name(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> String {
+    meta.name.clone().unwrap_or_default()
+}

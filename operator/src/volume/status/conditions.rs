@@ -1,0 +1,357 @@
+//! The conditions, each from one function.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use twinsite_api::{
+    Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, Role, condition,
+    condition_type, reason,
+};
+use twinsite_register::{Class, Members};
+
+use super::{Failure, as_desired};
+use crate::volume::situation::{self, Situation, index_of};
+use crate::volume::{Desired, Observed, Plan, Reach, copies};
+
+/// What the automatic policy would do or waits for; only while there is something to say.
+pub(super) const AUTOMATIC_FAILOVER: &str = "AutomaticFailover";
+/// An action of the last round failed.
+pub(super) const APPLY_FAILED: &str = "ApplyFailed";
+
+/// Status, reason and message.
+type Said = (Option<bool>, String, String);
+
+fn said(status: Option<bool>, word: &str, message: impl Into<String>) -> Said {
+    (status, word.to_owned(), message.into())
+}
+
+pub(super) fn all(
+    desired: &Desired,
+    seen: &Observed,
+    plan: &Plan,
+    failure: Option<&Failure>,
+    situation: Option<&Situation<'_>>,
+    new: &MirroredVolumeStatus,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut all: Vec<(&str, Said)> = vec![
+        (condition_type::READY, ready(plan, situation, new)),
+        (condition_type::RECONCILING, reconciling(plan, failure)),
+        (condition_type::STALLED, stalled(plan)),
+        (condition_type::PEER_REACHABLE, reach(&seen.peer.reach)),
+        (
+            condition_type::WITNESS_REACHABLE,
+            reach(&seen.witness.reach),
+        ),
+    ];
+    if let Some(situation) = situation {
+        all.extend([
+            (condition_type::IN_SYNC, in_sync(situation, new)),
+            (condition_type::DEGRADED, negated(in_sync(situation, new))),
+            (
+                condition_type::FAILOVER_READY,
+                failover_ready(situation, new),
+            ),
+            (condition_type::SPLIT_BRAIN, split_brain(situation)),
+        ]);
+        if let Some((attachment, _)) = copies::open_attachment(situation) {
+            for type_ in [condition_type::LEG_LOST, condition_type::MEMBERSHIP_UNKNOWN] {
+                all.extend(passed_on(attachment, type_).map(|told| (type_, told)));
+            }
+        }
+    }
+    if let Some(waits) = plan
+        .waiting
+        .iter()
+        .find(|why| why.word == condition_type::WAITING_FOR_LEG)
+    {
+        all.push((
+            condition_type::WAITING_FOR_LEG,
+            said(Some(true), reason::PENDING, waits.message.clone()),
+        ));
+    }
+    if let Some(policy) = &plan.policy {
+        let advised = policy.word == "WouldFailOver";
+        all.push((
+            AUTOMATIC_FAILOVER,
+            said(Some(advised), policy.word, policy.message.clone()),
+        ));
+    }
+    let generation = desired.volume.metadata.generation;
+    let made = |(type_, (status, word, message)): (&str, Said)| {
+        condition(type_, status, &word, message, generation, Time(now))
+    };
+    all.into_iter().map(made).collect()
+}
+
+/// Conditions that are there only while they have something to say.
+pub(super) fn stays(condition: &Condition, plan: &Plan) -> bool {
+    match condition.type_.as_str() {
+        condition_type::WAITING_FOR_LEG => plan
+            .waiting
+            .iter()
+            .any(|why| why.word == condition_type::WAITING_FOR_LEG),
+        AUTOMATIC_FAILOVER => plan.policy.is_some(),
+        _ => true,
+    }
+}
+
+fn ready(plan: &Plan, situation: Option<&Situation<'_>>, new: &MirroredVolumeStatus) -> Said {
+    let Some(situation) = situation else {
+        let why = plan.stalled.as_ref();
+        let (word, text) = why.map_or((reason::PENDING, ""), |why| {
+            (why.word, why.message.as_str())
+        });
+        return said(Some(false), word, text);
+    };
+    match new.role {
+        Some(Role::Active) => ready_active(plan, situation),
+        _ => ready_standby(situation),
+    }
+}
+
+fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
+    let writer = situation.attachment(AttachmentMode::Writer);
+    if let Some(writer) = writer {
+        let status = writer.status.clone().unwrap_or_default();
+        let told = || {
+            (
+                status.reason.clone().unwrap_or_default(),
+                status.message.clone().unwrap_or_default(),
+            )
+        };
+        match status.state {
+            AttachmentState::Attached => {
+                return said(
+                    Some(true),
+                    as_desired(),
+                    format!("attached on {}", writer.spec.node),
+                );
+            }
+            AttachmentState::Suspended => {
+                let (word, text) = told();
+                let text = if text.is_empty() {
+                    "I/O waits".to_owned()
+                } else {
+                    format!("I/O waits: {text}")
+                };
+                return said(
+                    Some(false),
+                    if word.is_empty() {
+                        reason::PENDING
+                    } else {
+                        &word
+                    },
+                    text,
+                );
+            }
+            AttachmentState::Refused | AttachmentState::Failed | AttachmentState::Superseded => {
+                let (word, text) = told();
+                return said(
+                    Some(false),
+                    if word.is_empty() {
+                        reason::PENDING
+                    } else {
+                        &word
+                    },
+                    text,
+                );
+            }
+            _ => {}
+        }
+    }
+    if let Some(stalled) = &plan.stalled {
+        return said(Some(false), stalled.word, stalled.message.clone());
+    }
+    match (situation.class, situation.live()) {
+        (None, _) => said(None, reason::WITNESS_NEEDED, "the witness does not answer"),
+        (_, None) => said(None, reason::CREATING, "the volume is being made"),
+        (_, Some(_)) if writer.is_some() => {
+            said(None, reason::PENDING, "a node is attaching the volume")
+        }
+        (_, Some(register))
+            if register.members == Members::only(situation.own_leg())
+                && !situation.own_is_served() =>
+        {
+            said(
+                Some(false),
+                reason::WAIT_MEMBER,
+                "the only complete copy is not served",
+            )
+        }
+        (_, Some(_)) => said(Some(true), as_desired(), "can be attached here"),
+    }
+}
+
+fn ready_standby(situation: &Situation<'_>) -> Said {
+    match (situation.class, situation.live()) {
+        (None, _) => said(None, reason::WITNESS_NEEDED, "the witness does not answer"),
+        (Some(Class::Below(_)), _) => said(
+            Some(false),
+            reason::WITNESS_ROLLED_BACK,
+            "the witness was restored",
+        ),
+        (_, None) => said(None, reason::CREATING, "the volume is being made"),
+        (_, Some(register)) if !register.members.contains(situation.own_leg()) => said(
+            Some(false),
+            "Outdated",
+            "the copy of this site lacks writes: it cannot take the volume over",
+        ),
+        (_, Some(_)) if !situation.own_is_served() => said(
+            Some(false),
+            reason::WAIT_MEMBER,
+            "the copy of this site is not served",
+        ),
+        (_, Some(_)) => said(Some(true), as_desired(), "can take the volume over"),
+    }
+}
+
+fn reconciling(plan: &Plan, failure: Option<&Failure>) -> Said {
+    if let Some(failure) = failure {
+        return said(
+            Some(true),
+            APPLY_FAILED,
+            format!("{}: {}", failure.action, failure.error),
+        );
+    }
+    if let Some(why) = plan.waiting.first() {
+        let all: Vec<&str> = plan
+            .waiting
+            .iter()
+            .map(|why| why.message.as_str())
+            .collect();
+        return said(Some(true), why.word, all.join("; "));
+    }
+    if plan.is_empty() {
+        return said(Some(false), as_desired(), "");
+    }
+    said(
+        Some(true),
+        "Working",
+        format!("{} steps were taken", plan.actions.len()),
+    )
+}
+
+fn stalled(plan: &Plan) -> Said {
+    match &plan.stalled {
+        Some(why) => said(Some(true), why.word, why.message.clone()),
+        None => said(Some(false), as_desired(), ""),
+    }
+}
+
+fn reach(reach: &Reach) -> Said {
+    match reach {
+        Reach::Unknown => said(None, reason::PENDING, "not asked yet"),
+        Reach::Answers => said(Some(true), as_desired(), ""),
+        Reach::Silent { last, why } => {
+            let since = last.map_or_else(String::new, |last| format!(" since {}", Time(last).0));
+            said(
+                Some(false),
+                "Unreachable",
+                format!("no answer{since}: {why}"),
+            )
+        }
+    }
+}
+
+fn in_sync(situation: &Situation<'_>, new: &MirroredVolumeStatus) -> Said {
+    let Some(register) = situation.live() else {
+        let told = copies::open_attachment(situation)
+            .and_then(|(attachment, _)| passed_on(attachment, condition_type::IN_SYNC));
+        return told
+            .unwrap_or_else(|| said(None, reason::PENDING, "the register is not known now"));
+    };
+    if register.members == Members::BOTH {
+        return said(
+            Some(true),
+            as_desired(),
+            "both copies have every acknowledged write",
+        );
+    }
+    let missing = [situation.site, situation.other_site]
+        .into_iter()
+        .find(|site| {
+            let leg = if *site == situation.site {
+                situation.own_leg()
+            } else {
+                situation.own_leg().other()
+            };
+            !register.members.contains(leg)
+        });
+    let missing = missing.unwrap_or_default();
+    let state = new
+        .legs
+        .iter()
+        .find(|leg| leg.site == missing)
+        .map(|leg| leg.state);
+    let word = state.map_or_else(|| "NoCopy".to_owned(), |state| format!("{state:?}"));
+    said(
+        Some(false),
+        &word,
+        format!("the copy at {missing} lacks writes"),
+    )
+}
+
+fn negated((status, word, message): Said) -> Said {
+    (status.map(|status| !status), word, message)
+}
+
+fn failover_ready(situation: &Situation<'_>, new: &MirroredVolumeStatus) -> Said {
+    let (in_sync, word, message) = in_sync(situation, new);
+    if in_sync != Some(true) {
+        return (in_sync, word, message);
+    }
+    if !situation.seen.witness.reach.answers() {
+        return said(
+            Some(false),
+            reason::WITNESS_NEEDED,
+            "a move needs the witness, which does not answer",
+        );
+    }
+    let standby = |leg: &&twinsite_api::VolumeLegStatus| {
+        new.active_site
+            .as_ref()
+            .is_some_and(|active| active.name != leg.site)
+    };
+    match new.legs.iter().find(standby) {
+        Some(leg) if leg.state != twinsite_api::VolumeLegState::Member => said(
+            Some(false),
+            reason::WAIT_MEMBER,
+            format!("the copy at {} is {:?}", leg.site, leg.state),
+        ),
+        _ => said(
+            Some(true),
+            as_desired(),
+            "the other site can take over without losing an acknowledged write",
+        ),
+    }
+}
+
+fn split_brain(situation: &Situation<'_>) -> Said {
+    let Some(register) = situation.live() else {
+        return said(None, reason::PENDING, "the register is not known now");
+    };
+    let Some(leg) = register.unconfirmed.iter().next() else {
+        return said(Some(false), as_desired(), "");
+    };
+    let leg = index_of(leg);
+    let text = format!(
+        "leg {leg} carries writes that a force gave up; to overwrite it, annotate the volume with {}={leg}@{}",
+        crate::volume::names::CONFIRM_ANNOTATION,
+        register.epoch
+    );
+    said(Some(true), reason::LOST_BRANCH, text)
+}
+
+fn passed_on(attachment: &Attachment, type_: &str) -> Option<Said> {
+    let conditions = &attachment.status.as_ref()?.conditions;
+    let told = conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)?;
+    let status = match told.status.as_str() {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    };
+    let is_open = situation::is_open(attachment);
+    is_open.then(|| (status, told.reason.clone(), told.message.clone()))
+}

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds kubernetes-programs
+.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds kubernetes-programs setup-kubernetes clusters
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -75,6 +75,15 @@ fuzz:
 # (docs/kubernetes-tests.md).
 kubernetes-programs:
 	$(CARGO) run --package twinsite-kubernetes --bin programs
+
+# What the cluster tests take beside the programs of Kubernetes.
+setup-kubernetes:
+	@tests/setup.sh containerd runc containernetworking-plugins iproute2 busybox-static binutils
+
+# Two clusters and a third API server to try things on, until Ctrl-C.
+clusters: setup-kubernetes
+	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin records --bin clusters
+	target/debug/clusters
 
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings

@@ -344,6 +344,12 @@ impl ControlPlane {
         &mut self.group
     }
 
+    /// The process group, to signal all of it.
+    #[must_use]
+    pub fn group_ref(&self) -> &Group {
+        &self.group
+    }
+
     /// Where the API server answers.
     #[must_use]
     pub fn url(&self) -> String {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 const KEEPER: &str = "read -r _; kill -KILL 0";
+const KEEPER_LIMIT: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone.
 const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
@@ -62,9 +63,15 @@ impl Group {
     ///
     /// # Errors
     /// The keeper cannot be started: it takes root and the program `unshare`.
-    pub fn with_own_network() -> io::Result<Self> {
+    pub fn with_own_network() -> Result<Self> {
         let mut keeper = Command::new("unshare");
-        Self::kept_by(keeper.args(["--net", "sh", "-c", KEEPER]), true)
+        let group = Self::kept_by(keeper.args(["--net", "sh", "-c", KEEPER]), true)?;
+        let network = |id: &str| std::fs::read_link(format!("/proc/{id}/ns/net")).ok();
+        let (ours, keeper) = (network("self"), group.keeper.id().to_string());
+        until(KEEPER_LIMIT, "a network of its own", || {
+            network(&keeper) != ours
+        })?;
+        Ok(group)
     }
 
     fn kept_by(keeper: &mut Command, own_network: bool) -> io::Result<Self> {
@@ -170,9 +177,11 @@ impl Group {
         }
     }
 
-    /// Signals all members. The keeper hears it too: only [`Signal::Stop`] and [`Signal::Continue`] leave the group usable.
-    pub fn signal_all(&self, signal: Signal) {
-        send(signal, &format!("-{}", self.keeper.id()));
+    /// Signals every member, not the keeper.
+    pub fn signal_members(&self, signal: Signal) {
+        for (_, child) in &self.members {
+            send(signal, &child.id().to_string());
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! A store that may not be used before it was probed.
 //!
 //! An agent must come up while its witness is away, and must not trust a store that it has not yet
-//! seen keep its conditions: until then the store counts as unreachable.
+//! seen keep its conditions: until then the store counts as unreachable. Its credentials may be renewed
+//! under those who use it: an open mirror keeps its witness for months, a token does not live so long.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,7 +15,7 @@ use crate::{
 
 /// A store behind its probe.
 pub struct Guard {
-    store: Arc<dyn Store>,
+    store: RwLock<Arc<dyn Store>>,
     /// Why it may not be used; `None`: it may.
     closed: RwLock<Option<String>>,
 }
@@ -22,12 +23,24 @@ pub struct Guard {
 impl Guard {
     pub fn new(store: Arc<dyn Store>) -> Self {
         let closed = RwLock::new(Some("the store has not been probed yet".to_owned()));
-        Self { store, closed }
+        Self {
+            store: RwLock::new(store),
+            closed,
+        }
+    }
+
+    /// The same place by other credentials. Requests under way end as they began.
+    pub fn renew(&self, store: Arc<dyn Store>) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Probes the store and opens it if it passes. `Unreachable`: try again later.
     pub async fn admit(&self) -> Result<(), ProbeError> {
-        let verdict = probe(Arc::clone(&self.store)).await;
+        let verdict = probe(self.store()).await;
         let closed = verdict.as_ref().err().map(ToString::to_string);
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = closed;
         verdict
@@ -49,7 +62,10 @@ impl Store for Guard {
     ) -> Pending<'a, Result<Option<Versioned>, StoreError>> {
         match self.closed() {
             Some(why) => Box::pin(async { Err(StoreError::Unreachable(why)) }),
-            None => self.store.read(name, care),
+            None => {
+                let store = self.store();
+                Box::pin(async move { store.read(name, care).await })
+            }
         }
     }
 
@@ -62,15 +78,19 @@ impl Store for Guard {
     ) -> Pending<'a, Written> {
         match self.closed() {
             Some(why) => Box::pin(async { Written::Unknown(why) }),
-            None => self.store.write(name, bytes, condition, care),
+            None => {
+                let store = self.store();
+                Box::pin(async move { store.write(name, bytes, condition, care).await })
+            }
         }
     }
 
     fn remove<'a>(&'a self, name: &'a ObjectName) -> Pending<'a, ()> {
-        self.store.remove(name)
+        let store = self.store();
+        Box::pin(async move { store.remove(name).await })
     }
 
     fn place(&self) -> String {
-        self.store.place()
+        self.store().place()
     }
 }

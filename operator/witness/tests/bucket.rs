@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use support::{GROUP, register};
+use support::{GROUP, register, suite};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -142,60 +142,10 @@ async fn relay(client: TcpStream, to: SocketAddr, mute: Arc<AtomicBool>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_store_is_probed_and_holds_a_register() {
+async fn a_real_store_is_probed_and_does_all_that_a_witness_must() {
     let Some(server) = server().await else { return };
     probe(bucket(server.address, "secret")).await.unwrap();
-    let witness = witness(server.address);
-    let (first, second, third) = (register(1, 1), register(2, 1), register(3, 1));
-    assert_eq!(witness.read(GROUP).await, Ok(None));
-    assert_eq!(witness.swap(&first, &second).await, Swap::Conflict(None));
-    assert_eq!(witness.create(&first).await, Swap::Won);
-    assert_eq!(
-        witness.create(&second).await,
-        Swap::Conflict(Some(Box::new(first.clone())))
-    );
-    assert_eq!(witness.swap(&first, &second).await, Swap::Won);
-    assert_eq!(witness.swap(&first, &second).await, Swap::Won);
-    assert_eq!(
-        witness.swap(&first, &third).await,
-        Swap::Conflict(Some(Box::new(second.clone())))
-    );
-    assert_eq!(witness.remove(&second).await, Swap::Won);
-    assert_eq!(witness.read(GROUP).await, Ok(None));
-    assert_eq!(witness.create(&third).await, Swap::Won);
-    assert_eq!(
-        witness.claim("medical", "m").await.unwrap(),
-        witness.claim("medical", "m").await.unwrap()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn racing_swaps_have_one_winner_each_time() {
-    let Some(server) = server().await else { return };
-    witness(server.address).create(&register(0, 0)).await;
-    for n in 0..15 {
-        let current = witness(server.address).read(GROUP).await.unwrap().unwrap();
-        let mut racers = tokio::task::JoinSet::new();
-        for who in 1..=8 {
-            let (witness, current) = (witness(server.address), current.clone());
-            racers.spawn(async move { (who, witness.swap(&current, &register(n + 1, who)).await) });
-        }
-        let mut winners = Vec::new();
-        while let Some(racer) = racers.join_next().await {
-            match racer.unwrap() {
-                (who, Swap::Won) => winners.push(who),
-                (_, Swap::Conflict(Some(other))) => assert_eq!(other.order.n, n + 1),
-                (_, Swap::Unknown(_)) => {}
-                (who, other) => panic!("{who}: {other:?}"),
-            }
-        }
-        let stored = witness(server.address).read(GROUP).await.unwrap().unwrap();
-        assert!(winners.len() <= 1, "round {n}: {winners:?}");
-        if let [winner] = winners[..] {
-            assert_eq!(stored, register(n + 1, winner));
-        }
-        assert_eq!(stored.order.n, n + 1);
-    }
+    suite::all(&|| witness(server.address)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{GROUP, register};
+use support::{GROUP, register, suite};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 use twinsite_witness::{
     Care, Directory, DirectoryError, Liveness, ObjectName, ReadError, Store, Swap, Witness, probe,
-    register::{BeatObject, Epoch, GroupId, Site, VolumeId},
 };
 
 const ROLE: &str = "TWINSITE_TEST_RACER";
@@ -151,34 +150,7 @@ async fn a_directory_keeps_its_conditions() {
 #[tokio::test]
 async fn a_register_is_created_swapped_repeated_and_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let witness = witness(dir.path());
-    let (first, second, third) = (register(1, 1), register(2, 1), register(3, 1));
-    assert_eq!(witness.read(GROUP).await, Ok(None));
-    assert_eq!(witness.swap(&first, &second).await, Swap::Conflict(None));
-    assert_eq!(witness.create(&first).await, Swap::Won);
-    assert_eq!(witness.create(&first).await, Swap::Won);
-    assert_eq!(
-        witness.create(&second).await,
-        Swap::Conflict(Some(Box::new(first.clone())))
-    );
-    assert_eq!(witness.swap(&first, &second).await, Swap::Won);
-    // The same request byte for byte, after a lost answer.
-    assert_eq!(witness.swap(&first, &second).await, Swap::Won);
-    assert_eq!(
-        witness.swap(&first, &third).await,
-        Swap::Conflict(Some(Box::new(second.clone())))
-    );
-    assert_eq!(
-        witness.remove(&first).await,
-        Swap::Conflict(Some(Box::new(second.clone())))
-    );
-    assert_eq!(witness.remove(&second).await, Swap::Won);
-    assert_eq!(witness.read(GROUP).await, Ok(None));
-    // A delayed swap of before the removal finds nothing to swap.
-    assert_eq!(witness.swap(&second, &third).await, Swap::Conflict(None));
-    assert_eq!(witness.create(&third).await, Swap::Won);
-    assert_eq!(witness.read(GROUP).await, Ok(Some(third)));
-    assert_eq!(witness.read(GroupId([9; 16])).await, Ok(None));
+    suite::a_register_is_created_swapped_repeated_and_removed(&witness(dir.path())).await;
 }
 
 fn newest_file(dir: &Path) -> std::path::PathBuf {
@@ -317,74 +289,11 @@ async fn old_versions_are_cleared_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beats_only_rise_whoever_writes_them() {
     let dir = tempfile::tempdir().unwrap();
-    let volume = VolumeId([7; 16]);
-    let mut writers = tokio::task::JoinSet::new();
-    for start in [0, 1, 2] {
-        let witness = witness(dir.path());
-        writers.spawn(async move {
-            for beat in (start..60).step_by(3) {
-                witness
-                    .write_beat(
-                        volume,
-                        BeatObject {
-                            epoch: Epoch(1),
-                            beat,
-                        },
-                    )
-                    .await
-                    .unwrap();
-                let seen = witness.beat(volume).await.unwrap().unwrap();
-                assert!(seen.beat >= beat, "wrote {beat}, then read {}", seen.beat);
-            }
-        });
-    }
-    while let Some(writer) = writers.join_next().await {
-        writer.unwrap();
-    }
-    let witness = witness(dir.path());
-    witness
-        .write_beat(
-            volume,
-            BeatObject {
-                epoch: Epoch(0),
-                beat: 999,
-            },
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        witness.beat(volume).await,
-        Ok(Some(BeatObject {
-            epoch: Epoch(1),
-            beat: 59
-        }))
-    );
+    suite::beats_only_rise_whoever_writes_them(&|| witness(dir.path())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_sites_that_claim_at_once_get_one_index_each_for_ever() {
     let dir = tempfile::tempdir().unwrap();
-    let claim = |name: &'static str| {
-        let witness = witness(dir.path());
-        tokio::spawn(async move { witness.claim(name, name).await.unwrap() })
-    };
-    let (one, two) = (claim("medical"), claim("research"));
-    let (one, two) = (one.await.unwrap(), two.await.unwrap());
-    assert_eq!(one.index, two.index.other());
-    let sites = witness(dir.path()).sites().await.unwrap();
-    assert_eq!(sites.named("medical"), Some(&one));
-    assert_eq!(sites.at(Site::A).unwrap().index, Site::A);
-    assert!(
-        witness(dir.path())
-            .claim("medical", "somebody else")
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        witness(dir.path())
-            .claim("medical", "medical")
-            .await
-            .unwrap(),
-        one
-    );
+    suite::two_sites_that_claim_at_once_get_one_index_each_for_ever(&|| witness(dir.path())).await;
 }

@@ -1,5 +1,7 @@
 //! A register to swap, and the numbers in it that tell one value from another.
 
+pub(crate) mod suite;
+
 use twinsite_witness::register::{
     Active, AttachmentUid, Epoch, Gen, GroupId, Members, Order, Register, RegisterId, Site,
     StampId, State, TxId, VERSION, VolumeId,

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control;
 pub mod frontend;
 pub mod initiator;
+pub mod kubernetes;
 pub mod metrics;
 pub mod objects;
 pub mod qualify;

@@ -151,6 +151,8 @@ fn config(root: &Path) -> NodeConfig {
         objects: root.join("objects"),
         state: root.join("state"),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        cluster: None,
+        board: None,
     }
 }
 

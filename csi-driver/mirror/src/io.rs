@@ -132,8 +132,6 @@ pub enum LegDown {
     Closed,
     /// The target refused the login (credentials, no such target).
     LoginRefused,
-    /// Another LUN than the order names is there.
-    OtherLun,
 }
 
 /// A command to a leg.

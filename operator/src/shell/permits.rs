@@ -1,44 +1,39 @@
-//! The rate limit of automatic moves (`crate::policy::RateLimit`), shared by all workers.
+//! How many automatic moves may begin at a time: a witness or network that lies must not move everything at once.
+//!
+//! Not here: whether a move is right (`crate::policy`).
 
 use std::{
-    fmt,
+    collections::VecDeque,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::policy::RateLimit;
+use tokio::time::Instant;
+
+/// At most this many moves begin within [`WINDOW`].
+const MOST: usize = 50;
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// Permits for automatic moves.
-pub struct Permits {
-    began: Instant,
-    limit: Mutex<RateLimit>,
-}
-
-impl fmt::Debug for Permits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Permits")
-    }
-}
-
-impl Default for Permits {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            limit: Mutex::new(RateLimit::new(Duration::ZERO)),
-        }
-    }
-}
+#[derive(Debug, Default)]
+pub struct Permits(Mutex<VecDeque<Instant>>);
 
 impl Permits {
+    fn with<T>(&self, look: impl FnOnce(&mut VecDeque<Instant>) -> T) -> T {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while taken.front().is_some_and(|at| at.elapsed() >= WINDOW) {
+            taken.pop_front();
+        }
+        look(&mut taken)
+    }
+
     /// Whether a move may begin now.
     pub fn is_free(&self) -> bool {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        limit.has_permit(self.began.elapsed())
+        self.with(|taken| taken.len() < MOST)
     }
 
     /// A move begins.
     pub fn take(&self) {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        limit.take();
+        self.with(|taken| taken.push_back(Instant::now()));
     }
 }

@@ -18,7 +18,6 @@
 mod backing;
 #[cfg(feature = "test-hooks")]
 pub mod faults;
-mod intent;
 mod pace;
 mod pool;
 mod reservations;

@@ -293,10 +293,18 @@ impl Node {
             check_indices(spec, &state.sites)?;
         }
         let uid = order::uid(uid);
-        let record = self
+        let mut record = self
             .records
             .load(uid)
             .map_err(|error| pending(error.to_string()))?;
+        if record.n.is_none() && record.keys.is_empty() {
+            // The state folder is new, but the object says that it was attached before.
+            let status = objects
+                .attachments
+                .get(name)
+                .and_then(|object| object.status.as_ref());
+            record.n = status.and_then(|status| status.order);
+        }
         let marks = self
             .marks
             .of(order::group(spec))

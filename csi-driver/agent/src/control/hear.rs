@@ -40,6 +40,10 @@ impl Node {
             }
             Told::Asked(request, reply) => self.answer(request, reply),
             Told::Changed => {}
+            Told::Look(number) => {
+                self.look();
+                self.looked = self.looked.max(number);
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! data path does not: they talk by orders and events, and no order waits for I/O.
 
 mod apply;
+pub mod board;
 pub mod durable;
 mod hear;
 pub mod marks;

@@ -24,6 +24,7 @@ use twinsite_register::{GroupId, Register, Site};
 use twinsite_witness::Observer;
 
 use super::{
+    board::Board,
     marks::Marks,
     order,
     reconcile::{Desired, Observed, Plan, Wait, reconcile},
@@ -31,7 +32,7 @@ use super::{
     requests::{Answer, Request},
     storage::{LegSample, Storage},
     volumes::{VolumeEvent, VolumeHandle, VolumeOrder, Volumes},
-    witnesses::{Identity, Interest, Witnesses},
+    witnesses::{Identity, Interest, OwnCluster, Witnesses},
 };
 use crate::{
     backend::Capacity,
@@ -59,10 +60,14 @@ pub struct NodeConfig {
     pub site: String,
     /// Who this site is, at the witness.
     pub claimant: String,
+    /// The cluster that this node belongs to, if to one.
+    pub cluster: Option<OwnCluster>,
     pub objects: PathBuf,
     pub state: PathBuf,
     /// Where to serve legs instead of at the portals of the pools.
     pub listen: Vec<SocketAddr>,
+    /// Where everything that is said is put up too.
+    pub board: Option<Arc<Board>>,
 }
 
 /// What the loop is told.
@@ -89,6 +94,8 @@ pub(super) enum Told {
     Asked(Request, oneshot::Sender<Answer>),
     /// Something that the next decision looks at has changed.
     Changed,
+    /// The folder has changed; the number comes back on the board.
+    Look(u64),
 }
 
 /// Tells the loop something, from any thread.
@@ -116,6 +123,12 @@ impl Teller {
                 let _unheard = sender.send(told).await;
             });
         }
+    }
+
+    /// The folder has changed: it is looked at now and not at the next tick. Once that was done and acted upon, the
+    /// board shows this number or a higher one.
+    pub fn look(&self, number: u64) {
+        self.tell(Told::Look(number));
     }
 
     /// Asks on behalf of a person.
@@ -175,6 +188,7 @@ pub struct Node {
     told: mpsc::Receiver<Told>,
     next_serial: u64,
     scanned: bool,
+    pub(super) looked: u64,
     /// Held as long as this node runs.
     _lock: File,
 }
@@ -225,6 +239,7 @@ impl Node {
             site: config.site.clone(),
             node: config.node.clone(),
             claimant: config.claimant.clone(),
+            cluster: config.cluster.clone(),
         };
         let observer = observer(&marks, &teller, None);
         let wake = {
@@ -253,6 +268,7 @@ impl Node {
             registers: BTreeMap::new(),
             next_serial: 0,
             scanned: false,
+            looked: 0,
             _lock: lock,
             config,
             runtime,
@@ -337,11 +353,12 @@ impl Node {
     }
 
     /// Reads the folder if it has changed.
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
+        let scan = tokio::task::block_in_place(|| self.folder.scan());
         let Some(Scan {
             objects,
             mut problems,
-        }) = tokio::task::block_in_place(|| self.folder.scan())
+        }) = scan
         else {
             self.scanned = true;
             return;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use twinsite_api::{AttachmentStatus, LegStatus, SitePairStatus, StoragePoolStatus};
 use twinsite_mirror::status::Status;
 use twinsite_register::Site;
 
 use super::{
+    board::{Draft, Label},
     node::{Node, open_status, wall},
     order,
     reconcile::Phase,
@@ -15,8 +17,8 @@ use super::{
 use crate::{
     metrics::{LegMetrics, NodeMetrics, PoolMetrics, VolumeMetrics, render},
     status::{
-        LegView, PairView, PoolView, VolumeView, attachment_status, leg_status, pair_status,
-        pool_status,
+        LegView, PairView, PoolView, StatusFolder, VolumeView, attachment_status, leg_status,
+        pair_status, pool_status,
     },
 };
 
@@ -119,6 +121,15 @@ impl Node {
     }
 
     fn write_status(&mut self) {
+        let statuses = self.statuses();
+        if let Some(board) = &self.config.board {
+            board.post(Draft {
+                looked: self.looked,
+                held: self.held(),
+                problems: self.problems.clone(),
+                ..statuses.draft()
+            });
+        }
         if self.status.is_none() {
             match open_status(&self.config.objects) {
                 Ok(folder) => self.status = Some(folder),
@@ -131,40 +142,59 @@ impl Node {
         let Some(folder) = &mut self.status else {
             return;
         };
+        statuses.write(folder);
+        folder.write_problems(&self.problems);
+    }
+
+    fn statuses(&mut self) -> Statuses {
         let now = wall();
         let objects = &self.desired.objects;
-        let mut kept = BTreeSet::new();
+        let mut all = Statuses::default();
         for (name, view) in &mut self.pools {
-            folder.write("StoragePool", name, &pool_status(view, now.clone()));
-            kept.insert(("StoragePool", name.clone()));
+            all.pools
+                .push((name.clone(), pool_status(view, now.clone())));
         }
         for (name, view) in &mut self.legs {
-            let Some(leg) = objects.legs.get(name) else {
-                continue;
-            };
-            folder.write("Leg", name, &leg_status(&leg.spec, view, now.clone()));
-            kept.insert(("Leg", name.clone()));
+            if let Some(leg) = objects.legs.get(name) {
+                all.legs
+                    .push((name.clone(), leg_status(&leg.spec, view, now.clone())));
+            }
         }
         for (name, view) in &mut self.pairs {
-            folder.write("SitePair", name, &pair_status(view, now.clone()));
-            kept.insert(("SitePair", name.clone()));
+            all.pairs
+                .push((name.clone(), pair_status(view, now.clone())));
         }
         for (name, volume) in &mut self.volumes {
             let seen = self.observed.volumes.get(name).map(|seen| &seen.spec);
-            let Some(spec) =
-                seen.or_else(|| objects.attachments.get(name).map(|object| &object.spec))
-            else {
-                continue;
-            };
-            folder.write(
-                "Attachment",
-                name,
-                &attachment_status(spec, &mut volume.view, &now),
-            );
-            kept.insert(("Attachment", name.clone()));
+            let spec = seen.or_else(|| objects.attachments.get(name).map(|object| &object.spec));
+            if let Some(spec) = spec {
+                let status = attachment_status(spec, &mut volume.view, &now);
+                all.attachments.push((name.clone(), status));
+            }
         }
-        folder.keep(&kept);
-        folder.write_problems(&self.problems);
+        all
+    }
+
+    /// What is wanted here, or still has something to be let go of.
+    fn held(&self) -> BTreeSet<Label> {
+        let (objects, node) = (&self.desired.objects, &self.config.node);
+        let legs = objects
+            .legs
+            .iter()
+            .filter(|(_, leg)| leg.spec.node == *node);
+        let legs = legs
+            .map(|(name, _)| name)
+            .chain(self.observed.legs.keys())
+            .map(|name| ("Leg", name.clone()));
+        let attachments = objects
+            .attachments
+            .iter()
+            .filter(|(_, attachment)| attachment.spec.node == *node);
+        let attachments = attachments
+            .map(|(name, _)| name)
+            .chain(self.observed.volumes.keys())
+            .map(|name| ("Attachment", name.clone()));
+        legs.chain(attachments).collect()
     }
 
     fn metrics(&self) -> NodeMetrics {
@@ -248,5 +278,52 @@ impl Node {
             legs: legs.collect(),
             volumes: volumes.collect(),
         }
+    }
+}
+
+/// Everything that a turn says about objects.
+#[derive(Default)]
+struct Statuses {
+    pools: Vec<(String, StoragePoolStatus)>,
+    legs: Vec<(String, LegStatus)>,
+    pairs: Vec<(String, SitePairStatus)>,
+    attachments: Vec<(String, AttachmentStatus)>,
+}
+
+impl Statuses {
+    /// What goes to the board: a pair's status is the operator's business.
+    fn draft(&self) -> Draft {
+        let mut draft = Draft::default();
+        for (name, status) in &self.pools {
+            draft.add("StoragePool", name, status);
+        }
+        for (name, status) in &self.legs {
+            draft.add("Leg", name, status);
+        }
+        for (name, status) in &self.attachments {
+            draft.add("Attachment", name, status);
+        }
+        draft
+    }
+
+    fn write(&self, folder: &mut StatusFolder) {
+        let mut kept = BTreeSet::new();
+        for (name, status) in &self.pools {
+            folder.write("StoragePool", name, status);
+            kept.insert(("StoragePool", name.clone()));
+        }
+        for (name, status) in &self.legs {
+            folder.write("Leg", name, status);
+            kept.insert(("Leg", name.clone()));
+        }
+        for (name, status) in &self.pairs {
+            folder.write("SitePair", name, status);
+            kept.insert(("SitePair", name.clone()));
+        }
+        for (name, status) in &self.attachments {
+            folder.write("Attachment", name, status);
+            kept.insert(("Attachment", name.clone()));
+        }
+        folder.keep(&kept);
     }
 }

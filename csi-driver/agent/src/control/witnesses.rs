@@ -12,11 +12,11 @@ use std::{
 };
 
 use tokio::{runtime::Handle, task::JoinHandle, time::sleep};
-use twinsite_api::{SitePair, WitnessSpec};
+use twinsite_api::{SitePair, SitePairSpec, WitnessSpec};
 use twinsite_register::{GroupId, Site};
 use twinsite_witness::{
-    Bucket, BucketCredentials, ClaimError, Directory, Guard, Liveness, Observer, ProbeError, Sites,
-    Store, Witness, WitnessHandle,
+    Bucket, BucketCredentials, ClaimError, Directory, Guard, Kubernetes, KubernetesError, Liveness,
+    Observer, ProbeError, Sites, Store, Witness, WitnessHandle,
 };
 
 use super::secrets;
@@ -35,6 +35,16 @@ pub struct Identity {
     pub node: String,
     /// Who this site is, at the witness: the same for all its nodes, another one for any other cluster.
     pub claimant: String,
+    /// The cluster that this node belongs to, if to one.
+    pub cluster: Option<OwnCluster>,
+}
+
+/// The node's own cluster, as a possible witness.
+#[derive(Clone, Debug)]
+pub struct OwnCluster {
+    pub config: kube::Config,
+    /// The release namespace.
+    pub namespace: String,
 }
 
 /// The witnesses that this node uses, by pair.
@@ -55,6 +65,8 @@ struct InUse {
     /// The index that the objects give this site, and the groups that are watched.
     interest: Interest,
     handle: Result<WitnessHandle, String>,
+    /// By which new credentials reach those who hold the handle.
+    guard: Option<Arc<Guard>>,
     state: Arc<Mutex<PairState>>,
     /// Probe and signs of life.
     tasks: Vec<JoinHandle<()>>,
@@ -112,19 +124,25 @@ impl Witnesses {
         let wanted: BTreeMap<&String, &SitePair> =
             pairs.iter().filter(|(_, pair)| own(pair)).collect();
         self.pairs.retain(|name, _| wanted.contains_key(name));
+        // Clients of clusters spawn on the runtime when they are made.
+        let runtime = self.runtime.clone();
+        let _entered = runtime.enter();
         for (name, pair) in wanted {
-            let spec = &pair.spec.witness;
-            let secret = spec
-                .object_store
-                .as_ref()
-                .and_then(|store| secrets.get(&store.secret))
-                .cloned();
             let interest = interests.get(name).cloned().unwrap_or_default();
-            let same = |used: &InUse| used.spec == *spec && used.secret == secret;
-            if !self.pairs.get(name).is_some_and(same) {
-                // Tasks of the old one end when it is dropped.
-                let used = self.begin(name, spec.clone(), secret);
-                self.pairs.insert(name.clone(), used);
+            let named = secret_name(&pair.spec, &self.identity.site);
+            let secret = named.and_then(|name| secrets.get(name)).cloned();
+            let spec = &pair.spec.witness;
+            match self.pairs.get_mut(name).filter(|used| used.spec == *spec) {
+                Some(used) if used.secret == secret => {}
+                Some(used) if renewed(used, named, secret.as_ref(), &self.identity) => {
+                    tracing::info!(pair = name, "the witness has new credentials");
+                    used.secret = secret;
+                }
+                Some(_) | None => {
+                    // Tasks of the old one end when it is dropped.
+                    let used = self.begin(name, spec.clone(), named, secret);
+                    self.pairs.insert(name.clone(), used);
+                }
             }
             if let Some(used) = self
                 .pairs
@@ -138,15 +156,31 @@ impl Witnesses {
         }
     }
 
-    fn begin(&self, pair: &str, spec: WitnessSpec, secret: Option<Secret>) -> InUse {
+    fn begin(
+        &self,
+        pair: &str,
+        spec: WitnessSpec,
+        named: Option<&str>,
+        secret: Option<Secret>,
+    ) -> InUse {
         let state = Arc::new(Mutex::new(PairState::default()));
         let mut tasks = Vec::new();
-        let opened = open(&spec, secret.as_ref());
-        let handle = opened.and_then(|(store, guard)| {
+        let mut guard = None;
+        let opened = open(&spec, named, secret.as_ref(), &self.identity);
+        let handle = opened.and_then(|opened| {
+            let store = match opened {
+                Opened::Trusted(store) => store,
+                Opened::Unproven(store) => {
+                    let guarded = Arc::new(Guard::new(store));
+                    guard = Some(Arc::clone(&guarded));
+                    tasks.push(
+                        self.runtime
+                            .spawn(admit(Arc::clone(&guarded), Arc::clone(&state))),
+                    );
+                    guarded
+                }
+            };
             let witness = Witness::new(store, pair).map_err(|error| error.to_string())?;
-            if let Some(guard) = guard {
-                tasks.push(self.runtime.spawn(admit(guard, Arc::clone(&state))));
-            }
             let handle = WitnessHandle::new(Arc::new(witness), self.runtime.clone());
             Ok(handle.observed_by(Arc::clone(&self.observer)))
         });
@@ -166,6 +200,7 @@ impl Witnesses {
             secret,
             interest: Interest::default(),
             handle,
+            guard,
             state,
             tasks,
             interested: Vec::new(),
@@ -251,37 +286,112 @@ fn interested(
     tasks
 }
 
-type Opened = (Arc<dyn Store>, Option<Arc<Guard>>);
+/// A store, and whether it must show first that it keeps its conditions.
+enum Opened {
+    Trusted(Arc<dyn Store>),
+    Unproven(Arc<dyn Store>),
+}
 
-fn open(spec: &WitnessSpec, secret: Option<&Secret>) -> Result<Opened, String> {
+/// The Secret with which this site reaches the witness.
+pub fn secret_name<'a>(pair: &'a SitePairSpec, own_site: &str) -> Option<&'a str> {
+    let witness = &pair.witness;
+    if let Some(store) = &witness.object_store {
+        return Some(&store.secret);
+    }
+    if let Some(cluster) = &witness.kubernetes {
+        return Some(&cluster.kubeconfig_secret);
+    }
+    let elsewhere = witness.site.as_ref().is_some_and(|site| site != own_site);
+    pair.peer_kubeconfig_secret.as_deref().filter(|_| elsewhere)
+}
+
+/// Whether only the credentials of the same place have changed, and were handed on.
+fn renewed(
+    used: &InUse,
+    named: Option<&str>,
+    secret: Option<&Secret>,
+    identity: &Identity,
+) -> bool {
+    let Some(guard) = &used.guard else {
+        return false;
+    };
+    match open(&used.spec, named, secret, identity) {
+        Ok(Opened::Unproven(store)) if store.place() == guard.place() => {
+            guard.renew(store);
+            true
+        }
+        Ok(_) | Err(_) => false,
+    }
+}
+
+fn open(
+    spec: &WitnessSpec,
+    named: Option<&str>,
+    secret: Option<&Secret>,
+    identity: &Identity,
+) -> Result<Opened, String> {
     if let Some(directory) = &spec.directory {
         let directory =
             Directory::at(Path::new(&directory.path)).map_err(|error| error.to_string())?;
-        return Ok((Arc::new(directory), None));
+        return Ok(Opened::Trusted(Arc::new(directory)));
     }
+    let own = spec.site.as_ref().filter(|site| **site == identity.site);
+    if own.is_some() {
+        let cluster = identity.cluster.clone().ok_or(
+            "witness.site is the API server of a cluster, and this agent runs without one: use witness.kubernetes, witness.objectStore or witness.directory",
+        )?;
+        return kubernetes(Kubernetes::open(cluster.config, &cluster.namespace));
+    }
+    let name = named.ok_or(
+        "the witness is the other site's API server: name the Secret with its kubeconfig in peerKubeconfigSecret",
+    )?;
+    let secret =
+        secret.ok_or_else(|| secrets::SecretFault::Missing(name.to_owned()).to_string())?;
+    let text = |key: &'static str| {
+        secret
+            .text(key)
+            .ok_or_else(|| no_key(name, key).to_string())
+    };
     if let Some(bucket) = &spec.object_store {
-        let missing = || secrets::SecretFault::Missing(bucket.secret.clone()).to_string();
-        let secret = secret.ok_or_else(missing)?;
-        let text = |key: &'static str| {
-            let no_key = || {
-                secrets::SecretFault::NoKey {
-                    name: bucket.secret.clone(),
-                    key,
-                }
-                .to_string()
-            };
-            secret.text(key).ok_or_else(no_key)
-        };
         let credentials = BucketCredentials {
             access_key_id: text("accessKeyId")?,
             secret_access_key: text("secretAccessKey")?,
             region: secret.text("region"),
         };
         let bucket = Bucket::open(&bucket.url, &credentials).map_err(|error| error.to_string())?;
-        let guard = Arc::new(Guard::new(Arc::new(bucket)));
-        return Ok((Arc::clone(&guard) as Arc<dyn Store>, Some(guard)));
+        return Ok(Opened::Unproven(Arc::new(bucket)));
     }
-    Err("a witness in Kubernetes needs the operator: without Kubernetes use witness.objectStore or witness.directory".to_owned())
+    // `value` is what other tools call the same key.
+    let kubeconfig = text("kubeconfig").or_else(|missing| secret.text("value").ok_or(missing))?;
+    // Releases at both sites have one namespace.
+    let release = identity.cluster.as_ref().map(|own| own.namespace.as_str());
+    let namespace = spec
+        .kubernetes
+        .as_ref()
+        .map_or(release, |cluster| Some(cluster.namespace.as_str()));
+    kubernetes(Kubernetes::from_kubeconfig(&kubeconfig, namespace))
+}
+
+fn no_key(name: &str, key: &'static str) -> secrets::SecretFault {
+    secrets::SecretFault::NoKey {
+        name: name.to_owned(),
+        key,
+    }
+}
+
+fn kubernetes(opened: Result<Kubernetes, KubernetesError>) -> Result<Opened, String> {
+    match opened {
+        Ok(store) => Ok(Opened::Unproven(Arc::new(store))),
+        Err(error) => Err(told(&error)),
+    }
+}
+
+/// An error with its cause.
+fn told(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 fn update(state: &Mutex<PairState>, change: impl FnOnce(&mut PairState)) {
@@ -409,6 +519,7 @@ mod tests {
             site: site.to_owned(),
             node: "n".to_owned(),
             claimant: claimant.to_owned(),
+            cluster: None,
         };
         Witnesses::new(
             identity,
@@ -495,12 +606,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn new_credentials_reach_those_who_hold_the_witness() {
+        let secret = |token: &str, server: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: w\nclusters: [{{name: w, cluster: {{server: 'https://{server}:6443'}}}}]\ncontexts: [{{name: w, context: {{cluster: w, user: w}}}}]\nusers: [{{name: w, user: {{token: {token}}}}}]\n"
+            );
+            let values = BTreeMap::from([("value".to_owned(), text.into_bytes())]);
+            let name = "s".to_owned();
+            BTreeMap::from([(name.clone(), Secret { name, values })])
+        };
+        let objects = pairs("{kubernetes: {kubeconfigSecret: s, namespace: n}}");
+        let mut witnesses = witnesses("medical", "one");
+        let mut place = |token: &str, server: &str| {
+            witnesses.set(&objects.pairs, &BTreeMap::new(), &secret(token, server));
+            Arc::as_ptr(witnesses.handle("ctrc").unwrap().witness())
+        };
+        let first = place("old", "192.0.2.9");
+        assert_eq!(place("new", "192.0.2.9"), first);
+        assert_ne!(
+            place("new", "192.0.2.10"),
+            first,
+            "another place is another witness"
+        );
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_a_witness_here_says_so() {
         for (spec, word) in [
             (
                 "{kubernetes: {kubeconfigSecret: s, namespace: n}}",
-                "needs the operator",
+                "Secret s is not there",
             ),
+            ("{site: medical}", "this agent runs without one"),
+            ("{site: research}", "peerKubeconfigSecret"),
             (
                 "{objectStore: {url: 'https://h/b', secret: s}}",
                 "Secret s is not there",

@@ -498,12 +498,7 @@ impl Attach {
     }
 
     /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.
-    pub(super) fn refuse(
-        &mut self,
-        now: Duration,
-        why: Refusal,
-        port: &mut Port,
-    ) -> Option<AttachEnd> {
+    fn refuse(&mut self, now: Duration, why: Refusal, port: &mut Port) -> Option<AttachEnd> {
         if why == Refusal::WitnessBehind {
             port.event(Event::Raised(Condition::WitnessRolledBack));
         }

@@ -132,6 +132,8 @@ pub enum LegDown {
     Closed,
     /// The target refused the login (credentials, no such target).
     LoginRefused,
+    /// Another LUN than the order names is there.
+    OtherLun,
 }
 
 /// A command to a leg.

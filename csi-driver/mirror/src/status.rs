@@ -57,6 +57,8 @@ pub enum Refusal {
     UnknownFormat,
     /// A shown device may not be continued (R38).
     NotContinued,
+    /// Where a leg should be, another LUN answers: the order is wrong, and running on the other leg alone would hide it.
+    OtherLun,
 }
 
 /// How a leg stands to the membership.

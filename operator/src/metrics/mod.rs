@@ -253,6 +253,8 @@ impl Metrics {
             Key::Pool(_) => "StoragePool",
             Key::Volume(_) => "MirroredVolume",
             Key::Failover(_) => "Failover",
+            Key::Group(_) => "MirrorGroup",
+            Key::Orphan(_) => "Orphan",
         };
         let outcome = match outcome {
             Outcome::Again(_) | Outcome::Settled => "ok",
@@ -285,6 +287,7 @@ impl Metrics {
             Action::DeleteAttachment { .. } => "delete_attachment",
             Action::ReleaseAttachment { .. } => "release_attachment",
             Action::DeletePod { .. } => "delete_pod",
+            Action::RestartPod { .. } => "restart_pod",
             Action::DeleteVolumeAttachment { .. } => "delete_volume_attachment",
             Action::ClearVolumeInUse { .. } => "clear_volume_in_use",
             Action::ChangeRegister { .. } => "change_register",

@@ -8,6 +8,8 @@
 //! Not here: decisions (`volume`, `failover`, `policy`), what is said of pairs and pools (`site_pair`, `pool`).
 
 pub mod events;
+pub mod failover;
+pub mod group;
 pub mod leader;
 pub mod operator;
 pub mod options;
@@ -20,7 +22,10 @@ pub mod secrets;
 pub mod volume;
 pub mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Namespace;
@@ -150,6 +155,7 @@ async fn work(
         health: Arc::clone(&health),
         kinds: volume::Kinds::default(),
         permits: permits::Permits::default(),
+        leading: std::sync::Mutex::default(),
         following: tokio::sync::Mutex::default(),
         client,
         options,
@@ -197,6 +203,7 @@ async fn lead(operator: &Operator, leader: &Leader) {
         sleep(STEP).await;
     }
     operator.follow_pairs().await;
+    *operator.leading.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::time::Instant::now());
     operator.add_everything();
 }
 

@@ -1,6 +1,10 @@
 //! What all rounds share, and which round follows from which change.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use kube::{Client, ResourceExt as _};
 use twinsite_api::{FailoverPolicy, VolumeId};
@@ -12,6 +16,7 @@ use super::{
     own::{self, Own, VolumeKey},
     permits::Permits,
     queue::{Outcome, Queue},
+    failover as orders, group,
     volume::{self, Kinds},
 };
 use crate::{
@@ -22,6 +27,9 @@ use crate::{
     witness,
 };
 
+/// For how long at most nothing is said of a volume after the start because the witness or the peer has not spoken yet.
+const GATHERING: Duration = Duration::from_secs(10);
+
 /// What is reconciled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
@@ -29,6 +37,9 @@ pub enum Key {
     Pool(String),
     Volume(VolumeKey),
     Failover(String),
+    Group(VolumeKey),
+    /// What is left of a volume whose object is gone.
+    Orphan(VolumeId),
 }
 
 /// What all rounds share.
@@ -43,6 +54,8 @@ pub struct Operator {
     pub health: Arc<Health>,
     pub kinds: Kinds,
     pub permits: Permits,
+    /// Since when this replica leads.
+    pub leading: Mutex<Option<std::time::Instant>>,
     /// Parties are opened by one at a time.
     pub following: tokio::sync::Mutex<()>,
 }
@@ -77,7 +90,9 @@ impl Operator {
             Key::Pair(name) => site_pair::reconcile(self, name).await,
             Key::Pool(name) => pool::reconcile(self, name).await,
             Key::Volume(key) => volume::reconcile(self, key).await,
-            Key::Failover(_) => Outcome::Settled,
+            Key::Failover(name) => orders::reconcile(self, name).await,
+            Key::Group(key) => group::reconcile(self, key).await,
+            Key::Orphan(id) => volume::orphan::reconcile(self, *id).await,
         }
     }
 
@@ -98,7 +113,12 @@ impl Operator {
         for failover in self.own.failovers.store.state() {
             self.queue.add(Key::Failover(failover.name_any()));
         }
+        for group in self.own.groups.store.state() {
+            let key = (group.namespace().unwrap_or_default(), group.name_any());
+            self.queue.add(Key::Group(key));
+        }
         self.add_volumes(|_| true);
+        self.add_remains();
     }
 
     /// What is looked at again because of a change.
@@ -130,11 +150,17 @@ impl Operator {
                 });
                 self.queue.add(Key::Pool(name));
             }
-            own::Told::Volume(key) => self.queue.add(Key::Volume(key)),
-            own::Told::Group((namespace, name)) => self.add_volumes(|volume| {
-                volume.spec.group.as_ref() == Some(&name)
-                    && volume.namespace().as_ref() == Some(&namespace)
-            }),
+            own::Told::Volume(key) => {
+                if let Some(volume) = self.own.volume(&key) {
+                    if let Some(group) = &volume.spec.group {
+                        self.queue.add(Key::Group((key.0.clone(), group.clone())));
+                    }
+                } else {
+                    self.add_remains();
+                }
+                self.queue.add(Key::Volume(key));
+            }
+            own::Told::Group(key) => self.queue.add(Key::Group(key)),
             own::Told::Failover(name) => self.add_selected(&name),
             own::Told::Leg(id) | own::Told::Of(id) => self.add_of(id),
             own::Told::Attachment(id) => {
@@ -173,11 +199,13 @@ impl Operator {
                 self.add_of(VolumeId::from_bytes(group.0));
             }
             site_pair::Told::Witness(pair, witness::Told::Evidence) => self.suspect(&pair),
-            site_pair::Told::Peer(_, peer::Told::Volume { namespace, name }) => {
+            site_pair::Told::Peer(pair, peer::Told::Volume { namespace, name }) => {
                 let key = (namespace, name);
                 if let Some(volume) = self.own.volume(&key) {
                     self.hint(own::id_of(&volume));
                     self.queue.add(Key::Volume(key));
+                } else {
+                    self.queue.add(Key::Orphan(VolumeId::of(&pair, &key.0, &key.1)));
                 }
             }
             site_pair::Told::Peer(_, peer::Told::Parts(id)) => self.add_of(id),
@@ -207,9 +235,47 @@ impl Operator {
     }
 
     fn add_of(&self, id: VolumeId) {
-        if let Some(key) = self.own.volume_of(id) {
-            self.queue.add(Key::Volume(key));
+        match self.own.volume_of(id) {
+            Some(key) => self.queue.add(Key::Volume(key)),
+            None => self.queue.add(Key::Orphan(id)),
         }
+    }
+
+    /// Legs and PersistentVolumes of volumes whose object is gone.
+    fn add_remains(&self) {
+        let legs = self.own.legs.store.state();
+        let volumes = self.own.persistent_volumes.store.state();
+        let of_legs = legs.iter().map(|leg| leg.spec.volume);
+        let of_volumes = volumes.iter().filter_map(|volume| volume.name_any().parse().ok());
+        for id in of_legs.chain(of_volumes) {
+            if self.own.volume_of(id).is_none() {
+                self.queue.add(Key::Orphan(id));
+            }
+        }
+    }
+
+    /// Whether a party of the pair has not spoken yet since this replica leads: a status that says so would only be
+    /// taken back a moment later.
+    pub fn is_gathering(&self, pair: &str, id: VolumeId) -> bool {
+        let leading = *self.leading.lock().unwrap_or_else(PoisonError::into_inner);
+        if leading.is_none_or(|since| since.elapsed() >= GATHERING) {
+            return false;
+        }
+        let Some(parties) = self.links.parties(pair) else {
+            return false;
+        };
+        let witness = parties.witness.is_ok_and(|access| {
+            let silent = access.link().silent.is_some() || access.link().refused.is_some();
+            let refused = matches!(access.claim(), witness::Claim::Refused(_));
+            !silent && !refused && access.reading(GroupId(id.bytes())).is_none()
+        });
+        let peer = parties.peer.is_ok_and(|peer| {
+            peer.is_some_and(|peer| {
+                let link = peer.link();
+                !link.answers && link.why.is_none()
+            })
+        });
+        witness || peer
     }
 
     fn add_volumes(&self, wanted: impl Fn(&twinsite_api::MirroredVolume) -> bool) {
@@ -228,7 +294,7 @@ impl Operator {
             .store
             .get(&kube::runtime::reflector::ObjectRef::new(order));
         match mine {
-            Some(order) => self.add_volumes(|volume| volume::selects(&order, volume)),
+            Some(order) => self.add_volumes(|volume| crate::failover::selects(&order, volume)),
             // It is the peer's, or gone: rare enough to look at all.
             None => self.add_volumes(|_| true),
         }

@@ -1,39 +1,44 @@
-//! How many automatic moves may begin at a time: a witness or network that lies must not move everything at once.
-//!
-//! Not here: whether a move is right (`crate::policy`).
+//! The rate limit of automatic moves (`crate::policy::RateLimit`), shared by all workers.
 
 use std::{
-    collections::VecDeque,
+    fmt,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::time::Instant;
-
-/// At most this many moves begin within [`WINDOW`].
-const MOST: usize = 50;
-const WINDOW: Duration = Duration::from_secs(1);
+use crate::policy::RateLimit;
 
 /// Permits for automatic moves.
-#[derive(Debug, Default)]
-pub struct Permits(Mutex<VecDeque<Instant>>);
+pub struct Permits {
+    began: Instant,
+    limit: Mutex<RateLimit>,
+}
+
+impl fmt::Debug for Permits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permits")
+    }
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            limit: Mutex::new(RateLimit::new(Duration::ZERO)),
+        }
+    }
+}
 
 impl Permits {
-    fn with<T>(&self, look: impl FnOnce(&mut VecDeque<Instant>) -> T) -> T {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while taken.front().is_some_and(|at| at.elapsed() >= WINDOW) {
-            taken.pop_front();
-        }
-        look(&mut taken)
-    }
-
     /// Whether a move may begin now.
     pub fn is_free(&self) -> bool {
-        self.with(|taken| taken.len() < MOST)
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.has_permit(self.began.elapsed())
     }
 
     /// A move begins.
     pub fn take(&self) {
-        self.with(|taken| taken.push_back(Instant::now()));
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.take();
     }
 }

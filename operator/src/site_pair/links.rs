@@ -11,7 +11,7 @@ use std::{
 
 use kube::{Client, Config, ResourceExt as _};
 use twinsite_api::{LegIndex, SitePair};
-use twinsite_register::Site;
+use twinsite_register::{GroupId, Site};
 
 use crate::{
     peer::{self, Kubeconfig, Peer},
@@ -127,6 +127,15 @@ impl Links {
     /// The witness of a pair, if it is open.
     pub fn witness(&self, pair: &str) -> Option<Arc<Access>> {
         self.parties(pair)?.witness.ok()
+    }
+
+    /// Nothing of this group is read any more, in any pair.
+    pub fn forget(&self, group: GroupId) {
+        for pair in self.inner().pairs.values() {
+            if let Ok(access) = &pair.witness.open {
+                access.forget(group);
+            }
+        }
     }
 
     /// From now on registers and beats are read too.

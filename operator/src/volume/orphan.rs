@@ -34,7 +34,7 @@ pub struct Orphan {
 
 impl Orphan {
     /// The volume as if it were being deleted now.
-    fn desired(&self) -> Desired {
+    pub(crate) fn desired(&self) -> Desired {
         let annotation = self.leg.as_ref().and_then(|leg| {
             leg.metadata
                 .annotations

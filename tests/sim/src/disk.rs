@@ -97,7 +97,7 @@ impl Disk {
                 self.zero(*offset / BLOCK, (offset + len) / BLOCK);
                 Ok(StoreReply::Done)
             }
-            StoreOp::Map { .. } => Err(StoreError::Unsupported),
+            StoreOp::Map { .. } | StoreOp::WriteAtomic { .. } => Err(StoreError::Unsupported),
             StoreOp::SavePr(bytes) => {
                 self.reservations = bytes.clone();
                 Ok(StoreReply::Done)

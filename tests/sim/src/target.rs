@@ -110,6 +110,7 @@ impl Target {
             write_cache: self.disk.volatile,
             thin: true,
             discard_zeroes: true,
+            atomic_writes: false,
             boot_id: self.boot_id,
             started: now,
             max_transfer: 4 << 20,

@@ -5,12 +5,12 @@
 )]
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{BackendError, boot_id};
+use super::{BackendError, boot_id, intent, reservations};
 use crate::reactor::{Descriptor, boottime};
 
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272u32 as libc::Ioctl;
@@ -82,8 +82,11 @@ impl Backing {
         let reservations = (!device).then(|| {
             let mut name = path.as_os_str().to_owned();
             name.push(".pr");
-            name.into()
+            PathBuf::from(name)
         });
+        if let (Some(path), Access::ReadWrite) = (&reservations, access) {
+            follow_note(&file, path)?;
+        }
         let medium = medium_of(&file);
         let identity = path.canonicalize().unwrap_or_else(|_| path.into());
         Ok(Self {
@@ -100,9 +103,18 @@ impl Backing {
     }
 
     /// Keeps reservations in this file (for a block device, which has no place of its own).
-    pub fn with_reservations(mut self, path: PathBuf) -> Self {
+    pub fn with_reservations(mut self, path: PathBuf) -> Result<Self, BackendError> {
+        reserve_room(&path);
+        if self.access == Access::ReadWrite {
+            follow_note(&self.data, &path)?;
+        }
         self.reservations = Some(path);
-        self
+        Ok(self)
+    }
+
+    /// Whether writes can be kept whole through a crash: there is a place to write them down.
+    pub fn keeps_writes_whole(&self) -> bool {
+        self.reservations.is_some() && self.access == Access::ReadWrite
     }
 
     /// A device whose cache is lost when this process ends.
@@ -134,11 +146,28 @@ impl Backing {
         let Some(path) = &self.reservations else {
             return Ok(Vec::new());
         };
-        match std::fs::read(path) {
-            Ok(bytes) => Ok(bytes),
+        match std::fs::read(path).and_then(reservations::state_in) {
+            Ok(state) => Ok(state),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(BackendError::io("read", path)(error)),
         }
+    }
+}
+
+/// Finishes the write that a crash cut short, if it was one that must be whole.
+pub(super) fn follow_note(data: &impl AsFd, reservations: &Path) -> Result<(), BackendError> {
+    let note = intent::note_of(reservations);
+    let failed = BackendError::io("follow", &note);
+    let owned = data.as_fd().try_clone_to_owned();
+    owned
+        .and_then(|file| intent::follow(&file.into(), &note))
+        .map_err(failed)
+}
+
+/// For a leg that was made before its reservations had room of their own: without it they are kept as long as there is room.
+pub(super) fn reserve_room(reservations: &Path) {
+    if let Err(error) = reservations::take_room(reservations) {
+        tracing::warn!(path = %reservations.display(), %error, "no room is set aside for reservations: a fence fails when the disk is full");
     }
 }
 

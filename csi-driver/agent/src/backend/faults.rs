@@ -197,6 +197,11 @@ impl Cache {
                 self.forget(offset, len);
                 Admission::Go(op)
             }
+            StoreOp::WriteAtomic { offset, ref data } => {
+                let len = data.iter().map(|piece| piece.len() as u64).sum::<u64>();
+                self.forget(offset, len);
+                Admission::Go(op)
+            }
             StoreOp::Flush => match self.destage() {
                 Ok(()) => Admission::Go(op),
                 Err(_) => Admission::Answer(Err(StoreError::Medium)),
@@ -240,7 +245,10 @@ impl FaultOn {
             Self::Flushes => matches!(op, StoreOp::Flush),
             Self::Changes => matches!(
                 op,
-                StoreOp::Write { .. } | StoreOp::Discard { .. } | StoreOp::WriteZeros { .. }
+                StoreOp::Write { .. }
+                    | StoreOp::WriteAtomic { .. }
+                    | StoreOp::Discard { .. }
+                    | StoreOp::WriteZeros { .. }
             ),
         }
     }
@@ -253,7 +261,9 @@ fn extent_of(op: &StoreOp) -> (u64, u64) {
         | StoreOp::Discard { offset, len }
         | StoreOp::WriteZeros { offset, len, .. }
         | StoreOp::Map { offset, len } => (*offset, *len),
-        StoreOp::Write { offset, .. } => (*offset, bytes_of(op)),
+        StoreOp::Write { offset, .. } | StoreOp::WriteAtomic { offset, .. } => {
+            (*offset, bytes_of(op))
+        }
         StoreOp::Flush | StoreOp::SavePr(_) => (0, u64::MAX),
     }
 }

@@ -50,7 +50,9 @@ impl Pace {
 pub(super) fn bytes_of(op: &StoreOp) -> u64 {
     match op {
         StoreOp::Read { len, .. } => *len,
-        StoreOp::Write { data, .. } => data.iter().map(|piece| piece.len() as u64).sum(),
+        StoreOp::Write { data, .. } | StoreOp::WriteAtomic { data, .. } => {
+            data.iter().map(|piece| piece.len() as u64).sum()
+        }
         _ => 0,
     }
 }

@@ -16,8 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::backing::{Access, Backing, kernel_boot_id, lock, medium_of};
-use super::{BackendError, boot_id};
+use super::backing::{Access, Backing, follow_note, kernel_boot_id, lock, medium_of, reserve_room};
+use super::{BackendError, boot_id, intent, reservations};
 
 const MARKER: &str = "twinsite-pool";
 const LEGS: &str = "legs";
@@ -108,6 +108,14 @@ impl Pool {
             ErrorKind::AlreadyExists => BackendError::LegExists(name.into()),
             _ => BackendError::io("make", &path)(error),
         })?;
+        let reservations = self.reservations_path(name);
+        if let Err(error) = reservations::take_room(&reservations) {
+            // The name is ours since the link: a leg that could not be fenced is none.
+            for path in [&reservations, &reservations::spare(&reservations), &path] {
+                let _ = fs::remove_file(path);
+            }
+            return Err(error);
+        }
         sync_directory(&self.directory.join(LEGS))
     }
 
@@ -125,7 +133,9 @@ impl Pool {
                 wanted: size,
             });
         }
-        let reservations = self.directory.join(LEGS).join(format!("{name}.pr"));
+        let reservations = self.reservations_path(name);
+        reserve_room(&reservations);
+        follow_note(&file, &reservations)?;
         let medium = medium_of(&file);
         Ok(Backing {
             data: file.into(),
@@ -169,8 +179,10 @@ impl Pool {
             Err(BackendError::NoLeg(_)) => {}
             Err(error) => return Err(error),
         }
-        let reservations = self.directory.join(LEGS).join(format!("{name}.pr"));
-        for path in [reservations, self.fresh_path(name)] {
+        let reservations = self.reservations_path(name);
+        let spare = reservations::spare(&reservations);
+        let note = intent::note_of(&reservations);
+        for path in [reservations, spare, note, self.fresh_path(name)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(BackendError::io("remove", &path)(error));
@@ -252,6 +264,10 @@ impl Pool {
     /// The name of a leg while it is made.
     fn fresh_path(&self, name: &str) -> PathBuf {
         self.directory.join(LEGS).join(format!(".{name}.new"))
+    }
+
+    fn reservations_path(&self, name: &str) -> PathBuf {
+        self.directory.join(LEGS).join(format!("{name}.pr"))
     }
 
     fn leg_path(&self, name: &str) -> Result<PathBuf, BackendError> {

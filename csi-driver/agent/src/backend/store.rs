@@ -16,6 +16,7 @@ use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
 use super::backing::{Access, Backing, Medium};
 #[cfg(feature = "test-hooks")]
 use super::faults::{Admission, FaultLayer};
+use super::intent;
 use super::pace::Pace;
 use super::reservations::Reservations;
 use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token, Wait, boottime};
@@ -96,6 +97,11 @@ pub struct Store {
     lost_writes: bool,
     /// FUA writes under way.
     stable: BTreeSet<Token>,
+    /// Where writes that must be whole are written down; `None`: there are none.
+    note: Option<PathBuf>,
+    atomic: BTreeMap<Token, intent::Running>,
+    /// A note could not be struck out: what is written now would be undone by it.
+    stuck: bool,
     medium: Medium,
     haste: Haste,
     pace: Option<Pace>,
@@ -129,6 +135,9 @@ impl Store {
             no_zero_range: false,
             lost_writes: false,
             stable: BTreeSet::new(),
+            note: backing.reservations.as_deref().map(intent::note_of),
+            atomic: BTreeMap::new(),
+            stuck: false,
             medium: backing.medium,
             haste: Haste::Never,
             pace: None,
@@ -257,8 +266,17 @@ impl Store {
             {
                 return Some(Err(StoreError::ReadOnly));
             }
+            StoreOp::Write { .. }
+            | StoreOp::WriteAtomic { .. }
+            | StoreOp::WriteZeros { .. }
+            | StoreOp::Discard { .. }
+                if self.stuck =>
+            {
+                return Some(Err(StoreError::Medium));
+            }
             StoreOp::Flush
             | StoreOp::Write { fua: true, .. }
+            | StoreOp::WriteAtomic { .. }
             | StoreOp::WriteZeros { fua: true, .. }
                 if self.lost_writes =>
             {
@@ -283,6 +301,18 @@ impl Store {
                     );
                 }
                 cx.write(&self.data, offset, data, durability, token);
+            }
+            StoreOp::WriteAtomic { offset, data } => {
+                let Some(note) = &self.note else {
+                    return Some(Err(StoreError::Unsupported));
+                };
+                match intent::begin(&self.data, note, offset, &data) {
+                    Ok(running) => {
+                        cx.readable(&running.ended, token);
+                        self.atomic.insert(token, running);
+                    }
+                    Err(error) => return Some(Err(self.failed(&error))),
+                }
             }
             StoreOp::Flush => {
                 cx.sync(&self.data, token);
@@ -321,6 +351,9 @@ impl Store {
         if !self.clearing.is_empty() && self.clearing.contains_key(&token) {
             return self.go_on_clearing(cx, token, event);
         }
+        if let Some(running) = self.atomic.remove(&token) {
+            return Some(self.atomic_ended(&running));
+        }
         let stable = !self.stable.is_empty() && self.stable.remove(&token);
         Some(match event {
             Event::Read(Ok(bytes)) => Ok(StoreReply::Data(vec![bytes])),
@@ -337,6 +370,19 @@ impl Store {
             Event::Read(Err(error)) | Event::Written(Err(error)) => Err(self.failed(&error)),
             other => unreachable!("no store operation ends in {other:?}"),
         })
+    }
+
+    fn atomic_ended(&mut self, running: &intent::Running) -> StoreResult {
+        let (outcome, error) = running.outcome();
+        match outcome {
+            intent::Outcome::Done => return Ok(StoreReply::Done),
+            intent::Outcome::Failed => {}
+            intent::Outcome::Stuck => {
+                tracing::error!(path = %self.path.display(), "the note of a write could not be struck out: no more is written until the file is opened anew");
+                self.stuck = true;
+            }
+        }
+        Err(error.map_or(StoreError::Hardware, |error| self.failed(error)))
     }
 
     fn clear(

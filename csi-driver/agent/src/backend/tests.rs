@@ -90,7 +90,8 @@ fn a_leg_is_made_once_with_its_size_and_opened_with_no_other() {
     let files: Vec<_> = std::fs::read_dir(folder.path().join("legs"))
         .expect("listed")
         .collect();
-    assert_eq!(files.len(), 1, "nothing else is left behind");
+    // The leg, and two files that take turns at holding its reservations.
+    assert_eq!(files.len(), 3, "nothing else is left behind");
 }
 
 #[test]
@@ -482,6 +483,106 @@ fn reservations_are_replaced_whole_and_found_again() {
     drop(bench);
     let backing = pool.open_leg("a", MIB).expect("opens");
     assert_eq!(backing.saved_reservations().expect("read"), b"second");
+}
+
+#[test]
+fn a_write_that_must_be_whole_reaches_the_file_and_leaves_nothing_to_follow() {
+    let (folder, pool) = pool();
+    pool.create_leg("a", 8 * MIB).expect("made");
+    let bench = Bench::new(pool.open_leg("a", 8 * MIB).expect("opens"));
+    let atomic = StoreOp::WriteAtomic {
+        offset: 4096,
+        data: vec![Bytes::from(vec![5; 4096]), Bytes::from(vec![6; 8192])],
+    };
+    assert_eq!(bench.run(atomic), Ok(StoreReply::Done));
+    assert_eq!(bench.run(write(4096, 7, 4096, false)), Ok(StoreReply::Done));
+    drop(bench);
+    let bench = Bench::new(pool.open_leg("a", 8 * MIB).expect("opens"));
+    assert_eq!(bench.read(4096, 4096), vec![7; 4096]);
+    assert_eq!(bench.read(8192, 8192), vec![6; 8192]);
+    drop(bench);
+    pool.delete_leg("a").expect("removed");
+    let left = std::fs::read_dir(folder.path().join("legs")).expect("listed");
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn reservations_saved_before_they_had_a_head_are_read() {
+    let (folder, pool) = pool();
+    pool.create_leg("a", MIB).expect("made");
+    std::fs::write(folder.path().join("legs/a.pr"), b"an old state").expect("written");
+    let backing = pool.open_leg("a", MIB).expect("opens");
+    assert_eq!(backing.saved_reservations().expect("read"), b"an old state");
+    std::fs::write(
+        folder.path().join("legs/a.pr"),
+        b"twinsite pr1\0\0\0\x09short",
+    )
+    .expect("written");
+    assert!(backing.saved_reservations().is_err(), "cut short");
+}
+
+/// A file system of its own, gone at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`: it takes the right to mount.
+    fn new() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder.path())
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(folder))
+    }
+
+    /// Not one byte is left.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.0.path().join("filler")).expect("made");
+        while file.write_all(&[1; 4096]).is_ok() {}
+        while file.write_all(&[1]).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[test]
+fn a_fence_is_recorded_on_a_disk_that_is_full() {
+    let Some(disk) = SmallDisk::new() else {
+        eprintln!("skipped: no right to mount");
+        return;
+    };
+    let pool = Pool::init(disk.0.path()).expect("a pool");
+    pool.create_leg("a", MIB).expect("made");
+    let bench = Bench::new(pool.open_leg("a", MIB).expect("opens"));
+    disk.fill();
+    assert_eq!(
+        bench.run(write(0, 7, 65536, false)),
+        Err(StoreError::NoSpace)
+    );
+    for state in [vec![1; 30_000], vec![2; 20], vec![3; 40_000]] {
+        let saved = bench.run(StoreOp::SavePr(state.clone().into()));
+        assert_eq!(saved, Ok(StoreReply::Done));
+        let path = disk.0.path().join("legs/a.pr");
+        let bytes = std::fs::read(path).expect("read");
+        assert_eq!(bytes[16..][..state.len()], state);
+    }
+    drop(bench);
+    let backing = pool.open_leg("a", MIB).expect("opens");
+    assert_eq!(backing.saved_reservations().expect("read"), [3; 40_000]);
+    assert!(
+        pool.create_leg("b", MIB).is_err(),
+        "no room for its reservations"
+    );
+    assert_eq!(pool.legs().expect("listed"), [("a".to_owned(), MIB)]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub struct RunArgs {
     /// --kubernetes it is the uid of the namespace kube-system.
     #[arg(long, value_name = "ID", conflicts_with = "kubernetes")]
     pub claimant: Option<String>,
-    /// Threads of the data path; default: one per processor.
+    /// Threads for volumes, and as many for legs; default: one per processor.
     #[arg(long)]
     pub threads: Option<usize>,
     /// text or json.
@@ -84,15 +84,20 @@ pub type MakeVolumes = fn(&[Thread], &std::path::Path) -> anyhow::Result<Box<dyn
 pub fn run(args: RunArgs, make_volumes: MakeVolumes) -> anyhow::Result<()> {
     start_log(args.log_format);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (0..args.threads.unwrap_or(processors).max(1))
-        .map(|number| {
+    let count = args.threads.unwrap_or(processors).max(1);
+    let start = |name: &str| -> anyhow::Result<Vec<Thread>> {
+        let threads = (0..count).map(|number| {
             Thread::spawn(ThreadConfig {
-                name: format!("data-{number}"),
+                name: format!("{name}-{number}"),
                 ..ThreadConfig::default()
             })
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .context("the kernel gives no io_uring: it is needed for the data path")?;
+        });
+        let threads = threads.collect::<Result<_, _>>();
+        threads.context("the kernel gives no io_uring: it is needed for the data path")
+    };
+    let threads = start("data")?;
+    // Legs have threads of their own: a write into the page cache may wait for a disk, and no volume shall wait with it.
+    let serving = start("serve")?;
     let run_dir = args
         .run_dir
         .clone()
@@ -104,11 +109,11 @@ pub fn run(args: RunArgs, make_volumes: MakeVolumes) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let clean = runtime.block_on(control(args, threads.clone(), volumes))?;
-    for thread in &threads {
+    let clean = runtime.block_on(control(args, serving.clone(), volumes))?;
+    for thread in threads.iter().chain(&serving) {
         thread.stop();
     }
-    for thread in &threads {
+    for thread in threads.iter().chain(&serving) {
         thread.join();
     }
     // A witness that does not answer must not keep the process.
@@ -165,7 +170,7 @@ impl Cluster {
 
 async fn control(
     args: RunArgs,
-    threads: Vec<Thread>,
+    serving: Vec<Thread>,
     volumes: Box<dyn Volumes>,
 ) -> anyhow::Result<bool> {
     let health = Arc::new(Health::default());
@@ -207,7 +212,7 @@ async fn control(
             .unwrap_or_default(),
         objects: config.objects.clone(),
     };
-    let node = Node::new(config, threads, volumes, health)?;
+    let node = Node::new(config, serving, volumes, health)?;
     let (leave, leaving) = watch::channel(false);
     let bridge = match cluster {
         Some(cluster) => {

@@ -207,7 +207,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Storage {
-    /// Serves with these data threads; `listen` empty: at the portals of the pools.
+    /// Serves with these threads, which do nothing else; `listen` empty: at the portals of the pools.
     pub fn new(threads: Vec<Thread>, listen: Vec<SocketAddr>, state: &Path) -> io::Result<Self> {
         let made = state.join("legs");
         fs::create_dir_all(&made)?;
@@ -273,6 +273,8 @@ impl Storage {
         let (auth, acl) = access(spec, objects)?;
         let iqn = spec.target_name();
         let mut lun = ExportLun::new(&iqn, spec.lun, backing);
+        // The threads of the server serve nothing but legs.
+        lun.write_at_once = true;
         lun.naa = parse_naa(&spec.naa_text())
             .ok_or_else(|| Fault::new(reason::INVALID_SPEC, "spec.naa is no NAA name"))?;
         lun.block_size = if spec.block_size == 512 {
@@ -310,7 +312,7 @@ impl Storage {
             Some(OpenPool::Directory(pool)) => pool,
             Some(OpenPool::Device(path)) => {
                 let backing = Backing::open(path, Some(wanted), Access::ReadWrite)?;
-                return Ok(backing.with_reservations(self.made.join(format!("{file}.pr"))));
+                return Ok(backing.with_reservations(self.made.join(format!("{file}.pr")))?);
             }
             None => {
                 return Err(Fault::new(

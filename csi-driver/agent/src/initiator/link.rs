@@ -102,7 +102,7 @@ pub struct Link {
     pause: Duration,
     redirect: Option<SocketAddr>,
     redirects: u32,
-    refused: bool,
+    refused: Option<LegDown>,
     /// Why the last portal did not do, and whether that was told.
     trouble: Option<String>,
     trouble_told: bool,
@@ -131,7 +131,7 @@ impl Link {
             attentions: 0,
             redirect: None,
             redirects: 0,
-            refused: false,
+            refused: None,
             trouble: None,
             trouble_told: true,
             events: VecDeque::new(),
@@ -303,6 +303,7 @@ impl Link {
         let spec = &self.spec;
         let mut isid = spec.isid;
         isid[5] = isid[5].wrapping_add(n as u8);
+        let (ping_interval, ping_timeout) = spec.pings();
         Ok(InitiatorConfig {
             initiator_name: spec.initiator_name.clone(),
             initiator_alias: None,
@@ -316,8 +317,8 @@ impl Link {
                 max_in_flight: IN_FLIGHT,
                 max_queued: 2 * IN_FLIGHT,
                 login_timeout: spec.times.portal,
-                ping_interval: Some(spec.times.ping_interval),
-                ping_timeout: spec.times.ping_timeout,
+                ping_interval: Some(ping_interval),
+                ping_timeout,
             },
             random: random().map_err(|error| Loss::Connect(error.to_string()))?,
         })
@@ -330,11 +331,7 @@ impl Link {
         };
         self.pause = (self.pause * 2).min(self.spec.times.retry.1);
         self.redirects = 0;
-        let why = if std::mem::take(&mut self.refused) {
-            LegDown::LoginRefused
-        } else {
-            LegDown::Unreachable
-        };
+        let why = self.refused.take().unwrap_or(LegDown::Unreachable);
         self.events.push_back(LinkEvent::Down(why));
     }
 
@@ -408,7 +405,7 @@ impl Link {
 
     fn dropped(&mut self, cx: &mut Context<'_>, reason: DropReason) {
         match &reason {
-            DropReason::LoginRefused { .. } => self.refused = true,
+            DropReason::LoginRefused { .. } => self.refused = Some(LegDown::LoginRefused),
             DropReason::Redirected { address, .. } if self.redirects < MAX_REDIRECTS => {
                 self.redirects += 1;
                 let address = address.split(',').next().unwrap_or_default();
@@ -563,14 +560,14 @@ impl Link {
         if let Some(expected) = self.spec.naa.filter(|naa| *naa != info.naa) {
             let (expected, found) = (naa_text(expected), naa_text(info.naa));
             tracing::warn!(iqn = %self.spec.iqn, expected, found, "another LUN");
-            self.refused = true;
+            self.refused = Some(LegDown::OtherLun);
             return self.lost(cx, &Loss::OtherLun { expected, found });
         }
         self.commands.limits = limits;
         self.portal_group = self.group_of_login;
         self.pause = self.spec.times.retry.0;
         self.redirects = 0;
-        self.refused = false;
+        self.refused = None;
         self.set_trouble(None);
         self.state = State::Up { portal };
         self.events.push_back(LinkEvent::Up(info));

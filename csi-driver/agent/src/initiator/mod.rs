@@ -23,4 +23,4 @@ pub(crate) use random::random;
 pub use spec::{LegSpec, Times};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -25,6 +25,25 @@ pub struct LegSpec {
     pub times: Times,
 }
 
+/// A silent path is given up after this when there is another one: what waits on it then waits less than two seconds in all.
+const PING_OF_MANY: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(900));
+
+impl LegSpec {
+    /// After which silence a path is asked whether it lives, and how long its answer may take.
+    pub(super) fn pings(&self) -> (Duration, Duration) {
+        let Times {
+            ping_interval,
+            ping_timeout,
+            ..
+        } = self.times;
+        if self.portals.len() < 2 {
+            return (ping_interval, ping_timeout);
+        }
+        let (interval, timeout) = PING_OF_MANY;
+        (ping_interval.min(interval), ping_timeout.min(timeout))
+    }
+}
+
 /// Waits of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {

@@ -1,6 +1,6 @@
 //! One leg against a real target on loopback, through lines that can be cut.
 
-mod line;
+pub(crate) mod line;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -329,7 +329,7 @@ fn another_lun_is_refused() {
     let mut spec = spec(vec![target.address()]);
     spec.naa = Some(Naa([0x61; 16]));
     let leg = Leg::open(spec);
-    assert!(matches!(leg.next(), LinkEvent::Down(LegDown::LoginRefused)));
+    assert!(matches!(leg.next(), LinkEvent::Down(LegDown::OtherLun)));
     let found = leg.news.recv_timeout(PATIENCE).expect("a reason");
     let expected = format!(
         "portal {}: the LUN there is naa.{}, not naa.61616161616161616161616161616161: correct the address, or spec.legs.naa",

@@ -64,8 +64,8 @@ pub struct OpId {
 /// How [`Context::open`] opens a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
-    /// An empty file for writing, made if it is not there.
-    Truncate,
+    /// A file for writing, made if it is not there; what it holds stays.
+    Write,
     /// A directory, to be synced.
     Directory,
 }

@@ -102,6 +102,7 @@ pub(super) enum Kind {
     Rename {
         from: CString,
         to: CString,
+        exchange: bool,
     },
 }
 
@@ -427,12 +428,13 @@ fn entry(kind: &mut Kind) -> squeue::Entry {
             .flags(*flags | libc::O_CLOEXEC)
             .mode(NEW_FILE_MODE)
             .build(),
-        Kind::Rename { from, to } => opcode::RenameAt::new(
+        Kind::Rename { from, to, exchange } => opcode::RenameAt::new(
             types::Fd(libc::AT_FDCWD),
             from.as_ptr(),
             types::Fd(libc::AT_FDCWD),
             to.as_ptr(),
         )
+        .flags(if *exchange { libc::RENAME_EXCHANGE } else { 0 })
         .build(),
         Kind::Readable { fd } => {
             opcode::PollAdd::new(types::Fd(fd.raw()), u32::from(libc::POLLIN.cast_unsigned()))

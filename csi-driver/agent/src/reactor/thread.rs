@@ -268,7 +268,7 @@ impl Context<'_> {
     /// [`Event::Opened`].
     pub fn open(&mut self, path: CString, how: Open, token: Token) -> OpId {
         let flags = match how {
-            Open::Truncate => libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+            Open::Write => libc::O_WRONLY | libc::O_CREAT,
             Open::Directory => libc::O_RDONLY | libc::O_DIRECTORY,
         };
         self.begin(token, Kind::Open { path, flags })
@@ -276,7 +276,18 @@ impl Context<'_> {
 
     /// Gives a file another name, replacing what had it: [`Event::Done`]. Durable once the directory is synced.
     pub fn rename(&mut self, from: CString, to: CString, token: Token) -> OpId {
-        self.begin(token, Kind::Rename { from, to })
+        let exchange = false;
+        self.begin(token, Kind::Rename { from, to, exchange })
+    }
+
+    /// Gives two files each the name of the other, at one stroke: [`Event::Done`]. Durable once the directory is synced.
+    pub fn exchange(&mut self, one: CString, other: CString, token: Token) -> OpId {
+        let kind = Kind::Rename {
+            from: one,
+            to: other,
+            exchange: true,
+        };
+        self.begin(token, kind)
     }
 
     /// [`Event::Done`] once the descriptor has something to read.

@@ -105,6 +105,10 @@ fn refusal(why: Refusal) -> (&'static str, &'static str) {
             reason::LEG_DAMAGED,
             "a leg was written by newer software: bring this node to that version",
         ),
+        Refusal::OtherLun => (
+            reason::INVALID_SPEC,
+            "another LUN answers where a leg should be: correct spec.legs (portals, target, lun or naa); the other leg alone is not used",
+        ),
         Refusal::NotContinued => (
             reason::SUPERSEDED,
             "another writer served since: the device that was still shown is taken away; it is tried again",

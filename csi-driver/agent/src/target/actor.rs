@@ -17,6 +17,7 @@ use super::admission::Admissions;
 use super::connection::{Arrival, Connection, Purpose, Rest, TargetMail};
 use super::counters::{SessionStats, TargetStats};
 use super::gate::Place;
+use super::server::Tsih;
 use super::units::{Prepared, Units};
 use crate::reactor::{Actor, Alarm, Context, Event, Inlet, Stream, StreamEvent, Token};
 
@@ -90,6 +91,10 @@ impl TargetActor {
 
     /// A login has come: everything of the same initiator port ends, then it waits for the store.
     fn arrive(&mut self, cx: &mut Context<'_>, arrival: Box<Arrival>) {
+        let arrival = match self.join(arrival) {
+            Ok(arrival) => arrival,
+            Err((arrival, why)) => return self.refuse(cx, arrival, why),
+        };
         let same_port = |info: &LoginInfo| {
             info.initiator == arrival.info.initiator
                 && info.isid == arrival.info.isid
@@ -118,6 +123,38 @@ impl TargetActor {
         self.admit(cx);
     }
 
+    /// A login that names a session takes the place of its connection: RFC 7143 section 6.3.4, at ErrorRecoveryLevel 0, where
+    /// the tasks of the old connection are gone.
+    fn join(
+        &mut self,
+        mut arrival: Box<Arrival>,
+    ) -> Result<Box<Arrival>, (Box<Arrival>, LoginRefusal)> {
+        let Some(named) = arrival.info.joins else {
+            return Ok(arrival);
+        };
+        let wanted = &arrival.info;
+        let found = self.connections.iter_mut().find(|(_, connection)| {
+            let handle = connection.tsih.as_ref().map(Tsih::number);
+            let same_port = connection.info.initiator == wanted.initiator
+                && connection.info.isid == wanted.isid
+                && connection.info.portal_group == wanted.portal_group;
+            !connection.ended && same_port && handle == Some(named)
+        });
+        match found {
+            None => Err((arrival, LoginRefusal::NoSuchSession)),
+            Some((_, connection)) if connection.info.cid != wanted.cid => {
+                Err((arrival, LoginRefusal::TooManySessions))
+            }
+            Some((_, connection)) => {
+                if let Some(handle) = connection.tsih.take() {
+                    arrival.tsih = handle;
+                    arrival.session.keep_tsih();
+                }
+                Ok(arrival)
+            }
+        }
+    }
+
     fn admit(&mut self, cx: &mut Context<'_>) {
         while let Some(mut arrival) = self.admissions.next() {
             tracing::info!(target_name = %self.iqn, initiator = %arrival.info.initiator, peer = %arrival.peer, "session begins");
@@ -128,9 +165,8 @@ impl TargetActor {
                 name: arrival.info.initiator.clone(),
                 isid: Some(arrival.info.isid),
             };
-            for unit in self.units.all() {
-                unit.nexus_added(cx.now(), nexus, transport_id.clone());
-            }
+            let open = self.units.open_to(&arrival.info.initiator);
+            (self.units).nexus_added(cx.now(), nexus, &transport_id, &open);
             arrival.session.accept_login(cx.now());
             let place = self.insert(*arrival, nexus);
             self.nexuses.insert(nexus, place.index as usize);
@@ -163,6 +199,7 @@ impl TargetActor {
         entry.insert(Connection {
             place,
             nexus,
+            luns: self.units.open_to(&info.initiator),
             stream,
             session,
             info,
@@ -170,7 +207,7 @@ impl TargetActor {
             alarm: Alarm::default(),
             dirty: false,
             ended: false,
-            _tsih: tsih,
+            tsih: Some(tsih),
         });
         self.mark(place.index as usize);
         place
@@ -252,17 +289,13 @@ impl TargetActor {
     }
 
     fn command(&mut self, cx: &mut Context<'_>, place: Place, command: TargetCommand) {
-        let number = self.units.find(command.lun);
-        let luns = if number.is_none() {
-            self.units.luns()
-        } else {
-            Vec::new()
-        };
         let Some(connection) = self.connection(place) else {
             return;
         };
         let nexus = connection.nexus;
-        let Some(number) = number else {
+        let Some(number) = connection.find(command.lun) else {
+            let luns = connection.luns.iter();
+            let luns: Vec<Lun> = luns.map(|number| Lun::from_number(*number)).collect();
             let outcome = absent_unit(&command.cdb, &luns, command.expected);
             connection.session.respond(command.task, outcome);
             return;
@@ -298,15 +331,22 @@ impl TargetActor {
                 | TaskFunction::TargetColdReset
                 | TaskFunction::ItNexusReset
         );
-        let numbers = if whole_target {
-            self.units.numbers()
-        } else {
-            self.units.find(lun).into_iter().collect()
-        };
+        let units = self.units.numbers().len();
         let Some(connection) = self.connection(place) else {
             return;
         };
+        let numbers = if whole_target {
+            connection.luns.clone()
+        } else {
+            connection.find(lun).into_iter().collect()
+        };
         let nexus = connection.nexus;
+        if function == TaskFunction::TargetColdReset && numbers.len() < units {
+            // It would end the sessions of others on units that this one may not use.
+            return connection
+                .session
+                .respond_task_management(request, TaskResponse::Rejected);
+        }
         if numbers.is_empty() {
             return connection
                 .session

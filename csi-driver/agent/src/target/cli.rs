@@ -22,10 +22,11 @@ pub struct TargetArgs {
     /// Address and port to listen on; may be given several times.
     #[arg(long, value_name = "ADDR", required = true)]
     listen: Vec<SocketAddr>,
-    /// iSCSI name of the target.
-    #[arg(long)]
-    iqn: String,
+    /// iSCSI name of the target; several targets share the data threads.
+    #[arg(long, required = true)]
+    iqn: Vec<String>,
     /// A logical unit: N=PATH[,size=BYTES][,readonly][,removable][,block=512|4096][,writethrough][,rate=BYTES_PER_SECOND][,reservations=PATH]
+    /// [,initiator=IQN ..: for these only][,target=IQN: of this target, if not the first]
     #[arg(long = "lun", value_name = "N=PATH[,OPTION..]", required = true)]
     luns: Vec<LunArg>,
     /// CHAP accounts: lines `user NAME SECRET [INITIATOR]` and `target NAME SECRET`.
@@ -54,6 +55,8 @@ struct LunArg {
     block: BlockSize,
     rate: Option<u64>,
     reservations: Option<PathBuf>,
+    initiators: BTreeSet<String>,
+    target: Option<String>,
 }
 
 impl FromStr for LunArg {
@@ -79,6 +82,8 @@ impl FromStr for LunArg {
             block: BlockSize::B512,
             rate: None,
             reservations: None,
+            initiators: BTreeSet::new(),
+            target: None,
         };
         for option in parts {
             match option.split_once('=') {
@@ -87,6 +92,8 @@ impl FromStr for LunArg {
                 Some(("block", "512")) => lun.block = BlockSize::B512,
                 Some(("block", "4096")) => lun.block = BlockSize::B4096,
                 Some(("reservations", path)) => lun.reservations = Some(path.into()),
+                Some(("initiator", name)) => drop(lun.initiators.insert(name.into())),
+                Some(("target", name)) => lun.target = Some(name.into()),
                 None if option == "readonly" => lun.read_only = true,
                 None if option == "removable" => lun.removable = true,
                 None if option == "writethrough" => lun.write_through = true,
@@ -144,26 +151,28 @@ pub fn run_cli(args: TargetArgs) -> anyhow::Result<()> {
     };
     config.discovery_auth = auth.clone();
     let server = Server::start(config, threads.clone())?;
-    let mut luns = Vec::new();
     for lun in &args.luns {
-        luns.push(open_lun(&args.iqn, lun)?);
+        let target = lun.target.as_ref();
+        if let Some(target) = target.filter(|target| !args.iqn.contains(target)) {
+            anyhow::bail!("LUN {}: give --iqn {target} too", lun.number);
+        }
     }
-    let acl = if args.initiator.is_empty() {
-        Acl::Any
-    } else {
-        Acl::Only(args.initiator.iter().cloned().collect::<BTreeSet<_>>())
-    };
-    let iqn = args.iqn.clone();
-    server.add_export(Export {
-        iqn,
-        alias: None,
-        auth,
-        acl,
-        redirect: None,
-        luns,
-    })?;
+    let acl = only(&args.initiator.iter().cloned().collect());
+    for iqn in &args.iqn {
+        let own = |lun: &&LunArg| lun.target.as_ref().unwrap_or(&args.iqn[0]) == iqn;
+        let luns = args.luns.iter().filter(own);
+        let luns = luns.map(|lun| open_lun(iqn, lun));
+        server.add_export(Export {
+            iqn: iqn.clone(),
+            alias: None,
+            auth: auth.clone(),
+            acl: acl.clone(),
+            redirect: None,
+            luns: luns.collect::<anyhow::Result<_>>()?,
+        })?;
+    }
     for address in server.addresses() {
-        println!("listening on {address} as {}", args.iqn);
+        println!("listening on {address} as {}", args.iqn.join(", "));
     }
     wait_for_signal()?;
     server.shutdown(GRACE);
@@ -176,6 +185,15 @@ pub fn run_cli(args: TargetArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nobody named: anybody.
+fn only(names: &BTreeSet<String>) -> Acl {
+    if names.is_empty() {
+        Acl::Any
+    } else {
+        Acl::Only(names.clone())
+    }
+}
+
 fn open_lun(iqn: &str, lun: &LunArg) -> anyhow::Result<ExportLun> {
     let access = if lun.read_only {
         Access::ReadOnly
@@ -185,12 +203,13 @@ fn open_lun(iqn: &str, lun: &LunArg) -> anyhow::Result<ExportLun> {
     let backing = Backing::open(&lun.path, lun.size, access)
         .with_context(|| format!("LUN {}", lun.number))?;
     let backing = match &lun.reservations {
-        Some(path) => backing.with_reservations(path.clone()),
+        Some(path) => backing.with_reservations(path.clone())?,
         None => backing,
     };
     let mut export = ExportLun::new(iqn, lun.number, backing);
     export.block_size = lun.block;
     export.removable = lun.removable;
+    export.acl = only(&lun.initiators);
     export.rate = lun.rate;
     // The threads of this process serve its target only.
     export.write_at_once = true;
@@ -220,9 +239,10 @@ mod tests {
 
     #[test]
     fn a_lun_is_described_in_one_word() {
-        let lun: LunArg = "3=/dev/sdb,size=64M,readonly,removable,block=4096"
-            .parse()
-            .expect("parses");
+        let lun: LunArg =
+            "3=/dev/sdb,size=64M,readonly,removable,block=4096,initiator=iqn.a,initiator=iqn.b"
+                .parse()
+                .expect("parses");
         assert_eq!(
             lun,
             LunArg {
@@ -235,6 +255,8 @@ mod tests {
                 block: BlockSize::B4096,
                 rate: None,
                 reservations: None,
+                initiators: ["iqn.a", "iqn.b"].map(str::to_owned).into(),
+                target: None,
             }
         );
         for bad in [

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use twinsite_iscsi::scsi::NexusId;
+use twinsite_iscsi::scsi::{Lun, NexusId};
 use twinsite_iscsi::session::{LoginInfo, TargetSession};
 
 use super::counters::TargetStats;
@@ -95,6 +95,8 @@ impl Purpose {
 pub(super) struct Connection {
     pub(super) place: Place,
     pub(super) nexus: NexusId,
+    /// The units that its initiator may use, in order: no other exists for it.
+    pub(super) luns: Vec<u16>,
     pub(super) stream: Stream,
     pub(super) session: TargetSession,
     pub(super) info: LoginInfo,
@@ -103,7 +105,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// The session has ended; what is queued is still sent.
     pub(super) ended: bool,
-    pub(super) _tsih: Tsih,
+    /// `None`: another connection has taken its place and its session handle.
+    pub(super) tsih: Option<Tsih>,
 }
 
 /// What is left of a connection when it has come to rest.
@@ -115,6 +118,12 @@ pub(super) enum Rest {
 }
 
 impl Connection {
+    /// The number of a LUN that exists for this initiator.
+    pub(super) fn find(&self, lun: Lun) -> Option<u16> {
+        lun.number()
+            .filter(|number| self.luns.binary_search(number).is_ok())
+    }
+
     /// Whether its next command can be taken.
     pub(super) fn has_room(&self) -> bool {
         self.stream.backlog() + self.session.transmit_backlog() < SESSION_BACKLOG

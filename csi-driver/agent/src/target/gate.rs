@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use slab::Slab;
 use twinsite_iscsi::session::{
-    ConnectionSeed, LoginInfo, LoginRefusal, Portal, TargetConfig, TargetEvent, TargetSession,
+    CloseReason, ConnectionSeed, LoginInfo, LoginRefusal, Portal, TargetConfig, TargetEvent,
+    TargetSession,
 };
 
 use super::PortalConfig;
@@ -366,6 +367,8 @@ impl Guest {
                     );
                 }
                 TargetEvent::LoginReady(info) => self.ready = Some(info),
+                // Its time is over: it gets none to read why.
+                TargetEvent::Closed(CloseReason::LoginTimeout) => return Next::Drop,
                 TargetEvent::Closed(reason) => {
                     tracing::debug!(peer = %self.peer, ?reason, "guest leaves");
                     self.leaving = true;

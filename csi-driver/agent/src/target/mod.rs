@@ -130,6 +130,8 @@ pub struct ExportLun {
     pub naa: [u8; 16],
     pub serial: String,
     pub removable: bool,
+    /// Who may use this unit, of those who may log in; to all others it does not exist.
+    pub acl: Acl,
     /// Whether writes may be acknowledged from the page cache (WCE=1).
     pub write_cache: bool,
     /// Plain writes are done by the data thread itself: only where the threads of the server serve nothing but targets.
@@ -149,6 +151,7 @@ impl ExportLun {
             naa,
             serial: naa[8..].iter().map(|byte| format!("{byte:02x}")).collect(),
             removable: false,
+            acl: Acl::Any,
             write_cache: true,
             write_at_once: false,
             rate: None,

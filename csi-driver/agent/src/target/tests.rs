@@ -219,6 +219,49 @@ fn task_management_is_answered_and_unknown_luns_say_so() {
 }
 
 #[test]
+fn a_unit_that_is_not_for_an_initiator_does_not_exist_for_it() {
+    let site = Site::new();
+    let path = |name: &str| site.folder.path().join(name);
+    let mut open_to_all = export(IQN, &site.path());
+    let mut hidden = ExportLun::new(IQN, 5, open(&path("hidden")).expect("opens"));
+    hidden.acl = Acl::Only(["iqn.2026-01.io.twinsite:owner".to_owned()].into());
+    open_to_all.luns.push(hidden);
+    site.server.add_export(open_to_all).expect("added");
+    let login = |name| Client::login_as(name, site.address(), IQN).expect("logs in");
+    let mut owner = login("iqn.2026-01.io.twinsite:owner");
+    let mut other = login("iqn.2026-01.io.twinsite:other");
+    owner.settle_attentions();
+    other.settle_attentions();
+    while owner.on_lun(5, &[0; 6], 0).status != Status::Good {}
+    assert_eq!((owner.luns(0), owner.luns(5)), (vec![0, 5], vec![0, 5]));
+    // Whatever it asks, and of whatever LUN, it is told of unit 0 only.
+    assert_eq!((other.luns(0), other.luns(5)), (vec![0], vec![0]));
+    let inquiry = other.on_lun(5, &[0x12, 0, 0, 0, 36, 0], 36);
+    assert_eq!(inquiry.data_in.concat()[0], 0x7F, "no unit there");
+    let not_supported = Some((SenseKey::IllegalRequest, (0x25, 0)));
+    let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let refused = other.on_lun(5, &read, 512).sense;
+    let why = refused.map(|sense| (sense.key, (sense.code.asc, sense.code.ascq)));
+    assert_eq!(why, not_supported);
+    assert_eq!(
+        other.manage(5, TaskFunction::LunReset),
+        TaskResponse::LunNotFound
+    );
+    // Resets of the whole target do not reach it either.
+    assert_eq!(
+        other.manage(0, TaskFunction::TargetColdReset),
+        TaskResponse::Rejected
+    );
+    assert_eq!(
+        other.manage(0, TaskFunction::TargetWarmReset),
+        TaskResponse::Complete
+    );
+    assert_eq!(owner.on_lun(5, &read, 512).status, Status::Good);
+    let reset = owner.on_lun(0, &read, 512).sense;
+    assert_eq!(reset.map(|sense| sense.key), Some(SenseKey::UnitAttention));
+}
+
+#[test]
 fn a_grown_store_is_announced() {
     let site = Site::new();
     site.export(IQN).expect("added");
@@ -290,6 +333,130 @@ fn one_address_can_not_take_all_connections() {
         assert_eq!(socket.read(&mut [0; 1]).unwrap_or(0), 0);
     }
     site.login(1);
+}
+
+/// A login request that says: more text follows.
+fn endless_login(number: u8) -> Vec<u8> {
+    const TEXT: usize = 8188;
+    let mut pdu = vec![0; 48 + TEXT];
+    pdu[0] = 0x43;
+    // Continue; current stage: security.
+    pdu[1] = 0x40;
+    pdu[5..8].copy_from_slice(&(TEXT as u32).to_be_bytes()[1..]);
+    pdu[8..14].copy_from_slice(&[0x80, 0, 0, 0, 0, number]);
+    pdu[48..].fill(b'x');
+    pdu
+}
+
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages = text
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok());
+    pages.expect("a number") * 4096
+}
+
+#[test]
+fn a_peer_that_never_logs_in_holds_little_and_not_for_long() {
+    const PEERS: usize = 100;
+    use std::io::Write;
+    let limits = twinsite_iscsi::session::TargetLimits::default();
+    assert_eq!(limits.login_timeout, Duration::from_secs(15));
+    let patience = Duration::from_millis(1500);
+    let site = Site::with(|config| {
+        config.connections.guests_per_address = 2 * PEERS;
+        config.limits.login_timeout = patience;
+    });
+    site.export(IQN).expect("added");
+    let before = resident();
+    let started = Instant::now();
+    // Each sends all that is taken of it, and reads nothing.
+    let mut peers: Vec<TcpStream> = Vec::new();
+    let mut sent = 0;
+    for number in 0..PEERS {
+        let mut socket = TcpStream::connect(site.address()).expect("connects");
+        socket.set_nonblocking(true).expect("set");
+        let pdu = endless_login(number as u8);
+        for _ in 0..256 {
+            match socket.write(&pdu) {
+                Ok(count) => sent += count,
+                Err(_) => break,
+            }
+        }
+        peers.push(socket);
+    }
+    std::thread::sleep(patience / 2);
+    let held = resident().saturating_sub(before);
+    assert!(sent > PEERS * 16384, "they said something: {sent}");
+    assert!(held < PEERS << 20, "{held} bytes for {PEERS} peers");
+    // Every slot is free again when the time for a login is over, whether its holder reads or not.
+    std::thread::sleep((patience + Duration::from_millis(500)).saturating_sub(started.elapsed()));
+    for socket in &mut peers {
+        socket.set_nonblocking(false).expect("set");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .expect("set");
+        let mut answers = Vec::new();
+        // The end of the connection, or its reset; not a time-out.
+        if let Err(error) = socket.read_to_end(&mut answers) {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock);
+        }
+    }
+    site.login(1);
+}
+
+/// Logs in to session `tsih`, by connection `cid`: class and detail of the answer, and its TSIH.
+fn join(site: &Site, isid: u8, tsih: u16, cid: u16) -> (TcpStream, [u8; 2], u16) {
+    use std::io::Write;
+    use twinsite_iscsi::wire::login::{LoginRequest, Stage, Transit, VERSION};
+    let text = format!(
+        "InitiatorName=iqn.2026-01.io.twinsite:client\0TargetName={IQN}\0SessionType=Normal\0"
+    );
+    let request = LoginRequest {
+        transit: Transit {
+            more: false,
+            current: Stage::Operational,
+            next: Some(Stage::FullFeature),
+        },
+        version_max: VERSION,
+        version_min: VERSION,
+        isid: [0x80, 0, 0, 0, 0, isid],
+        tsih,
+        itt: 0,
+        cid,
+        cmd_sn: 1,
+        exp_stat_sn: 0,
+    };
+    let mut pdu = request.emit(text.len() as u32).to_vec();
+    pdu.extend(text.as_bytes());
+    pdu.resize(pdu.len().next_multiple_of(4), 0);
+    let mut socket = TcpStream::connect(site.address()).expect("connects");
+    socket.set_read_timeout(Some(PATIENCE)).expect("set");
+    socket.write_all(&pdu).expect("sent");
+    let mut answer = [0; 48];
+    socket.read_exact(&mut answer).expect("an answer");
+    let handle = u16::from_be_bytes([answer[14], answer[15]]);
+    (socket, [answer[36], answer[37]], handle)
+}
+
+#[test]
+fn a_login_that_names_a_session_takes_its_connection_or_is_told_why_not() {
+    let site = Site::new();
+    site.export(IQN).expect("added");
+    let (mut first, status, handle) = join(&site, 1, 0, 0);
+    assert_eq!(status, [0, 0]);
+    assert_ne!(handle, 0);
+    // There is no such session, of this port or at all; one connection is all that a session has.
+    assert_eq!(join(&site, 1, handle + 1, 0).1, [2, 0x0A]);
+    assert_eq!(join(&site, 2, handle, 0).1, [2, 0x0A]);
+    assert_eq!(join(&site, 1, handle, 1).1, [2, 6]);
+    let (_second, status, same) = join(&site, 1, handle, 0);
+    assert_eq!((status, same), ([0, 0], handle));
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest).expect("its connection ends");
+    let stats = site.server.stats(IQN).expect("answers");
+    assert_eq!((stats.sessions.len(), stats.reinstated), (1, 1));
 }
 
 #[test]

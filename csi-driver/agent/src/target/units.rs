@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use slab::Slab;
 use twinsite_iscsi::scsi::{
-    Expected, LogicalUnit, Lun, OpId, PrState, StoreOp, UnitConfig, UnitOutput,
+    Expected, LogicalUnit, Lun, NexusId, OpId, PrState, StoreOp, TransportId, UnitConfig,
+    UnitOutput,
 };
-use twinsite_iscsi::session::TargetCommand;
+use twinsite_iscsi::session::{Acl, TargetCommand};
 
 use super::counters::LunStats;
 use super::server::ServerError;
@@ -25,6 +26,7 @@ pub(super) struct Prepared {
     number: u16,
     unit: LogicalUnit,
     store: Store,
+    acl: Acl,
     stats: LunStats,
 }
 
@@ -75,6 +77,7 @@ fn prepare_unit(
         write_cache: lun.write_cache,
         thin: true,
         discard_zeroes: true,
+        atomic_writes: lun.backing.keeps_writes_whole(),
         boot_id,
         started: boottime(),
         max_transfer: MAX_TRANSFER,
@@ -97,6 +100,7 @@ fn prepare_unit(
         number: lun.number,
         unit,
         store,
+        acl: lun.acl,
         stats,
     })
 }
@@ -124,6 +128,7 @@ pub(super) struct Units {
 struct Served {
     unit: LogicalUnit,
     store: Store,
+    acl: Acl,
     stats: LunStats,
 }
 
@@ -133,8 +138,17 @@ impl Units {
                          number,
                          unit,
                          store,
+                         acl,
                          stats,
-                     }| { (number, Served { unit, store, stats }) };
+                     }| {
+            let served = Served {
+                unit,
+                store,
+                acl,
+                stats,
+            };
+            (number, served)
+        };
         Self {
             units: prepared.into_iter().map(serve).collect(),
             operations: Slab::new(),
@@ -142,21 +156,39 @@ impl Units {
         }
     }
 
-    pub(super) fn luns(&self) -> Vec<Lun> {
-        self.units
-            .keys()
-            .map(|number| Lun::from_number(*number))
-            .collect()
-    }
-
     pub(super) fn numbers(&self) -> Vec<u16> {
         self.units.keys().copied().collect()
     }
 
-    /// The number of a LUN that is there.
-    pub(super) fn find(&self, lun: Lun) -> Option<u16> {
-        lun.number()
-            .filter(|number| self.units.contains_key(number))
+    /// The units that this initiator may use, in order.
+    pub(super) fn open_to(&self, initiator: &str) -> Vec<u16> {
+        let open = |acl: &Acl| match acl {
+            Acl::Any => true,
+            Acl::Only(names) => names.contains(initiator),
+        };
+        let units = self.units.iter().filter(|(_, served)| open(&served.acl));
+        units.map(|(number, _)| *number).collect()
+    }
+
+    /// A nexus of an initiator that may use these units.
+    pub(super) fn nexus_added(
+        &mut self,
+        now: Duration,
+        nexus: NexusId,
+        transport_id: &TransportId,
+        open: &[u16],
+    ) {
+        let hidden = open.len() < self.units.len();
+        for number in open {
+            let Some(served) = self.units.get_mut(number) else {
+                continue;
+            };
+            served.unit.nexus_added(now, nexus, transport_id.clone());
+            if hidden {
+                let luns = open.iter().map(|number| Lun::from_number(*number));
+                served.unit.report_only(nexus, luns.collect());
+            }
+        }
     }
 
     pub(super) fn unit(&mut self, number: u16) -> Option<&mut LogicalUnit> {

@@ -11,6 +11,7 @@ use twinsite_mirror::status::{Refusal, StateName};
 
 use crate::control::volumes::{Ending, VolumeEvent};
 use crate::frontend::{GuestErrno, GuestOp};
+use crate::initiator::tests::line::Line;
 use world::{MIB, World};
 
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
@@ -250,6 +251,102 @@ fn inspect_reads_without_disturbing_the_writer() {
         "{report:?}"
     );
     volume.guest().write(4096, pattern(8, 4096)).unwrap();
+    assert_eq!(volume.status().state, StateName::Synced);
+    volume.detach();
+}
+
+#[test]
+fn an_order_that_names_another_lun_is_refused_and_the_leg_that_is_right_does_not_run_alone() {
+    let world = World::new();
+    world.birth();
+    let before = world.register();
+    let volume = world.attach_elsewhere(1);
+    assert_eq!(volume.wait_end(), Ending::Refused(Refusal::OtherLun));
+    assert_eq!(world.register().members, before.members);
+    let volume = world.attach(2);
+    volume.wait_state(StateName::Synced);
+    volume.detach();
+}
+
+/// Writes go on for a while, each place over and over; `cut` happens in the midst of them. The longest that one of them took, and
+/// what each place must hold at the end.
+fn write_through(volume: &world::Open, cut: impl FnOnce() + Send) -> (Duration, Vec<u8>) {
+    const PLACES: usize = 8;
+    let guest = volume.guest();
+    let start = Instant::now();
+    let (mut longest, mut last) = (Duration::ZERO, vec![0; PLACES]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            cut();
+        });
+        for n in 0usize.. {
+            if start.elapsed() > Duration::from_secs(4) {
+                break;
+            }
+            let (place, byte) = (n % PLACES, (n % 251) as u8);
+            let begun = Instant::now();
+            guest
+                .write(place as u64 * 65536, vec![byte; 65536])
+                .expect("no error reaches the application");
+            longest = longest.max(begun.elapsed());
+            last[place] = byte;
+        }
+    });
+    (longest, last)
+}
+
+fn holds(world: &World, last: &[u8]) {
+    for leg in Leg::BOTH {
+        for (place, byte) in last.iter().enumerate() {
+            let found = world.on_disk(leg, place as u64 * 65536, 65536);
+            assert!(
+                found.iter().all(|one| one == byte),
+                "leg {leg}, place {place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_path_that_falls_silent_in_mid_write_costs_less_than_two_seconds_and_nothing_of_it_comes_late()
+{
+    let world = World::new();
+    world.birth();
+    let b = world.address(Leg::B);
+    let (first, second) = (Line::new(b), Line::new(b));
+    let volume = world.attach_by(1, [first.address(), second.address()]);
+    volume.wait_state(StateName::Synced);
+    let epoch = world.register().epoch;
+    let (longest, last) = write_through(&volume, || first.freeze());
+    assert!(
+        longest > Duration::from_millis(300),
+        "nothing was cut: {longest:?}"
+    );
+    assert!(longest <= Duration::from_secs(2), "{longest:?}");
+    // What the line held back comes now; the session it belongs to is gone.
+    first.thaw();
+    std::thread::sleep(Duration::from_millis(300));
+    holds(&world, &last);
+    assert_eq!(
+        world.register().epoch,
+        epoch,
+        "the leg was a member all the time"
+    );
+    volume.detach();
+}
+
+#[test]
+fn a_path_that_breaks_in_mid_write_is_left_at_once() {
+    let world = World::new();
+    world.birth();
+    let b = world.address(Leg::B);
+    let (first, second) = (Line::new(b), Line::new(b));
+    let volume = world.attach_by(1, [first.address(), second.address()]);
+    volume.wait_state(StateName::Synced);
+    let (longest, last) = write_through(&volume, || first.cut());
+    assert!(longest <= Duration::from_secs(2), "{longest:?}");
+    holds(&world, &last);
     assert_eq!(volume.status().state, StateName::Synced);
     volume.detach();
 }

@@ -76,6 +76,7 @@ impl Bench {
             write_cache: bit(3),
             thin: bit(4),
             discard_zeroes: bit(5),
+            atomic_writes: true,
             boot_id: 0xB007,
             started: Duration::from_secs(1),
             max_transfer: 1 << 16,
@@ -259,7 +260,7 @@ impl Bench {
             | StoreOp::Discard { offset, len }
             | StoreOp::WriteZeros { offset, len, .. } => (*offset, *len, true),
             StoreOp::Map { offset, len } => (*offset, *len, false),
-            StoreOp::Write { offset, data, .. } => {
+            StoreOp::Write { offset, data, .. } | StoreOp::WriteAtomic { offset, data } => {
                 let len: usize = data.iter().map(Bytes::len).sum();
                 (*offset, len as u64, true)
             }
@@ -289,6 +290,7 @@ fn honest(request: &StoreOp) -> StoreReply {
             mapped: true,
         }]),
         StoreOp::Write { .. }
+        | StoreOp::WriteAtomic { .. }
         | StoreOp::Flush
         | StoreOp::Discard { .. }
         | StoreOp::WriteZeros { .. }

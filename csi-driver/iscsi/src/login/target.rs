@@ -235,10 +235,6 @@ impl TargetLogin {
         };
         match self.identity {
             None => {
-                // One connection per session: there is no session that another one could be added to.
-                if request.tsih != 0 {
-                    return Err(LoginStatus::NO_SUCH_SESSION);
-                }
                 self.identity = Some(identity);
                 self.stage = request.transit.current;
             }
@@ -283,6 +279,15 @@ impl TargetLogin {
             // Some initiators say again who they are in the next stage; nobody becomes another one.
             Some(known) if party.agrees(known) => {}
             Some(_) => return Err(LoginStatus::INITIATOR_ERROR),
+        }
+        // Discovery sessions are over with their connection.
+        let names_session = self.identity.is_some_and(|identity| identity.tsih != 0);
+        let discovers = self
+            .party
+            .as_ref()
+            .is_some_and(|party| party.target.is_none());
+        if names_session && discovers {
+            return Err(LoginStatus::NO_SUCH_SESSION);
         }
         Ok(security)
     }
@@ -533,6 +538,8 @@ impl TargetLogin {
             target: party.target.clone(),
             portal_group: self.seed.portal.group,
             tsih: self.seed.tsih,
+            cid: identity.cid,
+            joins: (identity.tsih != 0).then_some(identity.tsih),
             user: user.clone(),
             negotiated: self.operational.finish().map_err(|_| error)?,
         })

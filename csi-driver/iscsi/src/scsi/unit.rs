@@ -274,6 +274,13 @@ impl LogicalUnit {
         self.attend_all(None, Code::REPORTED_LUNS_CHANGED);
     }
 
+    /// REPORT LUNS of this nexus gives these LUNs only: others are hidden from its initiator.
+    pub fn report_only(&mut self, nexus: NexusId, luns: Vec<Lun>) {
+        if let Some(nexus) = self.nexuses.get_mut(&nexus) {
+            nexus.reported = Some(luns);
+        }
+    }
+
     /// Commands that are not answered yet.
     pub fn tasks(&self) -> usize {
         self.tasks.len()

@@ -10,7 +10,7 @@ use super::{Attach, Phase, Seen};
 use crate::engine::{AttachEnd, Port};
 use crate::io::{LegDown, RegisterError, RegisterId};
 use crate::script::Fault;
-use crate::status::Event;
+use crate::status::{Event, Refusal};
 
 impl Attach {
     pub(super) fn leg_down(
@@ -20,6 +20,9 @@ impl Attach {
         why: LegDown,
         port: &mut Port,
     ) -> Option<AttachEnd> {
+        if why == LegDown::OtherLun {
+            return self.refuse(now, Refusal::OtherLun, port);
+        }
         let track = &mut self.legs[leg.index()];
         // Failed logins are repeated by the shell; the answer to our own `Disconnect` is no news.
         let was_up = track.info.is_some();

@@ -498,7 +498,12 @@ impl Attach {
     }
 
     /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.
-    fn refuse(&mut self, now: Duration, why: Refusal, port: &mut Port) -> Option<AttachEnd> {
+    pub(super) fn refuse(
+        &mut self,
+        now: Duration,
+        why: Refusal,
+        port: &mut Port,
+    ) -> Option<AttachEnd> {
         if why == Refusal::WitnessBehind {
             port.event(Event::Raised(Condition::WitnessRolledBack));
         }

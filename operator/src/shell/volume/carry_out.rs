@@ -136,6 +136,9 @@ async fn step(
             };
             delete_with(Api::<Pod>::namespaced(client(), namespace), name, &params).await
         }
+        Action::RestartPod { name, uid } => {
+            delete(Api::<Pod>::namespaced(client(), namespace), name, uid).await
+        }
         Action::DeleteVolumeAttachment { name, uid } => {
             delete(Api::<VolumeAttachment>::all(client()), name, uid).await
         }

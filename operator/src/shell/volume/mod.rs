@@ -11,6 +11,7 @@
 
 mod carry_out;
 mod observe;
+pub mod orphan;
 mod register;
 mod scale;
 mod write;
@@ -27,11 +28,12 @@ use crate::{
     volume::{self, Desired, Observed, Plan, Reading},
     witness::{Access, Pace},
 };
-pub use observe::selects;
 pub use scale::Kinds;
 
 /// A settled volume is looked at this often, for what no watch tells.
 const AT_LEAST: Duration = Duration::from_secs(60);
+/// How often a volume is looked at whose parties have not spoken since the start.
+const GATHERING: Duration = Duration::from_millis(250);
 /// A plan that wants to be made again sooner than this has something under way.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,9 @@ pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
         operator.metrics.forget_volume(key);
         return Outcome::Settled;
     };
+    if operator.is_gathering(&object.spec.site_pair, super::own::id_of(&object)) {
+        return Outcome::Again(GATHERING);
+    }
     let id = super::own::id_of(&object);
     let desired = observe::desired(operator, object);
     let observed = observe::observe(operator, &desired).await;

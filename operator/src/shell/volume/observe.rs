@@ -8,19 +8,18 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt as _,
-    core::{Selector, SelectorExt as _},
     runtime::reflector::ObjectRef,
 };
 use twinsite_api::{
-    AttachmentMode, Failover, FailoverState, LegIndex, MirroredVolume, StoragePool, VolumeId,
-    VolumeSelection,
+    AttachmentMode, Failover, LegIndex, MirroredVolume, StoragePool, VolumeId,
 };
 use twinsite_register::GroupId;
 
 use super::scale;
 use crate::{
+    failover,
     shell::operator::Operator,
-    site_pair::{Parties, index},
+    site_pair::{self, Parties},
     volume::{
         Desired, Evidence, FailoverOrder, NodeView, Observed, Peer, PodView, Reach, Reading,
         VolumeAttachmentView, Witness, names,
@@ -40,19 +39,20 @@ const MODES: [AttachmentMode; 6] = [
 /// What is wanted of a volume.
 pub(super) fn desired(operator: &Operator, volume: Arc<MirroredVolume>) -> Desired {
     let pair = operator.own.pair(&volume.spec.site_pair);
-    let claim = operator
-        .links
-        .witness(&volume.spec.site_pair)
-        .map(|access| access.claim());
-    let claimed = match claim {
-        Some(Claim::Ours(site)) => Some(index(site)),
-        Some(Claim::Refused(_) | Claim::Unknown) | None => None,
-    };
+    let index = index(operator, &volume.spec.site_pair);
     Desired {
         volume,
         pair,
         site: operator.options.site.clone(),
-        index: claimed,
+        index,
+    }
+}
+
+/// The index of this site in a pair, if its name is ours.
+pub(super) fn index(operator: &Operator, pair: &str) -> Option<LegIndex> {
+    match operator.links.witness(pair)?.claim() {
+        Claim::Ours(site) => Some(site_pair::index(site)),
+        Claim::Refused(_) | Claim::Unknown => None,
     }
 }
 
@@ -74,14 +74,14 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
         pools,
         legs: LegIndex::BOTH
             .iter()
-            .filter_map(|leg| own.legs.store.get(&ObjectRef::new(&names::leg(id, *leg))))
+            .filter_map(|leg| own.legs.store.get(&ObjectRef::new(&names::leg_name(id, *leg))))
             .collect(),
         attachments: MODES
             .iter()
             .filter_map(|mode| {
                 own.attachments
                     .store
-                    .get(&ObjectRef::new(&names::attachment(id, *mode)))
+                    .get(&ObjectRef::new(&names::attachment_name(id, *mode)))
             })
             .collect(),
         persistent_volume: own
@@ -127,7 +127,7 @@ fn taken_pools(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) ->
     };
     let ours: Vec<String> = LegIndex::BOTH
         .iter()
-        .map(|leg| names::leg(id, *leg))
+        .map(|leg| names::leg_name(id, *leg))
         .collect();
     pools
         .iter()
@@ -194,7 +194,7 @@ fn nodes(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) -> Vec<N
     agents.extend(pool_nodes);
     found.extend(agents.iter().cloned());
     for mode in MODES {
-        let name = names::attachment(id, mode);
+        let name = names::attachment_name(id, mode);
         found.extend(
             own.attachments
                 .store
@@ -297,11 +297,11 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
         pair: view.pair(),
         legs: LegIndex::BOTH
             .iter()
-            .filter_map(|leg| view.leg(&names::leg(id, *leg)))
+            .filter_map(|leg| view.leg(&names::leg_name(id, *leg)))
             .collect(),
         attachments: MODES
             .iter()
-            .filter_map(|mode| view.attachment(&names::attachment(id, *mode)))
+            .filter_map(|mode| view.attachment(&names::attachment_name(id, *mode)))
             .collect(),
     }
 }
@@ -322,7 +322,8 @@ fn failovers(
         .into_iter()
         .map(order(false))
         .chain(theirs.into_iter().map(order(true)))
-        .filter(|order| selects(&order.object, &desired.volume) && !is_over(&order.object, desired))
+        .filter(|order| failover::selects(&order.object, &desired.volume)
+                && !failover::is_over(&order.object, desired.namespace(), desired.name()))
         .collect();
     orders.sort_by_key(|order| {
         let metadata = &order.object.metadata;
@@ -332,42 +333,4 @@ fn failovers(
         )
     });
     orders
-}
-
-/// Whether an order is about a volume.
-pub fn selects(order: &Failover, volume: &MirroredVolume) -> bool {
-    let VolumeSelection {
-        all,
-        namespace,
-        names,
-        selector,
-    } = &order.spec.volumes;
-    if order.spec.site_pair != volume.spec.site_pair {
-        return false;
-    }
-    if *all == Some(true) {
-        return true;
-    }
-    let same_namespace = namespace
-        .as_ref()
-        .is_none_or(|wanted| Some(wanted) == volume.metadata.namespace.as_ref());
-    let named = names
-        .as_ref()
-        .map(|names| names.contains(&volume.name_any()));
-    let matched = selector.clone().map(|selector| {
-        Selector::try_from(selector).is_ok_and(|selector| selector.matches(volume.labels()))
-    });
-    same_namespace && named.or(matched).unwrap_or(false)
-}
-
-fn is_over(order: &Failover, desired: &Desired) -> bool {
-    let over = |state: FailoverState| matches!(state, FailoverState::Done | FailoverState::Failed);
-    let Some(status) = &order.status else {
-        return false;
-    };
-    let mine = status
-        .volumes
-        .iter()
-        .find(|one| one.namespace == desired.namespace() && one.name == desired.name());
-    over(status.state) || mine.is_some_and(|one| over(one.state))
 }

@@ -56,6 +56,7 @@ fn next(register: &Register, change: &RegisterChange) -> Result<Register, Refusa
         RegisterChange::Latch => register.latch(txid),
         RegisterChange::NoRejoin(legs) => register.rejoin(*legs, txid),
         RegisterChange::Tombstone => register.tombstone(generation, txid),
+        RegisterChange::Wiped(leg) => register.wiped(leg_of(*leg), txid),
         // Taken away, not swapped.
         RegisterChange::Bury => Ok(register.clone()),
         RegisterChange::Confirm { leg, who } => register.confirm(leg_of(*leg), who, txid),

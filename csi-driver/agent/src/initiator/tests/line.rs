@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-pub(super) struct Line {
+pub(crate) struct Line {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -19,7 +19,7 @@ struct Shared {
 }
 
 impl Line {
-    pub(super) fn new(to: SocketAddr) -> Self {
+    pub(crate) fn new(to: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -51,17 +51,22 @@ impl Line {
         Self { address, shared }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Nothing goes through any more, and nobody is told.
-    pub(super) fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.shared.frozen.store(true, Ordering::SeqCst);
     }
 
+    /// What was held back goes on its way, late.
+    pub(crate) fn thaw(&self) {
+        self.shared.frozen.store(false, Ordering::SeqCst);
+    }
+
     /// All connections are closed; new ones are refused.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.shared.cut.store(true, Ordering::SeqCst);
         // Ends the wait for the next connection, and with it the listener.
         let _ = TcpStream::connect(self.address);

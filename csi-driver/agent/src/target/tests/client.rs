@@ -27,10 +27,14 @@ pub(super) struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, kind: SessionKind, isid: u8) -> Self {
+        Self::connect_as("iqn.2026-01.io.twinsite:client", address, kind, isid)
+    }
+
+    fn connect_as(name: &str, address: SocketAddr, kind: SessionKind, isid: u8) -> Self {
         let socket = TcpStream::connect(address).expect("connects");
         socket.set_nodelay(true).expect("set");
         let config = InitiatorConfig {
-            initiator_name: "iqn.2026-01.io.twinsite:client".into(),
+            initiator_name: name.into(),
             initiator_alias: None,
             kind,
             isid: [0x80, 0, 0, 0, 0, isid],
@@ -52,7 +56,17 @@ impl Client {
     }
 
     pub(super) fn login(address: SocketAddr, iqn: &str, isid: u8) -> Result<Self, DropReason> {
-        let mut client = Self::connect(address, SessionKind::Normal { target: iqn.into() }, isid);
+        Self::connect(address, SessionKind::Normal { target: iqn.into() }, isid).logged_in()
+    }
+
+    /// As another initiator.
+    pub(super) fn login_as(name: &str, address: SocketAddr, iqn: &str) -> Result<Self, DropReason> {
+        let kind = SessionKind::Normal { target: iqn.into() };
+        Self::connect_as(name, address, kind, 1).logged_in()
+    }
+
+    fn logged_in(mut self) -> Result<Self, DropReason> {
+        let client = &mut self;
         let event = client.wait_for(|event| {
             matches!(
                 event,
@@ -61,7 +75,7 @@ impl Client {
         });
         match event {
             InitiatorEvent::Dropped(reason) => Err(reason),
-            _ => Ok(client),
+            _ => Ok(self),
         }
     }
 
@@ -203,6 +217,15 @@ impl Client {
         let outcome = self.on_lun(0, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8);
         let bytes = outcome.data_in.concat();
         u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"))
+    }
+
+    /// REPORT LUNS, asked of this one.
+    pub(super) fn luns(&mut self, lun: u16) -> Vec<u16> {
+        let outcome = self.on_lun(lun, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], 256);
+        assert_eq!(outcome.status, Status::Good);
+        let bytes = outcome.data_in.concat();
+        let number = |entry: &[u8]| u16::from_be_bytes([entry[0] & 0x3F, entry[1]]);
+        bytes[8..].chunks(8).map(number).collect()
     }
 
     /// PERSISTENT RESERVE OUT, REGISTER.

@@ -74,7 +74,9 @@ fn serve(folder: &Path, leg: Leg, listen: SocketAddr) -> (Served, SocketAddr) {
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     };
-    let backing = backing.with_reservations(folder.join(format!("leg-{leg}.pr")));
+    let backing = backing
+        .with_reservations(folder.join(format!("leg-{leg}.pr")))
+        .expect("a place for reservations");
     let export = Export {
         iqn: iqn(leg),
         alias: None,
@@ -221,6 +223,32 @@ impl World {
 
     pub(super) fn attach(&self, uid: u8) -> Open {
         self.attach_at("n1", uid)
+    }
+
+    /// Leg B is reached by these ways, in this order.
+    pub(super) fn attach_by(&self, uid: u8, portals: [SocketAddr; 2]) -> Open {
+        let change = |order: &mut VolumeOrder| {
+            set_uid(order, uid);
+            if let Some(leg) = &mut order.legs[Leg::B.index()] {
+                leg.portals = portals.iter().map(ToString::to_string).collect();
+            }
+        };
+        self.open("n1", AttachmentMode::Writer, change, DeviceChoice::None)
+    }
+
+    pub(super) fn address(&self, leg: Leg) -> SocketAddr {
+        self.addresses[leg.index()]
+    }
+
+    /// An order that expects another LUN where leg B is.
+    pub(super) fn attach_elsewhere(&self, uid: u8) -> Open {
+        let change = |order: &mut VolumeOrder| {
+            set_uid(order, uid);
+            if let Some(leg) = &mut order.legs[Leg::B.index()] {
+                leg.naa = Naa([0x61; 16]);
+            }
+        };
+        self.open("n1", AttachmentMode::Writer, change, DeviceChoice::None)
     }
 
     pub(super) fn attach_at(&self, node: &str, uid: u8) -> Open {

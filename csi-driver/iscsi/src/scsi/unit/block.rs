@@ -59,6 +59,7 @@ impl Medium<'_> {
             Kind::Verify => self.verify(cdb, data, expected),
             Kind::CompareAndWrite => self.compare_and_write(cdb, data, expected),
             Kind::OrWrite => self.or_write(cdb, data, expected),
+            Kind::WriteAtomic => self.write_atomic(cdb, data, expected),
             Kind::SyncCache => self.sync_cache(cdb),
             Kind::Prefetch => self.extent(cdb).map(|_| Err((Ended::good(), Meant::None))),
             Kind::WriteSame => self.write_same(cdb, data, expected),
@@ -302,6 +303,51 @@ impl Medium<'_> {
             fua: self.fua(cdb),
         };
         Ok(Ok(Plan::new(job, self.lock(extent, true), meant)))
+    }
+
+    /// Always on stable storage, whatever FUA says. Nothing else runs in the unit meanwhile: one such write at a time is
+    /// written down before it is done.
+    fn write_atomic(
+        self,
+        cdb: &Cdb,
+        data: Vec<Bytes>,
+        expected: Expected,
+    ) -> Result<Planned, Sense> {
+        if !self.config.atomic_writes {
+            return Err(Sense::illegal(Code::INVALID_OPERATION_CODE));
+        }
+        self.writable()?;
+        let (protection, boundary) = (cdb.byte(1) & 0xE0, cdb.field_at(10, 2));
+        if protection != 0 || boundary != 0 {
+            return Err(bad_cdb(if protection != 0 { 1 } else { 10 }));
+        }
+        let extent = self.within(Extent {
+            lba: cdb.field_at(2, 8),
+            blocks: cdb.field_at(12, 2),
+        })?;
+        let grain = 1 << self.config.block_size.per_physical_exponent();
+        if !extent.lba.is_multiple_of(grain) {
+            return Err(bad_cdb(2));
+        }
+        if !extent.blocks.is_multiple_of(grain) || extent.blocks > self.config.max_atomic_blocks() {
+            return Err(bad_cdb(12));
+        }
+        let total = extent.blocks * self.block();
+        let data = take(data, total, expected)?;
+        if length_of(&data) != total {
+            // A part of it would not be what was to be written at one stroke.
+            return Err(bad_information_unit());
+        }
+        if total == 0 {
+            return Ok(Err((Ended::good(), Meant::Out(0))));
+        }
+        let offset = extent.lba * self.block();
+        let job = Job::One(Some(StoreOp::WriteAtomic { offset, data }));
+        let all = Extent {
+            lba: 0,
+            blocks: self.config.blocks(),
+        };
+        Ok(Ok(Plan::new(job, self.lock(all, true), Meant::Out(total))))
     }
 
     /// Everything is flushed, whatever the range; IMMED changes nothing but when we could have answered.

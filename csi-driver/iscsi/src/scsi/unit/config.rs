@@ -13,6 +13,8 @@ pub(super) const STEP_BYTES: u64 = 1 << 20;
 pub(super) const MAX_COMPARE_BLOCKS: u64 = 255;
 /// Largest WRITE SAME, in blocks.
 pub(super) const MAX_SAME_BLOCKS: u64 = 32 * 1024;
+/// Largest WRITE ATOMIC, in bytes.
+pub(super) const MAX_ATOMIC_BYTES: u64 = 1 << 20;
 /// Descriptors of one UNMAP.
 pub(super) const MAX_UNMAP_DESCRIPTORS: u64 = 256;
 /// Bytes that one UNMAP may name in all.
@@ -69,6 +71,8 @@ pub struct UnitConfig {
     pub thin: bool,
     /// A discarded range reads as zeros (LBPRZ).
     pub discard_zeroes: bool,
+    /// The store knows `StoreOp::WriteAtomic`.
+    pub atomic_writes: bool,
     /// Random per start of the target.
     pub boot_id: u64,
     /// When the target began to serve, on the clock of `now`.
@@ -93,6 +97,15 @@ impl UnitConfig {
 
     pub(super) fn max_transfer_blocks(&self) -> u64 {
         u64::from(self.max_transfer) / self.block()
+    }
+
+    /// Longest WRITE ATOMIC; 0: there is none.
+    pub(super) fn max_atomic_blocks(&self) -> u64 {
+        if self.atomic_writes {
+            MAX_ATOMIC_BYTES.min(u64::from(self.max_transfer)) / self.block()
+        } else {
+            0
+        }
     }
 
     pub(super) fn max_unmap_blocks(&self) -> u64 {

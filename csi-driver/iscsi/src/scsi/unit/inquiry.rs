@@ -231,6 +231,11 @@ fn block_limits(config: &UnitConfig) -> BytesMut {
         out.put_bytes(0, 16);
     }
     out.put_u64(MAX_SAME_BLOCKS);
+    if config.atomic_writes {
+        out.put_u32(config.max_atomic_blocks() as u32);
+        out.put_u32(u32::from(physical));
+        out.put_u32(u32::from(physical));
+    }
     out.put_bytes(0, 60 - out.len());
     out
 }

@@ -92,6 +92,7 @@ pub(super) fn intent(op: &StoreOp) -> Intent {
     match op {
         StoreOp::Read { .. } | StoreOp::Map { .. } => Intent::Read,
         StoreOp::Write { .. }
+        | StoreOp::WriteAtomic { .. }
         | StoreOp::Flush
         | StoreOp::Discard { .. }
         | StoreOp::WriteZeros { .. }
@@ -278,7 +279,7 @@ fn length(op: &StoreOp) -> u64 {
         | StoreOp::Discard { len, .. }
         | StoreOp::WriteZeros { len, .. }
         | StoreOp::Map { len, .. } => *len,
-        StoreOp::Write { data, .. } => length_of(data),
+        StoreOp::Write { data, .. } | StoreOp::WriteAtomic { data, .. } => length_of(data),
         StoreOp::Flush | StoreOp::SavePr(_) => 0,
     }
 }

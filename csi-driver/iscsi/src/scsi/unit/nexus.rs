@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::copy::{CopyResult, MAX_RESULTS};
 use super::reservation::{Permit, PrState};
-use crate::scsi::{Code, NexusId, TransportId};
+use crate::scsi::{Code, Lun, NexusId, TransportId};
 
 /// Pending unit attentions of one nexus; no more are queued.
 const MAX_ATTENTIONS: usize = 16;
@@ -27,6 +27,8 @@ pub(super) struct Nexus {
     /// Earlier sessions of the same port whose commands are still under way at the store: until they
     /// are done, no command of this one starts.
     pub(super) predecessors: Vec<NexusId>,
+    /// What REPORT LUNS gives, if not every LUN of the target.
+    pub(super) reported: Option<Vec<Lun>>,
 }
 
 impl Nexus {
@@ -40,6 +42,7 @@ impl Nexus {
             last_command: None,
             results: VecDeque::new(),
             predecessors: Vec::new(),
+            reported: None,
         }
     }
 

@@ -163,6 +163,7 @@ impl LogicalUnit {
             | Kind::Verify
             | Kind::CompareAndWrite
             | Kind::OrWrite
+            | Kind::WriteAtomic
             | Kind::SyncCache
             | Kind::Prefetch
             | Kind::WriteSame
@@ -181,7 +182,12 @@ impl LogicalUnit {
                 let age = self.target_age(now, nexus);
                 Err(parameter_data(inquiry::inquiry(&cdb, &self.config, age)))
             }
-            Kind::ReportLuns => Err(parameter_data(report::luns(&cdb, &self.config.luns))),
+            Kind::ReportLuns => {
+                let all = &self.config.luns;
+                let nexus = self.nexuses.get(&nexus);
+                let luns = nexus.and_then(|nexus| nexus.reported.as_ref());
+                Err(parameter_data(report::luns(&cdb, luns.unwrap_or(all))))
+            }
             Kind::ModeSense => Err(self.mode_sense(&cdb)),
             Kind::ModeSelect => self.mode_select(nexus, &cdb, &joined(&data)),
             Kind::ReadCapacity10 => Err(self.capacity10(&cdb)),

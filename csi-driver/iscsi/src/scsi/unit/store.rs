@@ -21,6 +21,11 @@ pub enum StoreOp {
         data: Vec<Bytes>,
         fua: bool,
     },
+    /// On stable storage before the reply; after a crash at whatever moment, all of it is there or nothing.
+    WriteAtomic {
+        offset: u64,
+        data: Vec<Bytes>,
+    },
     /// Everything written before is on stable storage before the reply.
     Flush,
     Discard {

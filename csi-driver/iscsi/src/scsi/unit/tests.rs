@@ -50,6 +50,7 @@ pub(super) fn config() -> UnitConfig {
         write_cache: true,
         thin: true,
         discard_zeroes: true,
+        atomic_writes: true,
         boot_id: 0xB007,
         started: Duration::from_secs(100),
         max_transfer: 1 << 20,
@@ -262,7 +263,7 @@ impl Lab {
                     Bytes::copy_from_slice(second),
                 ])
             }
-            StoreOp::Write { offset, data, .. } => {
+            StoreOp::Write { offset, data, .. } | StoreOp::WriteAtomic { offset, data } => {
                 let mut at = offset as usize;
                 for piece in data {
                     self.medium[at..at + piece.len()].copy_from_slice(&piece);

@@ -50,6 +50,11 @@ pub struct LoginInfo {
     pub target: Option<String>,
     pub portal_group: u16,
     pub tsih: u16,
+    pub cid: u16,
+    /// The session that the initiator names instead of asking for a new one (RFC 7143 section 6.3.1). The server refuses the
+    /// login with `NoSuchSession` if this initiator port has none of this TSIH, with `TooManySessions` if its connection has
+    /// another CID; else this connection takes its place (`keep_tsih`) and the tasks of the old one are aborted.
+    pub joins: Option<u16>,
     /// The CHAP user, if there was CHAP.
     pub user: Option<String>,
     pub negotiated: Negotiated,
@@ -66,6 +71,8 @@ pub enum LoginRefusal {
     TargetRemoved,
     /// 0206
     TooManySessions,
+    /// 020a
+    NoSuchSession,
     /// 0301
     Unavailable,
     /// 0302
@@ -268,6 +275,15 @@ impl TargetSession {
         }
     }
 
+    /// Before `accept_login`: the session goes on under the handle that the initiator named.
+    pub fn keep_tsih(&mut self) {
+        if let Phase::Ready(ready) = &mut self.phase
+            && let Some(tsih) = ready.info.joins
+        {
+            ready.info.tsih = tsih;
+        }
+    }
+
     pub fn refuse_login(&mut self, now: Duration, why: LoginRefusal) {
         let _ = now;
         if let Phase::Ready(ready) = &self.phase {
@@ -276,6 +292,7 @@ impl TargetSession {
                 LoginRefusal::TargetNotFound => LoginStatus::NOT_FOUND,
                 LoginRefusal::TargetRemoved => LoginStatus::TARGET_REMOVED,
                 LoginRefusal::TooManySessions => LoginStatus::TOO_MANY_CONNECTIONS,
+                LoginRefusal::NoSuchSession => LoginStatus::NO_SUCH_SESSION,
                 LoginRefusal::Unavailable => LoginStatus::UNAVAILABLE,
                 LoginRefusal::OutOfResources => LoginStatus::OUT_OF_RESOURCES,
             };

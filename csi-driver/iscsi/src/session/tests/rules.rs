@@ -519,6 +519,42 @@ fn login_status(config: TargetConfig, pdus: &[(LoginRequest, &str)]) -> Option<(
 }
 
 #[test]
+fn a_login_that_names_a_session_is_answered_as_the_server_says() {
+    let first = login_request(transit(Stage::Operational, Some(Stage::FullFeature)));
+    let request = LoginRequest {
+        tsih: 5,
+        cid: 3,
+        ..first
+    };
+    let ready = || {
+        let mut raw = Raw::new(target_config());
+        let names = names();
+        raw.send(&request.emit(names.len() as u32), names.as_bytes());
+        let [TargetEvent::LoginReady(info)] = &raw.events[..] else {
+            panic!("{:?}", raw.events)
+        };
+        assert_eq!((info.joins, info.cid), (Some(5), 3));
+        raw
+    };
+    for (why, detail) in [
+        (LoginRefusal::NoSuchSession, 0x0A),
+        (LoginRefusal::TooManySessions, 6),
+    ] {
+        let mut raw = ready();
+        raw.session.refuse_login(NOW, why);
+        assert_eq!(raw.answers()[0].header[36..38], [2, detail]);
+    }
+    let mut raw = ready();
+    raw.session.keep_tsih();
+    raw.session.accept_login(NOW);
+    let header = raw.answers()[0].header;
+    assert_eq!(
+        (&header[14..16], &header[36..38]),
+        (&[0, 5][..], &[0, 0][..])
+    );
+}
+
+#[test]
 fn logins_that_break_a_rule_are_refused_with_its_status() {
     let first = login_request(transit(Stage::Operational, Some(Stage::FullFeature)));
     let names = names();
@@ -541,7 +577,8 @@ fn logins_that_break_a_rule_are_refused_with_its_status() {
         (2, 0),
     );
     check(first, "no pair", (2, 0));
-    check(LoginRequest { tsih: 5, ..first }, &names, (2, 0x0A));
+    let discovery = format!("InitiatorName={INITIATOR}\0SessionType=Discovery\0");
+    check(LoginRequest { tsih: 5, ..first }, &discovery, (2, 0x0A));
     check(
         LoginRequest {
             version_min: 1,

@@ -34,6 +34,40 @@ fn every_length_of_read_and_write_reaches_the_same_blocks() {
 }
 
 #[test]
+fn write_atomic_reaches_the_store_as_one_operation_or_is_refused() {
+    let cdb = |lba: u8, boundary: u8, blocks: u8| {
+        Cdb::new(&[
+            0x9C, 0, 0, 0, 0, 0, 0, 0, 0, lba, 0, boundary, 0, blocks, 0, 0,
+        ])
+    };
+    let mut lab = Lab::new();
+    let data = blocks_of(3, 16);
+    let outcome = lab.send(A, cdb(8, 0, 16).as_bytes(), &data);
+    assert_eq!(outcome.status, Status::Good);
+    assert_eq!(lab.medium[8 * BLOCK..24 * BLOCK], data);
+    let whole = |op: &StoreOp| matches!(op, StoreOp::WriteAtomic { offset: 4096, data } if data.concat().len() == 8192);
+    assert!(
+        lab.asked.last().is_some_and(whole),
+        "{:?}",
+        lab.asked.last()
+    );
+    let asked = lab.asked.len();
+    // Beside its grain, with a boundary, and with fewer data than it names.
+    for (lba, boundary, blocks) in [(1, 0, 8), (8, 0, 7), (8, 8, 8)] {
+        let data = blocks_of(4, usize::from(blocks));
+        let outcome = lab.send(A, cdb(lba, boundary, blocks).as_bytes(), &data);
+        assert_eq!(
+            code(&outcome),
+            Code::INVALID_FIELD_IN_CDB,
+            "{lba} {boundary} {blocks}"
+        );
+    }
+    let short = lab.send(A, cdb(8, 0, 16).as_bytes(), &blocks_of(4, 8));
+    assert_eq!(code(&short), Code::INVALID_FIELD_IN_INFORMATION_UNIT);
+    assert_eq!(lab.asked.len(), asked, "nothing of these reached the store");
+}
+
+#[test]
 fn read_6_of_zero_blocks_is_256() {
     let mut lab = Lab::new();
     assert_eq!(

@@ -50,7 +50,7 @@ fn inside(op: &StoreOp, size: u64) -> bool {
         | StoreOp::Map { offset, len } => {
             fits(*offset, *len) && offset.is_multiple_of(512) && len.is_multiple_of(512)
         }
-        StoreOp::Write { offset, data, .. } => {
+        StoreOp::Write { offset, data, .. } | StoreOp::WriteAtomic { offset, data } => {
             let len: usize = data.iter().map(Bytes::len).sum();
             fits(*offset, len as u64) && offset.is_multiple_of(512) && len.is_multiple_of(512)
         }

@@ -1,0 +1,100 @@
+//! The status of a Failover object; the moves are made by each volume's own round.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::reflector::ObjectRef,
+};
+use serde_json::json;
+use twinsite_api::{API_VERSION, Failover, FailoverState, LegIndex, MirroredVolume};
+use twinsite_register::GroupId;
+
+use super::{
+    events::{News, Tone},
+    operator::Operator,
+    own::id_of,
+    queue::Outcome,
+    watch::within,
+};
+use crate::{
+    failover::{self, VolumeView},
+    site_pair::index,
+    volume::names,
+    witness::{Access, Content},
+};
+
+/// While it runs, how far it is is looked at this often.
+const RUNNING: Duration = Duration::from_secs(1);
+
+/// One round of one order.
+pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
+    let Some(order) = operator.own.failovers.store.get(&ObjectRef::new(name)) else {
+        return Outcome::Settled;
+    };
+    let access = operator.links.witness(&order.spec.site_pair);
+    let to = access.as_deref().and_then(|access| index_of(access, &order.spec.to));
+    let volumes: Vec<VolumeView> = operator
+        .own
+        .volumes
+        .store
+        .state()
+        .into_iter()
+        .filter(|volume| failover::selects(&order, volume))
+        .map(|volume| VolumeView {
+            register: access.as_deref().and_then(|access| register(access, &volume)),
+            volume,
+            to,
+        })
+        .collect();
+    let status = failover::status(&order, &volumes, Timestamp::now());
+    let is_over = matches!(status.state, FailoverState::Done | FailoverState::Failed);
+    if order.status.as_ref() != Some(&status) {
+        let before = order.status.as_ref().map(|status| status.state).unwrap_or_default();
+        if before != status.state {
+            tell(operator, order.object_ref(&()), status.state, status.seconds);
+        }
+        let api: Api<Failover> = Api::all(operator.client.clone());
+        let patch = json!({
+            "apiVersion": API_VERSION,
+            "kind": Failover::kind(&()),
+            "metadata": { "name": name, "uid": order.uid() },
+            "status": status,
+        });
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        if let Err(error) = within(api.patch_status(name, &params, &Patch::Apply(&patch))).await {
+            tracing::warn!(failover = name, %error, "the status could not be written");
+            return Outcome::Failed;
+        }
+    }
+    if is_over { Outcome::Settled } else { Outcome::Again(RUNNING) }
+}
+
+fn tell(operator: &Operator, regarding: ObjectReference, state: FailoverState, seconds: Option<f64>) {
+    let took = seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
+    operator.events.tell(News {
+        regarding,
+        tone: if state == FailoverState::Failed { Tone::Warning } else { Tone::Normal },
+        reason: format!("{state:?}"),
+        note: format!("the order is {state:?}{took}"),
+    });
+}
+
+fn index_of(access: &Access, site: &str) -> Option<LegIndex> {
+    access.sites()?.named(site).map(|claim| index(claim.index))
+}
+
+fn register(access: &Access, volume: &MirroredVolume) -> Option<Arc<twinsite_register::Register>> {
+    if access.link().silent.is_some() {
+        return None;
+    }
+    match access.reading(GroupId(id_of(volume).bytes()))?.content {
+        Content::Register(register) => Some(Arc::new(*register)),
+        Content::Absent | Content::Unusable(_) => None,
+    }
+}

@@ -68,7 +68,7 @@ fn act(cli: Cli) -> anyhow::Result<()> {
     };
     run::run(run, |threads, run_dir| {
         let (volumes, cleared) = DataPath::start(threads.to_vec(), run_dir)?;
-        if !cleared.mounts.is_empty() || !cleared.loops.is_empty() {
+        if !cleared.mounts.is_empty() || !cleared.devices.is_empty() {
             tracing::info!(?cleared, "cleared what an earlier run left");
         }
         Ok(Box::new(volumes))

@@ -13,9 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use bytes::Bytes;
+use twinsite_api::FrontEnd;
 
 use super::apart;
 use super::fuse::abi::{self, Answer, FILE_NAME, FILE_NODE, Op, Request};
@@ -24,7 +24,7 @@ use super::leftovers::{abort, lock_file, unmount};
 use super::loop_device::{CONTROL, LoopDevice};
 use super::{
     BLOCK_SIZE, DeviceSpec, Ended, Events, Frontend, FrontendError, FrontendEvent, GuestErrno,
-    GuestId, GuestOp, GuestReply, GuestRequest, Removal,
+    GuestId, GuestOp, GuestReply, GuestRequest, Removal, beside,
 };
 use crate::reactor::Descriptor;
 
@@ -106,12 +106,16 @@ impl FuseLoop {
             }),
         };
         let shared = this.shared.clone();
-        spawn("frontend-setup", move || shared.set_up())?;
+        beside("frontend-setup", move || shared.set_up())?;
         Ok(this)
     }
 }
 
 impl Frontend for FuseLoop {
+    fn kind(&self) -> FrontEnd {
+        FrontEnd::FuseLoop
+    }
+
     fn descriptor(&self) -> Option<Descriptor> {
         Some(self.channel.as_ref()?.descriptor().clone())
     }
@@ -161,7 +165,7 @@ impl Frontend for FuseLoop {
             return;
         };
         let shared = self.shared.clone();
-        let begun = spawn("frontend-resize", move || {
+        let begun = beside("frontend-resize", move || {
             (shared.events)(match device.update_capacity(&shared.file()) {
                 Ok(()) => FrontendEvent::Resized { size },
                 Err(error) => FrontendEvent::ResizeFailed(error),
@@ -180,7 +184,7 @@ impl Frontend for FuseLoop {
             return;
         }
         let shared = self.shared.clone();
-        if let Err(error) = spawn("frontend-remove", move || shared.take_down()) {
+        if let Err(error) = beside("frontend-remove", move || shared.take_down()) {
             // The loop device and the mount stay for `clear_leftovers`; they give EIO.
             tracing::error!(%error, "cannot take the device down");
             self.channel = None;
@@ -308,14 +312,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), FrontendError> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map(drop)
-        .map_err(|source| FrontendError::Thread { source })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,5 +1,5 @@
-//! Finds and clears what an earlier run of the agent left behind when it was killed: FUSE mounts without a server
-//! and loop devices over them.
+//! Finds and clears what an earlier run of the agent left behind when it was killed: FUSE mounts without a server,
+//! loop devices over them, and ublk devices.
 //!
 //! Only mounts of our type below the folder given are touched, and only loop devices whose backing file lies on one
 //! of them, or is one of ours that nobody serves any more. A file system that is still mounted on such a loop device keeps it (every access gives EIO); the loop
@@ -20,12 +20,14 @@ use std::time::{Duration, Instant};
 use super::FrontendError;
 use super::fuse::device::FS_TYPE;
 use super::loop_device::{LoopDevice, has_our_name};
+use super::ublk;
 
 /// What was found and taken away.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
     pub mounts: Vec<PathBuf>,
-    pub loops: Vec<PathBuf>,
+    /// Block devices: of ublk, and loop devices.
+    pub devices: Vec<PathBuf>,
 }
 
 /// Clears the leftovers of earlier runs that used `run_dir`. To be called before the first device is shown, by the
@@ -35,13 +37,14 @@ pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
     if !run_dir.exists() {
         return Ok(cleared);
     }
+    cleared.devices.extend(ublk::clear(run_dir));
     let mounts = mounts_below(run_dir)?;
     // Nobody serves them any more. Whoever still waits for an answer gets an error, a dying child above all.
     mounts.iter().for_each(|at| abort(at));
     let _lock = wait_for_children(&lock_file(run_dir))?;
     for device in bound_loops()? {
         match device.detach(run_dir) {
-            Ok(true) => cleared.loops.push(device.path()),
+            Ok(true) => cleared.devices.push(device.path()),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(device = %device.path().display(), %error, "cannot detach a stale device")

@@ -17,16 +17,22 @@ pub mod fuse;
 mod fuse_loop;
 mod leftovers;
 mod loop_device;
+#[cfg(test)]
+mod trial;
+mod ublk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use bytes::Bytes;
+use twinsite_api::FrontEnd;
 
 use crate::reactor::Descriptor;
 
 pub use fuse_loop::FuseLoop;
 pub use leftovers::{Cleared, clear_leftovers};
+pub use ublk::{Ublk, available as ublk_available};
 
 /// One request of the guest, unique while it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,6 +144,8 @@ pub const BLOCK_SIZE: u32 = 4096;
 
 /// A device that is shown or on its way to be.
 pub trait Frontend: Send {
+    /// How it shows the device.
+    fn kind(&self) -> FrontEnd;
     /// Readable when there are requests, or when the device has gone. `None` after [`Frontend::remove`].
     fn descriptor(&self) -> Option<Descriptor>;
     /// Takes at most `limit` requests that wait.
@@ -180,6 +188,11 @@ pub enum FrontendError {
         step: &'static str,
         source: std::io::Error,
     },
+    #[error("ublk: cannot {step}")]
+    Ublk {
+        step: &'static str,
+        source: std::io::Error,
+    },
     #[error("the loop device was not set up within {seconds} s")]
     Slow { seconds: u64 },
     #[error("cannot read {path}")]
@@ -187,4 +200,13 @@ pub enum FrontendError {
         path: PathBuf,
         source: std::io::Error,
     },
+}
+
+/// Runs what takes longer beside the data thread.
+fn beside(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), FrontendError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map(drop)
+        .map_err(|source| FrontendError::Thread { source })
 }

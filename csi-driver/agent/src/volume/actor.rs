@@ -388,7 +388,11 @@ impl Volume {
 
     fn device_event(&mut self, cx: &mut Context<'_>, event: FrontendEvent) {
         match event {
-            FrontendEvent::Shown { path } => self.shown(path, FrontEnd::FuseLoop),
+            FrontendEvent::Shown { path } => {
+                if let Some(kind) = self.device.as_ref().map(|device| device.kind()) {
+                    self.shown(path, kind);
+                }
+            }
             FrontendEvent::ShowFailed(error) => self.show_failed(cx, &error),
             FrontendEvent::Resized { size } => self.tell(VolumeEvent::Resized { size }),
             FrontendEvent::ResizeFailed(error) => {

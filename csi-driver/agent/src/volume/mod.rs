@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use twinsite_mirror::io::RegisterError;
 use twinsite_witness::ReadError;
 
-use crate::frontend::{DeviceSpec, Events, Frontend, FrontendError, FuseLoop};
+use crate::frontend::{DeviceSpec, Events, Frontend, FrontendError, FuseLoop, Ublk};
 
 pub use open::{DataPath, DataPathError, Guest, OpenVolume};
 pub use requests::Answer;
@@ -35,6 +35,9 @@ pub enum DeviceChoice {
     FuseLoop {
         run_dir: PathBuf,
     },
+    Ublk {
+        run_dir: PathBuf,
+    },
     Custom(MakeFrontend),
 }
 
@@ -48,6 +51,10 @@ impl DeviceChoice {
             Self::None => Ok(None),
             Self::FuseLoop { run_dir } => {
                 let device = FuseLoop::show(spec, run_dir, events)?;
+                Ok(Some(Box::new(device)))
+            }
+            Self::Ublk { run_dir } => {
+                let device = Ublk::show(spec, run_dir, events)?;
                 Ok(Some(Box::new(device)))
             }
             Self::Custom(make) => make(spec, events).map(Some),

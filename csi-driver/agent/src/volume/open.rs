@@ -17,7 +17,9 @@ use super::actor::{Letter, Parts, Volume};
 use super::drive::{Run, Workload};
 use super::machine::Machine;
 use crate::control::volumes::{Ending, LegTarget, VolumeEvent, VolumeHandle, VolumeOrder, Volumes};
-use crate::frontend::{Cleared, FrontendError, GuestErrno, GuestOp, GuestReply, clear_leftovers};
+use crate::frontend::{
+    Cleared, FrontendError, GuestErrno, GuestOp, GuestReply, clear_leftovers, ublk_available,
+};
 use crate::initiator::{LegSpec, Link, Purpose, Times, initiator_name, isid};
 use crate::reactor::{Inlet, Mailbox, Thread};
 
@@ -90,14 +92,15 @@ impl DataPath {
     }
 
     fn device(&self, order: &VolumeOrder) -> DeviceChoice {
-        if order.front_end == FrontEnd::Ublk {
-            tracing::warn!(volume = %order.name, "this agent has no ublk front end: FUSE and loop instead");
-        }
+        let run_dir = self.run_dir.clone();
         match (order.mode, order.front_end) {
-            (AttachmentMode::Writer, FrontEnd::Auto | FrontEnd::FuseLoop | FrontEnd::Ublk) => {
-                let run_dir = self.run_dir.clone();
+            (AttachmentMode::Writer, FrontEnd::Auto) if ublk_available() => {
+                DeviceChoice::Ublk { run_dir }
+            }
+            (AttachmentMode::Writer, FrontEnd::Auto | FrontEnd::FuseLoop) => {
                 DeviceChoice::FuseLoop { run_dir }
             }
+            (AttachmentMode::Writer, FrontEnd::Ublk) => DeviceChoice::Ublk { run_dir },
             _ => DeviceChoice::None,
         }
     }

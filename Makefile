@@ -66,6 +66,12 @@ interop: setup
 	$(CARGO) build --release --package twinsite-iscsi --example probe
 	target/release/interop
 
+# The ublk front end and the demo on it, on a kernel that has it, in a QEMU guest (docs/demo.md). Not part of `test`.
+ublk: setup
+	-@tests/setup.sh qemu-system-x86 busybox-static cpio kmod xz-utils
+	$(CARGO) build --release --bin twinsite-agent --bin demo
+	tests/ublk/run.sh target "$$($(CARGO) test --package twinsite-agent --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)"
+
 # Every reader of strange bytes under coverage-guided inputs, TIME seconds each (docs/fuzz.md). Not part of `test`.
 fuzz: TIME ?= 60
 fuzz:

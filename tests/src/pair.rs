@@ -269,7 +269,7 @@ impl Pair {
             fs_type: Some(self.plan.fs.name().into()),
             on_no_quorum: twinsite_api::OnNoQuorum::Suspend,
             move_,
-            front_end: twinsite_api::FrontEnd::FuseLoop,
+            front_end: twinsite_api::FrontEnd::Auto,
             drop_legs: Vec::new(),
             max_resync_bytes_per_second: None,
             command_timeout: None,

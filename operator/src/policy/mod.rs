@@ -13,8 +13,9 @@ use twinsite_api::FailoverPolicy;
 
 /// Two beats of 2 s and one poll: a beat that stands still for less may still be moving.
 pub const BEATS_STILL: Duration = Duration::from_secs(5);
-/// A volume that was moved without a person is not moved so again within this time.
-pub const AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// A volume that was moved without a person is not moved so again within this time. It can be short: the copy here has to
+/// be a member again first, and the plug may be pulled at either site at any moment.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// What there is to judge. Of a volume that is active at the other site.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +96,7 @@ pub fn judge(case: &Case) -> Verdict {
     }
     if case.last_unplanned.is_some_and(|ago| ago < AGAIN_AFTER) {
         return wait(
-            "the volume moved a short while ago; it is left alone for ten minutes: make a Failover object to move it now",
+            "the volume moved a short while ago; it is left alone for half a minute: make a Failover object to move it now",
         );
     }
     let seconds = case.site_still_for.unwrap_or_default().as_secs();

@@ -88,7 +88,7 @@ fn any_single_lack_of_evidence_prevents_the_move() {
             ..case()
         },
         Case {
-            last_unplanned: Some(s(60)),
+            last_unplanned: Some(s(20)),
             ..case()
         },
         Case {
@@ -107,6 +107,15 @@ fn any_single_lack_of_evidence_prevents_the_move() {
     for lack in lacks {
         assert!(!matches!(judge(&lack), Verdict::Move(_)), "{lack:?}");
     }
+}
+
+#[test]
+fn the_second_site_may_die_a_minute_after_the_first() {
+    let again = Case {
+        last_unplanned: Some(s(60)),
+        ..case()
+    };
+    assert!(matches!(judge(&again), Verdict::Move(_)));
 }
 
 #[test]

@@ -1,0 +1,209 @@
+//! Objects in a Kubernetes API.
+//!
+//! All volumes come from a cache that a watch keeps; one volume, and attachments, are asked for, since what is decided on
+//! them must not be old. Making an Attachment is a plain create: its fixed name is the mutual exclusion.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::storage::v1::CSINode;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    runtime::{WatchStreamExt as _, reflector, watcher},
+};
+use serde_json::json;
+use twinsite_api::{Attachment, MirroredVolume, Quantity, SitePair, StoragePool};
+
+use super::objects::{Made, Objects, ObjectsError, Result};
+use crate::{DRIVER, identity::Ready};
+
+/// Who writes, in managedFields.
+const MANAGER: &str = "twinsite-csi";
+
+/// The objects of the cluster that a client leads to.
+pub struct Kubernetes {
+    client: Client,
+    volumes: reflector::Store<MirroredVolume>,
+}
+
+impl std::fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kubernetes").finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Starts to watch; `ready` is set as soon as all volumes are known.
+    pub fn start(client: Client, ready: Ready) -> Self {
+        let (volumes, writer) = reflector::store();
+        let api: Api<MirroredVolume> = Api::all(client.clone());
+        let mut watch = Box::pin(
+            watcher(api, watcher::Config::default())
+                .default_backoff()
+                .reflect(writer),
+        );
+        tokio::spawn(async move {
+            while let Some(event) = watch.next().await {
+                if let Err(error) = event {
+                    tracing::warn!(%error, "volumes cannot be watched now");
+                }
+            }
+        });
+        let store = volumes.clone();
+        tokio::spawn(async move {
+            if store.wait_until_ready().await.is_ok() {
+                ready.set(true);
+            }
+        });
+        Self { client, volumes }
+    }
+
+    fn all<T>(&self) -> Api<T>
+    where
+        T: kube::Resource<Scope = kube::core::ClusterResourceScope>,
+        T::DynamicType: Default,
+    {
+        Api::all(self.client.clone())
+    }
+
+    fn within(&self, namespace: &str) -> Api<MirroredVolume> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// Tells what may go away by itself from what will not.
+fn failed(error: kube::Error) -> ObjectsError {
+    let text = format!("the Kubernetes API: {error}");
+    match &error {
+        kube::Error::Api(status) if (400..429).contains(&status.code) && status.code != 409 => {
+            ObjectsError::Refused(text)
+        }
+        _ => ObjectsError::Away(text),
+    }
+}
+
+fn made<T>(result: std::result::Result<T, kube::Error>) -> Result<Made> {
+    match result {
+        Ok(_) => Ok(Made::New),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Made::Exists),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn gone<T>(result: std::result::Result<T, kube::Error>) -> Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn writes() -> PostParams {
+    PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Objects for Kubernetes {
+    async fn volumes(&self) -> Result<Vec<Arc<MirroredVolume>>> {
+        Ok(self.volumes.state())
+    }
+
+    async fn volume(&self, namespace: &str, name: &str) -> Result<Option<MirroredVolume>> {
+        let found = self.within(namespace).get_opt(name).await;
+        found.map_err(failed)
+    }
+
+    async fn create_volume(&self, volume: &MirroredVolume) -> Result<Made> {
+        let namespace = volume.namespace().unwrap_or_default();
+        made(self.within(&namespace).create(&writes(), volume).await)
+    }
+
+    async fn grow_volume(&self, namespace: &str, name: &str, capacity: Quantity) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"capacity": capacity}}));
+        let params = PatchParams::apply(MANAGER);
+        let patched = self.within(namespace).patch(name, &params, &patch).await;
+        patched.map(drop).map_err(failed)
+    }
+
+    async fn delete_volume(&self, namespace: &str, name: &str) -> Result<()> {
+        let params = DeleteParams::default();
+        gone(self.within(namespace).delete(name, &params).await)
+    }
+
+    async fn pair(&self, name: &str) -> Result<Option<SitePair>> {
+        self.all().get_opt(name).await.map_err(failed)
+    }
+
+    async fn pools(&self) -> Result<Vec<StoragePool>> {
+        let listed = self.all().list(&ListParams::default()).await;
+        Ok(listed.map_err(failed)?.items)
+    }
+
+    async fn has_node(&self, node: &str) -> Result<bool> {
+        let api: Api<CSINode> = self.all();
+        let found = api.get_opt(node).await.map_err(failed)?;
+        let drivers = found.into_iter().flat_map(|found| found.spec.drivers);
+        let mut ours = drivers.filter(|driver| driver.name == DRIVER);
+        Ok(ours.any(|driver| driver.node_id == node))
+    }
+
+    async fn attachments(&self) -> Result<Vec<Attachment>> {
+        let listed = self.all().list(&ListParams::default()).await;
+        Ok(listed.map_err(failed)?.items)
+    }
+
+    async fn attachment(&self, name: &str) -> Result<Option<Attachment>> {
+        self.all().get_opt(name).await.map_err(failed)
+    }
+
+    async fn create_attachment(&self, attachment: &Attachment) -> Result<Made> {
+        made(self.all().create(&writes(), attachment).await)
+    }
+
+    async fn change_attachment(&self, attachment: &Attachment) -> Result<()> {
+        let steps = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": attachment.metadata.resource_version},
+            {"op": "replace", "path": "/spec", "value": attachment.spec},
+        ]);
+        let steps = serde_json::from_value(steps)
+            .map_err(|error| ObjectsError::Refused(format!("a patch of ours: {error}")))?;
+        let params = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let name = attachment.name_any();
+        let api: Api<Attachment> = self.all();
+        let patched = api
+            .patch(&name, &params, &Patch::Json::<()>(steps))
+            .await
+            .map(drop);
+        match patched {
+            // Somebody else has written: the next look sees it.
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 422 => {
+                tracing::debug!(name, why = status.message, "an order was not changed");
+                Ok(())
+            }
+            patched => gone(patched),
+        }
+    }
+
+    async fn delete_attachment(&self, name: &str) -> Result<()> {
+        let api: Api<Attachment> = self.all();
+        // By uid, so that a late call never takes a later one of the name away.
+        let Some(there) = api.get_opt(name).await.map_err(failed)? else {
+            return Ok(());
+        };
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: there.metadata.uid,
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        gone(api.delete(name, &params).await)
+    }
+}

@@ -54,6 +54,11 @@ conformance: setup
 	$(CARGO) build --release --bin twinsite-agent --bin conformance
 	target/release/conformance
 
+# The CSI community's conformance suite on the real driver, agents and devices (docs/csi.md).
+csi-sanity: setup
+	$(CARGO) build --bin twinsite-agent
+	$(CARGO) test --package twinsite-csi --test sanity -- --nocapture
+
 # What the mirror adds to a leg alone (docs/bench.md).
 bench:
 	$(CARGO) build --release --package twinsite-tests --features bench --bin bench

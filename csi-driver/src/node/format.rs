@@ -172,6 +172,37 @@ async fn make(device: &Path, fs_type: &str, blank: bool) -> Result<(), RunError>
     run(program, arguments, &[], WORK_LIMIT).await.map(drop)
 }
 
+/// Grows an ext4 that is mounted nowhere to its device: unlike a mounted one, that needs no privilege. XFS only grows mounted.
+///
+/// # Errors
+/// The file system cannot be read or grown.
+pub(super) async fn fit(device: &Path, fs_type: &str, size: u64) -> Result<(), FormatError> {
+    if fs_type != "ext4" {
+        return Ok(());
+    }
+    let arguments = ["-h".as_ref(), device.as_os_str()];
+    let said = run("dumpe2fs", arguments, &[], LOOK_LIMIT).await?;
+    let has = ext4_bytes(&said.stdout);
+    if has.is_none_or(|(bytes, block)| size < bytes + block) {
+        return Ok(());
+    }
+    tracing::info!(device = %device.display(), size, "growing the file system");
+    let forced = ["-f".as_ref(), "-p".as_ref(), device.as_os_str()];
+    run("e2fsck", forced, &[1], WORK_LIMIT).await?;
+    run("resize2fs", [device], &[], WORK_LIMIT).await?;
+    Ok(())
+}
+
+/// Bytes of an ext4, and of one of its blocks, as dumpe2fs tells.
+fn ext4_bytes(text: &str) -> Option<(u64, u64)> {
+    let value = |key: &str| -> Option<u64> {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    };
+    let block = value("Block size:")?;
+    Some((value("Block count:")?.checked_mul(block)?, block))
+}
+
 /// Replays and mends what can be mended without loss. XFS does so when it is mounted.
 async fn check(device: &Path, fs_type: &str) -> Result<(), FormatError> {
     const MENDED: i32 = 1;
@@ -271,6 +302,19 @@ mod tests {
         file.set_len(320 << 20).unwrap();
         make(&device, "ext4", true).await.unwrap();
         check(&device, "ext4").await.unwrap();
+        let twice = 640 << 20;
+        file.set_len(twice).unwrap();
+        for _ in 0..2 {
+            fit(&device, "ext4", twice).await.unwrap();
+        }
+        let said = run(
+            "dumpe2fs",
+            ["-h".as_ref(), device.as_os_str()],
+            &[],
+            LOOK_LIMIT,
+        )
+        .await;
+        assert_eq!(ext4_bytes(&said.unwrap().stdout).unwrap().0, twice);
     }
 
     #[tokio::test]

@@ -148,6 +148,7 @@ impl Node {
                 fs_type,
             )
             .await?;
+            format::fit(&device.path, fs_type, device.size).await?;
         }
         if fs_type == "xfs" {
             // A dead device of the same volume may still be held by a pod.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     capability::Mode,
-    mount::{DeviceNumber, LOOK_LIMIT, WORK_LIMIT, run},
+    mount::{DeviceNumber, LOOK_LIMIT, RunError, WORK_LIMIT, run},
     proto::csi::{VolumeUsage, volume_usage::Unit},
 };
 
@@ -107,8 +107,15 @@ impl Node {
             "xfs" => ("xfs_growfs", mounted_at),
             _ => ("resize2fs", device.path.as_path()),
         };
-        run(program, [what], &[], WORK_LIMIT).await?;
-        Ok(())
+        match run(program, [what], &[], WORK_LIMIT).await {
+            // The kernel lets ext4 grow under a mount only with this capability.
+            Err(RunError::Failed { said, .. }) if said.contains("Permission denied") => {
+                Err(Status::failed_precondition(
+                    "the device has grown; ext4 grows under a mount only with CAP_SYS_RESOURCE: run the node service privileged, or start the pod anew, the file system grows before it is mounted",
+                ))
+            }
+            done => done.map(drop).map_err(Status::from),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The beat: every two seconds, on every member, and then at the witness.
 //!
 //! Beat n+1 is sent when n is durable on all (so two members never differ by more than one), on the metadata lane, so that
-//! a busy guest never starves it. Its epoch tells a later attach that somebody served in that epoch (R26).
+//! a busy guest never starves it. While regions of a pair's attach are pending there is none: a lower beat tells a leg that
+//! was put back, and an equal one would hide it. Its epoch tells a later attach that somebody served in that epoch (R26).
 
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ impl Beats {
         }
     }
 
+    /// None was sent in this attach.
+    pub(super) const fn silent(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// From the next beat on this leg gets it too.
     pub(super) const fn join(&mut self, leg: Leg) {
         self.legs = self.legs.with(leg);
@@ -79,6 +85,7 @@ impl Serve {
             self.beats.next = Some(self.now);
             return;
         }
+        self.beat_owed = None;
         self.beats.number += 1;
         self.beats.missing = self.beats.legs;
         self.beats.next = Some(self.now + self.config.beat_interval);

@@ -1,5 +1,5 @@
-//! Reconcile, part one (2.7 step 8): a pair's pages and beats are made equal before the first new transaction (R42), and the
-//! source of the regions that may differ is chosen (2.9).
+//! Reconcile, part one (2.7 step 8): a pair's pages are made equal before the first new transaction, its beats after the last
+//! pending region (R42), and the source of the regions that may differ is chosen (2.9).
 //!
 //! Pure: what two legs show goes in; what must be written, which regions are pending and which leg is right comes out.
 

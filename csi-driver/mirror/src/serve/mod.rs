@@ -125,6 +125,8 @@ pub(crate) struct Serve {
     base: Option<BaseNumbers>,
     scripts: Scripts,
     beats: beat::Beats,
+    /// The higher beat block, and the legs that lack it: written after the last pending region.
+    beat_owed: Option<(crate::layout::Beat, Members)>,
     flushed: u64,
 
     // Data.
@@ -230,6 +232,7 @@ impl Serve {
             base: None,
             scripts: Scripts::new(),
             beats: beat::Beats::new(0, set),
+            beat_owed: None,
             flushed: 0,
             geometry,
             map: DirtyMap::new(geometry, running.epoch, set, Vec::new()),

@@ -136,7 +136,9 @@ impl Serve {
             Stage::Clearing => {
                 self.stage(Stage::Marking, limit);
                 let members = self.running.members;
-                let beat = members.iter().next().map(Step::JoinBeat);
+                let equal = self.pending.is_empty();
+                let beat = members.iter().next().filter(|_| equal);
+                let beat = beat.map(Step::JoinBeat);
                 let clean = self.map.dirty_regions() == 0;
                 let mut steps: Vec<Step> = beat.into_iter().collect();
                 steps.extend(

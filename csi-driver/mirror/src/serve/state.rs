@@ -9,7 +9,7 @@ use crate::status::{LostWhy, RejoinBlock, StateName};
 /// Where the serving phase is. The rows of protocol 2.18 are in `transitions.rs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Pages and beats of a pair are made equal (2.7 step 8).
+    /// Pages of a pair are made equal, and its beats if no region is pending (2.7 step 8).
     Equalise,
     /// The first beat is on its way to every leg of the set.
     FirstBeat,

@@ -244,6 +244,7 @@ impl Serve {
     /// After the last pending region, or after step 9: SYNC, boot id (R39), base none (2.6 step 10).
     pub(super) fn settled_script(&mut self) -> Vec<Step> {
         let mut steps = vec![Step::Sync(Members::BOTH)];
+        steps.extend(self.equal_beats());
         // A grow whose superblocks were cut short by a lost leg that came back.
         let slots = if self.slots_due {
             Slots::Both

@@ -85,25 +85,26 @@ impl Serve {
 
     pub(super) fn equalise(&mut self, equal: equalise::Equal) {
         let mut writes = VecDeque::new();
-        for &page in &equal.writes {
-            for leg in Leg::BOTH {
-                let block = equal.pages[page as usize].emit();
-                writes.push_back(Write {
-                    leg,
-                    offset: map_offset(page),
-                    block,
-                });
+        if let Some(leg) = equal.rolled_back {
+            // The higher beat and the higher pages are on the other leg, which is the source; this one leaves at once, and
+            // nothing is written that could hide the gap.
+            self.raise(Condition::LegDamaged(leg));
+            self.orders.rolled_back = Some(leg);
+        } else {
+            for &page in &equal.writes {
+                for leg in Leg::BOTH {
+                    let block = equal.pages[page as usize].emit();
+                    writes.push_back(Write {
+                        leg,
+                        offset: map_offset(page),
+                        block,
+                    });
+                }
             }
         }
-        if let Some(beat) = &equal.beat {
-            for &leg in &equal.beat_to {
-                writes.push_back(Write {
-                    leg,
-                    offset: BEAT_OFFSET,
-                    block: beat.emit(),
-                });
-            }
-        }
+        self.beat_owed = equal
+            .beat
+            .map(|beat| (beat, equal.beat_to.iter().copied().collect()));
         let number = equal.beat.map_or(0, |beat| beat.beat);
         self.beats = beat::Beats::new(number, Members::BOTH);
         self.map = DirtyMap::new(
@@ -119,15 +120,36 @@ impl Serve {
         };
         self.boot_changed = equal.boot_changed;
         if let Some(leg) = equal.rolled_back {
-            // The higher beat and the higher pages are on the other leg, which is the source; this one leaves at once.
-            self.raise(Condition::LegDamaged(leg));
             self.sources = Sources {
                 leg: leg.other(),
                 pages: Vec::new(),
             };
-            self.orders.rolled_back = Some(leg);
         }
-        self.start_script(vec![Step::Write(writes)]);
+        let mut steps = vec![Step::Write(writes)];
+        if self.pending.is_empty() && equal.rolled_back.is_none() {
+            steps.extend(self.equal_beats());
+        }
+        self.start_script(steps);
+    }
+
+    /// Beats are made equal, and go on, only once no region of the attach may differ: a leg that was put back from a
+    /// snapshot is told by its lower beat, however often an attach dies in between.
+    pub(super) fn equal_beats(&self) -> Option<Step> {
+        let (beat, legs) = self.beat_owed.as_ref()?;
+        let writes = legs.iter().map(|leg| Write {
+            leg,
+            offset: BEAT_OFFSET,
+            block: beat.emit(),
+        });
+        Some(Step::Write(writes.collect()))
+    }
+
+    /// The first beat of this attach, if it is still to come.
+    pub(super) fn begin_beats(&mut self) {
+        self.beat_owed = None;
+        if self.beats.silent() {
+            self.beat_now();
+        }
     }
 
     pub(super) fn show(&mut self) {

@@ -42,6 +42,12 @@ impl Serve {
             (Solo | FirstBeat, Fact::KeysGone(_)) => self.end_held(true),
 
             // Reconcile, until the first beat.
+            // Its beats come after the last pending region, and a leg that was put back gets none.
+            (Equalise, Fact::Equalised)
+                if !self.pending.is_empty() || self.orders.rolled_back.is_some() =>
+            {
+                self.serve()
+            }
             (Equalise, Fact::Equalised) => {
                 self.enter(FirstBeat);
                 self.beat_now();
@@ -313,6 +319,7 @@ impl Serve {
         self.slots_due = false;
         self.boot_changed = false;
         self.base = None;
+        self.begin_beats();
         self.try_flushes();
         self.clear_all();
     }
@@ -320,6 +327,7 @@ impl Serve {
     fn solo(&mut self) {
         self.forget_reconcile();
         self.enter(State::Solo);
+        self.begin_beats();
         self.boot_recorded();
         self.land();
     }

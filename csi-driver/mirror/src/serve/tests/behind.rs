@@ -61,8 +61,6 @@ fn r29_a_source_that_restarted_is_not_copied_from() {
         ..volatile()
     }));
     b.quiet_beats = true;
-    b.ok("A beat");
-    b.ok("B beat");
     b.ok("A copy from 65536");
     restart(&mut b, A);
     assert_eq!(b.state(), StateName::Frozen);
@@ -81,8 +79,6 @@ fn r39_a_source_that_restarts_beside_a_leg_that_did_before_is_kept_and_a_flush_f
         ..volatile()
     });
     b.quiet_beats = true;
-    b.ok("A beat");
-    b.ok("B beat");
     restart(&mut b, A);
     assert_eq!(b.state(), StateName::Synced);
     b.flush();

@@ -489,8 +489,6 @@ fn a_base_that_was_written_on_the_leg_that_stays_is_kept() {
         ..Setup::pair()
     });
     b.quiet_beats = true;
-    b.ok("A beat");
-    b.ok("B beat");
     b.ok("A copy from");
     b.down(B);
     b.wait(ms(3100));

@@ -14,7 +14,7 @@ pub(super) fn found(done: &Done) -> Option<VolumeEvent> {
             let report = report(register.as_deref(), legs);
             Some(VolumeEvent::Inspected(Box::new(report)))
         }
-        Done::Born { .. } | Done::Wiped | Done::Reseeded { .. } => None,
+        Done::Born { .. } | Done::Wiped | Done::Reseeded { .. } | Done::Forced => None,
     }
 }
 

@@ -103,6 +103,9 @@ impl OneShot {
         if let Some(failure) = self.failure {
             return self.fail(failure);
         }
+        if self.is_forced() {
+            return self.finish(Done::Forced);
+        }
         let register = self.seen().cloned();
         let legs = Leg::BOTH.map(|leg| {
             let (head, info) = self.head(leg)?;

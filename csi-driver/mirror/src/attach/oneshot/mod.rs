@@ -5,7 +5,7 @@
 //! Fence   PREEMPT AND ABORT (not for inspect) -> read R again, it must not have changed (R43)
 //! Verify  registrations and superblocks once more, behind the fence -> still?
 //! Write   birth: zero, map, beat, superblock; wipe: map, slots, CLEAR; reseed: the new register id in both slots
-//! Birth   the compare-and-swap, if both legs were born here
+//! Cas     birth, if both legs were born here; force
 //! ```
 //! Same use as an engine: `handle`, then `poll` until `None`, `deadline`; over when [`OneShot::end`] answers. A crash at any
 //! point is repaired by the same order again.
@@ -14,6 +14,7 @@
 //! left without our registration.
 
 mod birth;
+mod force;
 mod look;
 mod order;
 mod plan;
@@ -271,9 +272,20 @@ impl OneShot {
                 register, id: open, ..
             } if *open == id => {
                 let proposed = register.clone();
-                self.birth_read(&proposed, read);
+                match self.order.task.clone() {
+                    Task::Force(force) => self.force_read(&force, read),
+                    _ => self.birth_read(&proposed, read),
+                }
             }
             _ => {}
+        }
+    }
+
+    /// An earlier try of this very force was executed.
+    fn is_forced(&self) -> bool {
+        match (&self.order.task, self.seen()) {
+            (Task::Force(force), Some(register)) => force::is_done(register, force),
+            _ => false,
         }
     }
 
@@ -359,7 +371,7 @@ impl OneShot {
 
     /// Everything that could be seen without a fence was seen.
     fn looked(&mut self, now: Duration) {
-        if self.order.task == Task::Inspect {
+        if self.order.task == Task::Inspect || self.is_forced() {
             self.unregister(now);
             return;
         }
@@ -386,7 +398,12 @@ impl OneShot {
             (_, Class::Below(_)) => return Err(Failure::WitnessBehind),
             (Task::Birth { .. }, Class::Creating | Class::Live) => true,
             (Task::Wipe, Class::Tombstone) => true,
-            (Task::Birth { .. } | Task::Wipe | Task::Inspect, _) => false,
+            (Task::Force(force), Class::Live) => {
+                self.order.legs.sole() == Some(force.leg)
+                    && self.order.site == force.site
+                    && register.is_some_and(|register| force::is_planned(register, force))
+            }
+            (Task::Birth { .. } | Task::Wipe | Task::Inspect | Task::Force(_), _) => false,
         };
         if !allowed {
             return Err(Failure::WrongState);
@@ -418,13 +435,13 @@ impl OneShot {
             return self.fail(Failure::WitnessUnreachable);
         };
         let same = match (&self.order.task, self.seen(), read.as_deref()) {
-            (Task::Birth { .. }, Some(seen), Some(read)) => seen.txid == read.txid,
+            (Task::Birth { .. } | Task::Force(_), Some(seen), Some(read)) => seen.txid == read.txid,
             (Task::Wipe, Some(seen), Some(read)) => {
                 (seen.register_id, seen.epoch, seen.state)
                     == (read.register_id, read.epoch, read.state)
             }
             (Task::Reseed { .. }, seen, read) => seen == read,
-            (Task::Birth { .. } | Task::Wipe | Task::Inspect, _, _) => false,
+            (Task::Birth { .. } | Task::Wipe | Task::Inspect | Task::Force(_), _, _) => false,
         };
         if !same {
             return self.fail(Failure::Changed);
@@ -489,6 +506,7 @@ impl OneShot {
             }
             Task::Wipe => self.judge_wipe(leg, head),
             Task::Reseed { register_id } => self.judge_reseed(leg, head, *register_id),
+            Task::Force(force) => self.judge_force(leg, head, force),
             Task::Inspect => Ok(Judged::Ready),
         }
     }
@@ -513,14 +531,15 @@ impl OneShot {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
                 Ok(reseed::reseed(*register_id, &body.superblock))
             }
-            Task::Inspect => Err(Failure::WrongState),
+            Task::Inspect | Task::Force(_) => Err(Failure::WrongState),
         }
     }
 
     fn written(&mut self, now: Duration) {
-        match self.order.task {
+        match self.order.task.clone() {
             Task::Birth { .. } => self.born(now),
             Task::Wipe => self.finish(Done::Wiped),
+            Task::Force(force) => self.force(now, &force),
             Task::Reseed { register_id } => {
                 for leg in self.order.legs.iter() {
                     let seed = self.head(leg).and_then(|(head, _)| {
@@ -545,6 +564,9 @@ impl OneShot {
             return;
         }
         match result {
+            CasResult::Won if matches!(self.order.task, Task::Force(_)) => {
+                self.finish(Done::Forced);
+            }
             CasResult::Won => self.finish(Done::Born { live: true }),
             CasResult::Conflict | CasResult::Unknown => {
                 let register = register.clone();

@@ -1,7 +1,8 @@
 //! What a one-shot order says, and what comes of it.
 
 use twinsite_register::{
-    Key, Leg, LegSeed, Mark, Members, Naa, Register, RegisterId as RegisterName, Site, VolumeId,
+    Force, Key, Leg, LegSeed, Mark, Members, Naa, Register, RegisterId as RegisterName, Site,
+    VolumeId,
 };
 
 use super::LegInspection;
@@ -21,6 +22,8 @@ pub enum Task {
     Inspect,
     /// Erase legs under a tombstone.
     Wipe,
+    /// Fence the leg with a key of its site, then make the register name it, as a human decided. `legs` is that leg.
+    Force(Box<Force>),
     /// Write the id of the new register to legs whose register is lost or below.
     Reseed {
         /// The new id.
@@ -68,6 +71,8 @@ pub enum Done {
     },
     /// The legs are erased; the register must hear of it (`wiped`).
     Wiped,
+    /// The register names the leg, which is held by a key of this order until a writer of its site fences it.
+    Forced,
     /// The superblocks name the new register; these may be granted.
     Reseeded {
         /// By leg.

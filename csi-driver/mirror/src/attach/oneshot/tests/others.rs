@@ -187,3 +187,94 @@ fn a_force_is_made_of_what_was_inspected_and_approved() {
         assert_eq!(bad.parse::<Token>(), Err(ForceError::BadToken), "{bad:?}");
     }
 }
+
+/// B is behind; a human forces it.
+fn forced(w: &World) -> Force {
+    let sb = w.sb(Leg::B);
+    Force {
+        expect_epoch: w.r().epoch,
+        expect_txid: w.r().txid,
+        leg: Leg::B,
+        seen: LegSeed {
+            epoch: sb.epoch,
+            generation: sb.generation,
+            sb_seq: sb.sb_seq,
+        },
+        site: Site::B,
+        generation: generation(50),
+        who: "ann".into(),
+        why: "site A burnt".into(),
+    }
+}
+
+fn force_order(force: Force) -> OneShotOrder {
+    OneShotOrder {
+        site: Site::B,
+        key: key(Site::B, 0x77),
+        ..order(Task::Force(Box::new(force)), only(Leg::B))
+    }
+}
+
+fn stale_b() -> World {
+    let mut w = World::born();
+    let mut n = crate::attach::tests::world::Node::new(1, Site::A, 1);
+    n.cut(Leg::B);
+    n.serve(&mut w);
+    w
+}
+
+#[test]
+fn a_force_holds_the_leg_with_a_key_of_its_site_before_the_register_names_it() {
+    let mut w = stale_b();
+    let force = forced(&w);
+    let mut run = Run::new(&mut w, force_order(force));
+    assert_eq!(run.end(), Ok(Done::Forced));
+    let at = |what: &str| run.said.iter().position(|said| said == what);
+    assert!(at("B reserve") < at("cas"), "{:?}", run.said);
+    assert!(at("B reserve").is_some());
+    assert_eq!(run.count("write"), 0);
+    assert_eq!(w.r().members, only(Leg::B));
+    let holder = w.legs[1].holder_key();
+    assert!(
+        crate::fence::held_by_other_site(holder, Site::A),
+        "the site that is given up does not run beside it: {holder:?}"
+    );
+}
+
+#[test]
+fn a_force_whose_plan_is_stale_fences_nobody_and_one_that_goes_stale_behind_its_fence_changes_nothing()
+ {
+    let mut w = stale_b();
+    let force = Force {
+        expect_txid: tx(99),
+        ..forced(&w)
+    };
+    let mut run = Run::new(&mut w, force_order(force));
+    assert_eq!(run.end(), Err(Failure::WrongState));
+    assert_eq!(run.count("reserve") + run.count("preempt"), 0);
+
+    let mut w = stale_b();
+    let force = forced(&w);
+    let mut run = Run::new(&mut w, force_order(force));
+    run.until("B reserve");
+    run.world.edit_register(98);
+    assert_eq!(run.end(), Err(Failure::Changed));
+
+    let mut w = stale_b();
+    let force = forced(&w);
+    w.edit_sb(Leg::B, |sb| sb.sb_seq += 2);
+    let mut run = Run::new(&mut w, force_order(force));
+    assert_eq!(run.end(), Err(Failure::Changed), "not what the human saw");
+}
+
+#[test]
+fn a_force_whose_answer_was_lost_is_found_by_its_generation() {
+    let mut w = stale_b();
+    let force = forced(&w);
+    w.witness = Witness::Mute;
+    let mut run = Run::new(&mut w, force_order(force.clone()));
+    assert_eq!(run.end(), Ok(Done::Forced));
+    let again = Run::new(&mut w, force_order(force)).end();
+    assert_eq!(again, Ok(Done::Forced), "the same order again");
+    assert_eq!(w.r().epoch, Epoch(3), "executed once");
+}

@@ -1,0 +1,78 @@
+//! Force: the register names the leg that a human chose, once that leg is fenced with a key of its site.
+//!
+//! Without the fence the site that is given up could go on alone until the new writer attaches: it cannot see the register,
+//! its own leg certifies itself, and the forced leg, which is older, is in its reach (row U4). What it acknowledges then the
+//! force gives up unsaid. Behind the fence it finds the leg held by the other site and waits.
+
+use std::time::Duration;
+
+use twinsite_register::{Class, Epoch, Force, Leg, Register, classify};
+
+use super::{Done, Failure, Judged, OneShot, Phase};
+use crate::attach::head::Head;
+
+/// Was this very force executed before?
+pub(super) fn is_done(register: &Register, force: &Force) -> bool {
+    force
+        .expect_epoch
+        .0
+        .checked_add(1)
+        .and_then(|epoch| register.members_of(Epoch(epoch), force.generation))
+        .is_some()
+}
+
+/// Does the register still stand where the plan saw it?
+pub(super) fn is_planned(register: &Register, force: &Force) -> bool {
+    classify(Some(register), &[], &[]) == Class::Live
+        && (register.epoch, register.txid) == (force.expect_epoch, force.expect_txid)
+}
+
+impl OneShot {
+    /// The leg carries exactly the superblock that the plan named.
+    pub(super) fn judge_force(
+        &self,
+        leg: Leg,
+        head: &Head,
+        force: &Force,
+    ) -> Result<Judged, Failure> {
+        let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
+        let sb = &body.superblock;
+        let seen = &force.seen;
+        if leg == force.leg
+            && (sb.epoch, sb.generation, sb.sb_seq) == (seen.epoch, seen.generation, seen.sb_seq)
+        {
+            Ok(Judged::Ready)
+        } else {
+            Err(Failure::Changed)
+        }
+    }
+
+    /// The leg is held: now the register may say so.
+    pub(super) fn force(&mut self, now: Duration, force: &Force) {
+        let Some(register) = self.seen().cloned() else {
+            return self.fail(Failure::WrongState);
+        };
+        match register.force(force, self.ids.txid()) {
+            Ok(forced) => {
+                let id = self.port.cas_register(register, forced.clone());
+                let until = now + self.order.config.register_timeout;
+                self.phase = Phase::Cas {
+                    register: forced,
+                    id,
+                    until,
+                };
+            }
+            Err(_) => self.fail(Failure::Changed),
+        }
+    }
+
+    /// The answer was lost, or a refusal: the generation tells. Not executed is not "never": the same order again repeats it.
+    pub(super) fn force_read(&mut self, force: &Force, read: Result<Option<Box<Register>>, ()>) {
+        match read {
+            Ok(Some(read)) if is_done(&read, force) => self.finish(Done::Forced),
+            Ok(Some(read)) if is_planned(&read, force) => self.fail(Failure::WitnessUnreachable),
+            Ok(_) => self.fail(Failure::Changed),
+            Err(()) => self.fail(Failure::WitnessUnreachable),
+        }
+    }
+}

@@ -142,6 +142,9 @@ pub enum Condition {
     ForeignData(Leg),
     /// A leg of a lost branch waits for a human.
     LostBranch(Leg),
+    /// The last member has blocks that it cannot read and the other leg does not have: no rejoin ends well before the guest
+    /// writes there.
+    SourceUnreadable,
 }
 
 /// Why no rejoin is tried.

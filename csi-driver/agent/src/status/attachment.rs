@@ -178,11 +178,20 @@ fn leg_statuses(
             message: wrong
                 .map(str::to_owned)
                 .or_else(|| trouble[leg.index()].clone())
-                .or_else(|| blocked.map(|why| format!("no rejoin now: {why:?}"))),
+                .or_else(|| blocked.map(|why| no_rejoin(why, engine))),
             dirty_bytes: (state != LegMembership::Member).then_some(engine.dirty_bytes),
         }
     };
     spec.legs.iter().map(status).collect()
+}
+
+fn no_rejoin(why: status::RejoinBlock, engine: &Status) -> String {
+    let hopeless = why == status::RejoinBlock::SourceUnreadable && engine.rejoin_at.is_none();
+    if hopeless {
+        "no rejoin: the last member has blocks that cannot be read (see the agent's log for their place); write them anew, or restore them, and it is tried again".to_owned()
+    } else {
+        format!("no rejoin now: {why:?}")
+    }
 }
 
 fn about_leg(condition: status::Condition, leg: Leg) -> Option<&'static str> {

@@ -304,7 +304,7 @@ impl Serve {
                 self.job_gone(at);
                 self.timed_out(leg);
             }
-            Purpose::Copy(slot) => self.copy_failed(slot, leg, error),
+            Purpose::Copy(slot) => self.copy_failed(slot, leg),
             Purpose::Rejoin => self.rejoin_reply(Err(error)),
             Purpose::Job(at) => {
                 self.job_gone(at);

@@ -2,6 +2,9 @@
 //!
 //! A copy holds its regions from before the read of the source until the target's write is done (R36). The lock keeps guest
 //! writes out; guest reads of the source go on. In a full copy, regions unwritten on the source are zeroed on the target.
+//!
+//! What the source cannot read is narrowed down to the block: in a pair the other leg's is taken for it, and what neither can
+//! read is left as it is; the target of a rejoin has nothing to offer, so the rejoin ends.
 
 use std::ops::Range;
 
@@ -11,7 +14,7 @@ use super::Serve;
 use super::commands::Purpose;
 use super::guest::Owner;
 use super::state::Fact;
-use crate::io::{CopyId, DATA_START, LegError, LegOp, Output};
+use crate::io::{BLOCK, CopyId, DATA_START, LegOp, Output};
 use crate::layout::PAGE_REGIONS;
 use crate::locks::{Access, Held, Lock};
 use crate::regions::{RegionSet, extent};
@@ -31,13 +34,60 @@ enum Stage {
 struct Copy {
     run: Range<u32>,
     source: Leg,
-    target: Leg,
     stage: Stage,
     held: Option<Held>,
     sent: bool,
     /// Given up: only the command under way is waited for.
     dead: bool,
+    /// The piece under way, in bytes from the begin of the run: all of it until something cannot be read.
+    piece: Range<u64>,
+    /// The source cannot read this piece: the other leg is read, and the source written.
     swapped: bool,
+}
+
+impl Copy {
+    /// The leg that the command of this stage goes to.
+    fn leg(&self) -> Option<Leg> {
+        let from = if self.swapped {
+            self.source.other()
+        } else {
+            self.source
+        };
+        match self.stage {
+            Stage::Locking => None,
+            Stage::Read => Some(from),
+            Stage::Write => Some(from.other()),
+            Stage::Zero => Some(self.source.other()),
+        }
+    }
+
+    /// A smaller piece at the same place, if there is one: a region of the run, then a block of the region.
+    fn narrow(&mut self, region: u64) -> bool {
+        let len = self.piece.end - self.piece.start;
+        let smaller = if len > region {
+            region
+        } else if len > BLOCK as u64 {
+            BLOCK as u64
+        } else {
+            return false;
+        };
+        self.piece.end = self.piece.start + smaller;
+        true
+    }
+
+    /// The next piece: blocks to the end of the region that could not be read, then region by region. False: it was the last.
+    fn next_piece(&mut self, region: u64, total: u64) -> bool {
+        let (begin, len) = (self.piece.end, self.piece.end - self.piece.start);
+        let within = begin % region != 0;
+        let step = if within {
+            len.min(BLOCK as u64)
+        } else {
+            region
+        };
+        self.piece = begin..(begin + step).min(total);
+        (self.stage, self.swapped) = (Stage::Read, false);
+        begin < total
+    }
 }
 
 /// All copies, and what is left to copy.
@@ -204,11 +254,11 @@ impl Serve {
             self.copies.slots[slot] = Some(Copy {
                 run,
                 source,
-                target: source.other(),
                 stage: Stage::Locking,
                 held: None,
                 sent: false,
                 dead: false,
+                piece: 0..len,
                 swapped: false,
             });
             let owner = Owner::Copy(slot as u32);
@@ -249,11 +299,7 @@ impl Serve {
         let Some(copy) = self.copies.slots[slot as usize].as_ref() else {
             return;
         };
-        let leg = match copy.stage {
-            Stage::Locking => return,
-            Stage::Read => copy.source,
-            Stage::Write | Stage::Zero => copy.target,
-        };
+        let Some(leg) = copy.leg() else { return };
         // A source that lacks what was acknowledged would put old data over the only good copy (R29).
         if self.ready(leg) && !self.behind(leg) {
             if let Some(copy) = self.copies.slots[slot as usize].as_mut() {
@@ -265,8 +311,9 @@ impl Serve {
 
     pub(super) fn copy_op(&self, slot: u32) -> Option<LegOp> {
         let copy = self.copies.slots.get(slot as usize)?.as_ref()?;
-        let (offset, bytes) = extent(self.geometry, copy.run.clone());
-        let (copy_id, offset, len) = (CopyId(slot), DATA_START + offset, bytes as u32);
+        let bytes = copy.piece.end - copy.piece.start;
+        let begin = extent(self.geometry, copy.run.clone()).0 + copy.piece.start;
+        let (copy_id, offset, len) = (CopyId(slot), DATA_START + begin, bytes as u32);
         match copy.stage {
             Stage::Locking => None,
             Stage::Read => Some(LegOp::CopyRead {
@@ -300,8 +347,22 @@ impl Serve {
             }
             Stage::Write | Stage::Zero => {
                 self.syncs[leg.index()].wrote();
-                self.copy_over(slot, true);
+                self.copy_next(slot);
             }
+        }
+    }
+
+    /// A piece is done.
+    fn copy_next(&mut self, slot: u32) {
+        let region = self.geometry.region_bytes();
+        let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
+            return;
+        };
+        let total = extent(self.geometry, copy.run.clone()).1;
+        if copy.next_piece(region, total) {
+            self.copy_send(slot);
+        } else {
+            self.copy_over(slot, true);
         }
     }
 
@@ -316,7 +377,8 @@ impl Serve {
         }
     }
 
-    pub(super) fn copy_failed(&mut self, slot: u32, leg: Leg, error: LegError) {
+    pub(super) fn copy_failed(&mut self, slot: u32, leg: Leg) {
+        let region = self.geometry.region_bytes();
         let Some(copy) = self.copies.slots[slot as usize].as_mut() else {
             return;
         };
@@ -331,28 +393,39 @@ impl Serve {
             return;
         }
         self.links[leg.index()].read_errors += 1;
-        let (run, swapped) = (copy.run.clone(), copy.swapped);
-        let (offset, len) = extent(self.geometry, run);
-        if self.rejoin.target.is_some() {
-            self.out.event(Event::ReadFailed {
-                offset,
-                len: len as u32,
-            });
+        if copy.swapped {
+            // Unreadable on both: the guest learns it when it reads.
+            self.block_unreadable(slot);
+            self.copy_next(slot);
+        } else if copy.narrow(region) {
+            self.copy_send(slot);
+        } else if self.rejoin.target.is_some() {
+            self.rejoin
+                .unreadable
+                .insert(copy.run.start + (copy.piece.start / region) as u32);
+            self.block_unreadable(slot);
             self.copy_over(slot, false);
             self.fact(Fact::Blocked(RejoinBlock::SourceUnreadable));
-        } else if swapped || matches!(error, LegError::Refused(..)) {
-            // Unreadable on both: the guest learns it when it reads.
-            self.out.event(Event::ReadFailed {
-                offset,
-                len: len as u32,
-            });
-            self.copy_over(slot, true);
         } else {
-            // A write that was never acknowledged may take either value: the other leg's is as good.
+            // A write that was never acknowledged may take either value: the other leg's is as good. Where the other leg had
+            // lost its cache it is not: then a flush must tell.
             copy.swapped = true;
-            std::mem::swap(&mut copy.source, &mut copy.target);
+            let source = copy.source;
+            if self.boot_changed && source == self.sources.leg {
+                self.flush_fails_once(source);
+            }
             self.copy_send(slot);
         }
+    }
+
+    fn block_unreadable(&mut self, slot: u32) {
+        let Some(copy) = self.copies.slots[slot as usize].as_ref() else {
+            return;
+        };
+        self.out.event(Event::ReadFailed {
+            offset: extent(self.geometry, copy.run.clone()).0 + copy.piece.start,
+            len: (copy.piece.end - copy.piece.start) as u32,
+        });
     }
 
     fn copy_over(&mut self, slot: u32, copied: bool) {
@@ -425,12 +498,7 @@ impl Serve {
             let Some(copy) = self.copies.slots[slot].as_ref() else {
                 continue;
             };
-            let waits = match copy.stage {
-                Stage::Locking => false,
-                Stage::Read => copy.source == leg,
-                Stage::Write | Stage::Zero => copy.target == leg,
-            };
-            if waits && !copy.sent && !copy.dead {
+            if copy.leg() == Some(leg) && !copy.sent && !copy.dead {
                 self.copy_send(slot as u32);
             }
         }

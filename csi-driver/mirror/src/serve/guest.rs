@@ -394,7 +394,12 @@ impl Serve {
                 self.syncs[leg.index()].wrote()
             }
         }
-        if !req.failed.is_empty() {
+        let failed = !req.failed.is_empty();
+        if self.running.members.sole() == Some(leg) {
+            let run = span(self.geometry, req.offset, req.len);
+            self.rewritten(run);
+        }
+        if failed {
             self.settle_failed(at);
         }
         self.try_answer(at);

@@ -26,6 +26,8 @@ use crate::status::{Condition, Event, RejoinBlock};
 
 /// Most bytes of one metadata read.
 const READ_MAX: u32 = 1 << 20;
+/// Tries of a rejoin whose source cannot read a block; then it waits for the guest to write there.
+const MAX_UNREADABLE_TRIES: u32 = 3;
 
 #[derive(Debug)]
 enum Prep {
@@ -66,6 +68,9 @@ pub(super) struct Rejoin {
     pub(super) at: Option<Duration>,
     pause: Duration,
     pub(super) blocked: Option<RejoinBlock>,
+    /// Regions with a block that the source cannot read, and the tries that ended there.
+    pub(super) unreadable: RegionSet,
+    tries: u32,
 }
 
 impl Rejoin {
@@ -76,7 +81,14 @@ impl Rejoin {
             at: None,
             pause: Duration::ZERO,
             blocked: None,
+            unreadable: RegionSet::new(),
+            tries: 0,
         }
+    }
+
+    /// No further try helps before the guest wrote what cannot be read.
+    const fn is_hopeless(&self) -> bool {
+        self.tries >= MAX_UNREADABLE_TRIES
     }
 
     pub(super) fn is_preparing(&self) -> bool {
@@ -112,7 +124,15 @@ impl Serve {
         let due = self.rejoin.at.is_none_or(|at| at <= self.now);
         let reachable = self.links[y.index()].link == Link::Reachable;
         let x_ready = self.ready(y.other());
-        if idle && due && reachable && x_ready && self.stamped && self.requests.open.is_empty() {
+        let hope = !self.rejoin.is_hopeless();
+        if idle
+            && hope
+            && due
+            && reachable
+            && x_ready
+            && self.stamped
+            && self.requests.open.is_empty()
+        {
             self.rejoin.prep = Some(Prep::Register);
             self.rejoin.at = None;
             self.read_register_fresh();
@@ -390,6 +410,13 @@ impl Serve {
         let (first, longest) = self.config.rejoin_backoff;
         self.rejoin.pause = (self.rejoin.pause * 2).clamp(first, longest);
         self.rejoin.at = Some(self.now + self.rejoin.pause);
+        if block == RejoinBlock::SourceUnreadable && !self.rejoin.unreadable.is_empty() {
+            self.rejoin.tries += 1;
+            self.raise(Condition::SourceUnreadable);
+            if self.rejoin.is_hopeless() {
+                self.rejoin.at = None;
+            }
+        }
         if had {
             self.leave(y);
         }
@@ -421,9 +448,29 @@ impl Serve {
         self.try_flushes();
     }
 
+    /// The guest wrote to the last member: what could not be read there may be readable now.
+    pub(super) fn rewritten(&mut self, regions: std::ops::Range<u32>) {
+        if self.rejoin.unreadable.is_empty() {
+            return;
+        }
+        let before = self.rejoin.unreadable.len();
+        for region in regions {
+            self.rejoin.unreadable.remove(region);
+        }
+        if self.rejoin.unreadable.len() < before {
+            self.rejoin.unreadable.clear();
+            let held = self.rejoin.is_hopeless();
+            self.rejoin.tries = 0;
+            if held && self.rejoin.target.is_none() {
+                self.rejoin.at = Some(self.now + self.rejoin.pause);
+            }
+        }
+    }
+
     /// The rejoin ended well.
     pub(super) fn rejoin_over(&mut self) {
         self.rejoin = Rejoin::new();
+        self.lower(Condition::SourceUnreadable);
         for leg in Leg::BOTH {
             self.lower(Condition::ForeignData(leg));
             self.lower(Condition::LostBranch(leg));

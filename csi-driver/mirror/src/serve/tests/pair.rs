@@ -1,7 +1,7 @@
 use super::bench::{A, B, Bench, ms};
 use super::setup::{Setup, page};
-use crate::io::Mode;
-use crate::status::{Condition, StateName};
+use crate::io::{LegError, Mode};
+use crate::status::{Condition, Event, StateName};
 
 #[test]
 fn r42_pages_and_beats_of_equal_legs_are_made_equal_before_the_first_beat() {
@@ -256,4 +256,88 @@ fn a_caretaker_shows_no_device() {
     b.read_at(0);
     b.check(&["done 1 NotShown"]);
     let _ = B;
+}
+
+/// Region 1 of one bad block: 16 blocks are copied one by one.
+fn narrowed(b: &mut Bench, bad_on_b_too: bool) -> Vec<String> {
+    b.fail("A copy from 65536+131072", LegError::Medium);
+    b.ok("A copy from 65536+65536");
+    b.ok("B copy to 65536+65536");
+    b.fail("A copy from 131072+65536", LegError::Medium);
+    for block in 0..16u64 {
+        let at = 131_072 + block * 4096;
+        let (read, write) = (
+            format!("A copy from {at}+4096"),
+            format!("B copy to {at}+4096"),
+        );
+        if block != 5 {
+            b.ok(&read);
+            b.ok(&write);
+            continue;
+        }
+        b.fail(&read, LegError::Medium);
+        let other = format!("B copy from {at}+4096");
+        if bad_on_b_too {
+            b.fail(&other, LegError::Medium);
+        } else {
+            b.ok(&other);
+            b.ok(&format!("A copy to {at}+4096"));
+        }
+    }
+    b.seen()
+}
+
+fn two_regions() -> Bench {
+    let mut b = Bench::raw(Setup {
+        pages: [page(5, &[1, 2]), page(5, &[1, 2])],
+        ..Setup::pair()
+    });
+    b.quiet_beats = true;
+    b
+}
+
+#[test]
+fn only_the_block_that_the_source_cannot_read_is_taken_from_the_other_leg() {
+    let mut b = two_regions();
+    narrowed(&mut b, false);
+    let seen = b.settle();
+    assert!(seen.contains(&"A sb Member{AB} e3".to_owned()), "{seen:?}");
+    assert_eq!(b.engine.status(b.now).pending_bytes, 0);
+}
+
+#[test]
+fn only_the_block_that_neither_leg_can_read_stays_uncopied() {
+    let mut b = two_regions();
+    narrowed(&mut b, true);
+    let bad = Event::ReadFailed {
+        offset: 131_072 + 5 * 4096,
+        len: 4096,
+    };
+    let told: Vec<_> = b
+        .events
+        .iter()
+        .filter(|event| matches!(event, Event::ReadFailed { .. }))
+        .collect();
+    assert_eq!(told, [&bad]);
+    b.settle();
+    assert_eq!(b.engine.status(b.now).pending_bytes, 0);
+    b.read_at(131_072 + 5 * 4096);
+    b.fail("A read", LegError::Medium);
+    b.fail("B read", LegError::Medium);
+    b.check(&["A read 151552+4096", "B read 151552+4096", "done 1 EIO"]);
+}
+
+#[test]
+fn r39_a_block_that_only_the_leg_without_its_cache_can_read_fails_a_flush() {
+    let mut b = Bench::raw(Setup {
+        pages: [page(5, &[1, 2]), page(5, &[1, 2])],
+        boots: [100, 111],
+        volatile: true,
+        ..Setup::pair()
+    });
+    b.quiet_beats = true;
+    narrowed(&mut b, false);
+    b.flush();
+    let seen = b.settle();
+    assert!(seen.contains(&"done 1 EIO".to_owned()), "{seen:?}");
 }

@@ -5,7 +5,7 @@ use super::setup::{Setup, page};
 use crate::config::Config;
 use crate::io::{LegError, LegReply};
 use crate::layout::{MapPage, Role, Superblock};
-use crate::status::{Event, RejoinBlock, StateName};
+use crate::status::{Condition, Event, RejoinBlock, StateName};
 
 /// Solo(A) after a shrink from {AB} e3, with region 0 dirty; B is away.
 pub(super) fn solo() -> Bench {
@@ -68,6 +68,11 @@ pub(super) fn join(b: &mut Bench, far: &Far) {
     b.polls = false;
     b.up(B);
     b.check(&["read R"]);
+    join_read(b, far);
+}
+
+/// From the read of the register on.
+fn join_read(b: &mut Bench, far: &Far) {
     b.read();
     b.check(&["B register Data"]);
     b.ok("B register Data");
@@ -248,11 +253,7 @@ fn a_blank_leg_joins_only_if_its_naa_is_named() {
     b.reply("B read meta 131072", LegReply::Meta(vec![0; 4096]));
     let status = b.engine.status(b.now);
     assert_eq!(status.rejoin_blocked, Some(RejoinBlock::ForeignData));
-    assert!(
-        status
-            .conditions
-            .contains(&crate::status::Condition::ForeignData(B))
-    );
+    assert!(status.conditions.contains(&Condition::ForeignData(B)));
     assert!(b.open_lines().is_empty(), "nothing is written to it");
 }
 
@@ -536,4 +537,97 @@ fn a_conflict_from_y_gives_the_rejoin_up_and_one_from_x_is_superseded() {
     target(&mut b);
     b.fail("A copy from", LegError::Conflict);
     assert_eq!(b.state(), StateName::Superseded);
+}
+
+#[test]
+fn r35_a_write_between_the_union_and_the_copy_joins_the_copy() {
+    let mut b = solo();
+    // Region 5 may differ because of B's map: the union must become durable on A.
+    let far = Far {
+        page: page(6, &[0, 5]),
+        ..far(&b)
+    };
+    join(&mut b, &far);
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    let seen = b.seen();
+    assert!(
+        seen.last().unwrap().starts_with("A page 0"),
+        "the union is on its way: {seen:?}"
+    );
+    // Acknowledged from A alone: the region is dirty already.
+    b.write(0);
+    b.ok("A write 0");
+    assert!(b.seen().contains(&"done 2".to_owned()));
+    // And one whose region is cold: its page comes after the union.
+    b.write(9 << 16);
+    b.ok("A page 0");
+    let mut copied = Vec::new();
+    while b.state() != StateName::Growing {
+        let name = b.open_lines()[0].to_owned();
+        copied.push(name.clone());
+        b.ok(&name);
+    }
+    for region in [0, 5, 9] {
+        let from = format!("A copy from {}+65536", region << 16);
+        let both = format!("B write {}+4096", region << 16);
+        assert!(
+            copied.contains(&from) || copied.contains(&both),
+            "region {region}: {copied:?}"
+        );
+    }
+}
+
+/// B may join, and block 3 of region 0 cannot be read on A.
+fn fails_on_a_bad_block(b: &mut Bench) {
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    b.fail("A copy from 0+65536", LegError::Medium);
+    for block in 0..3 {
+        b.ok(&format!("A copy from {}+4096", block * 4096));
+        b.ok(&format!("B copy to {}+4096", block * 4096));
+    }
+    b.fail("A copy from 12288+4096", LegError::Medium);
+    b.settle();
+}
+
+#[test]
+fn a_source_with_a_bad_block_says_so_tries_three_times_and_waits_for_a_write_there() {
+    let mut b = solo();
+    let far = far(&b);
+    join(&mut b, &far);
+    for again in 0..3 {
+        if again > 0 {
+            let at = b.engine.status(b.now).rejoin_at.expect("another try");
+            b.polls = false;
+            b.now = at;
+            b.up(B);
+            b.input(crate::io::Input::Tick);
+            b.seen();
+            join_read(&mut b, &far);
+        }
+        fails_on_a_bad_block(&mut b);
+        assert_eq!(b.state(), StateName::Solo);
+        let status = b.engine.status(b.now);
+        assert_eq!(status.rejoin_blocked, Some(RejoinBlock::SourceUnreadable));
+        assert!(status.conditions.contains(&Condition::SourceUnreadable));
+        assert!(status.dirty_bytes > 0, "the region stays dirty");
+    }
+    let bad = Event::ReadFailed {
+        offset: 12_288,
+        len: 4096,
+    };
+    assert!(b.events.contains(&bad), "the place is told");
+    assert_eq!(b.engine.status(b.now).rejoin_at, None);
+    b.up(B);
+    b.wait(ms(3_600_000));
+    assert!(
+        !b.seen().iter().any(|line| line.contains("register Data")),
+        "no further try"
+    );
+    // Elsewhere does not help, there it does.
+    b.written(9 << 16);
+    assert_eq!(b.engine.status(b.now).rejoin_at, None);
+    b.written(0);
+    assert!(b.engine.status(b.now).rejoin_at.is_some());
 }

@@ -49,8 +49,10 @@ pub struct Config {
     pub dirty_budget: u64,
     /// Regions marked ahead of a sequential stream.
     pub predirty: u32,
-    /// Resync limit; `None` = unlimited.
+    /// Resync limit; `None` = unlimited. It goes slower while the guest's requests take much longer than without it.
     pub resync_bytes_per_second: Option<u64>,
+    /// A member whose p99 is above this for 30 s, while the other one's is far below, leaves the membership; `None` = never.
+    pub slow_leg: Option<Duration>,
     /// Copies in flight, and bytes of one.
     pub copies: u32,
     pub copy_max: u32,
@@ -96,6 +98,7 @@ impl Default for Config {
             dirty_budget: 5_000_000_000,
             predirty: 2,
             resync_bytes_per_second: Some(200 << 20),
+            slow_leg: Some(s(1)),
             copies: 32,
             copy_max: 1 << 20,
             rest_small: 64 << 20,

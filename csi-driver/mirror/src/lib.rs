@@ -18,6 +18,7 @@ mod dirty;
 #[cfg(test)]
 mod fake_leg;
 mod flush;
+mod latency;
 mod lease;
 mod locks;
 mod regions;

@@ -157,6 +157,14 @@ impl Resync {
         }
     }
 
+    /// From now on no faster than this.
+    pub(crate) fn set_rate(&mut self, now: Duration, rate: Option<u64>) {
+        self.bucket.fill(now);
+        let level = self.bucket.level;
+        self.bucket = Bucket::new(now, rate, self.copy_max);
+        self.bucket.level = self.bucket.level.min(level);
+    }
+
     /// Nothing is left and nothing is under way.
     pub(crate) fn is_done(&self) -> bool {
         self.todo.is_empty()

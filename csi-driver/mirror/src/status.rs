@@ -199,6 +199,8 @@ pub enum LostWhy {
     RolledBack,
     Dropped,
     NotRegistered,
+    /// Much slower than the other one for long.
+    Slow,
 }
 
 /// Something happened; told once.

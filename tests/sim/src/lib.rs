@@ -14,6 +14,7 @@ pub mod disk;
 pub mod faults;
 mod guest;
 pub mod history;
+pub mod mutants;
 pub mod network;
 pub mod oracle;
 mod outputs;

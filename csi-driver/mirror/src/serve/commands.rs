@@ -226,6 +226,9 @@ impl Serve {
         match result {
             Ok(reply) => {
                 self.lease.proved(leg, sent);
+                if matches!(purpose, Purpose::Guest(_)) {
+                    self.slowness.took(leg, self.now.saturating_sub(sent));
+                }
                 self.good(leg, purpose, reply);
                 if !self.held_reads.is_empty() {
                     self.release_reads();

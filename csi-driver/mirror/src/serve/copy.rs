@@ -346,7 +346,11 @@ impl Serve {
                 self.copy_send(slot);
             }
             Stage::Write | Stage::Zero => {
+                let bytes = copy.piece.end - copy.piece.start;
                 self.syncs[leg.index()].wrote();
+                if self.rejoin.target.is_some() {
+                    self.pace.copied(bytes);
+                }
                 self.copy_next(slot);
             }
         }

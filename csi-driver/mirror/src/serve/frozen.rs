@@ -63,7 +63,7 @@ impl Serve {
         self.boot_changed && !self.pending.is_empty()
     }
 
-    /// Both are lost: which one may stay as the last member, which is never removed? A leg that failed a write has all that
+    /// Both are lost: which one may stay as the last member, which is never removed? A leg that failed a write, or is slow, has all that
     /// was acknowledged. One that failed a SYNC may lack it; it stays only if nothing better can come back.
     fn least_lost(&self) -> Option<Leg> {
         let lost = |leg: Leg| self.links[leg.index()].lost;
@@ -77,7 +77,7 @@ impl Serve {
             lost(*leg) == Some(LostWhy::SyncFailed) && other.is_some_and(|why| !curable(why))
         };
         legs()
-            .find(|&leg| lost(leg) == Some(LostWhy::WriteError))
+            .find(|&leg| matches!(lost(leg), Some(LostWhy::WriteError | LostWhy::Slow)))
             .or_else(|| legs().find(failed_sync))
     }
 

@@ -424,8 +424,9 @@ impl Serve {
                 return;
             }
             req.answered = true;
-            let id = req.id;
+            let (id, deadline) = (req.id, req.deadline);
             self.out.push(Output::GuestDone { id, result: Ok(()) });
+            self.guest_took(deadline);
         }
         self.forget_req(at);
     }

@@ -56,6 +56,7 @@ use crate::dirty::{DirtyMap, Opened};
 use crate::engine::{IdSource, Port, ServeEnd, Served};
 use crate::flush::{Mark, SyncTracker};
 use crate::io::{AttachOrder, ControlError, GuestOp, Input, LegReply, ReqId};
+use crate::latency::{Pace, Slowness};
 use crate::layout::Geometry;
 use crate::lease::Lease;
 use crate::locks::{Held as LockHeld, Locks};
@@ -183,6 +184,8 @@ pub(crate) struct Serve {
     discard_granularity: u32,
     conditions: BTreeSet<Condition>,
     counters: Counters,
+    pace: Pace,
+    slowness: Slowness,
 }
 
 impl Serve {
@@ -277,6 +280,8 @@ impl Serve {
             discard_granularity: 0,
             conditions: BTreeSet::new(),
             counters: Counters::default(),
+            pace: Pace::new(now, config.resync_bytes_per_second),
+            slowness: Slowness::new(now, config.slow_leg),
         };
         let owed = served.continued && served.order.record.flush_owed;
         serve.take_over(served);

@@ -75,7 +75,9 @@ impl Serve {
         if !req.answered {
             req.answered = true;
             let (id, offset, len, failed) = (req.id, req.offset, req.len, req.failed);
+            let deadline = req.deadline;
             self.out.push(Output::GuestDone { id, result: Ok(()) });
+            self.guest_took(deadline);
             for leg in failed.iter() {
                 self.read_repair(leg, offset, len);
             }

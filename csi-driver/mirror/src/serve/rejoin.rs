@@ -374,13 +374,9 @@ impl Serve {
         let Some(Prep::Union { todo, full, .. }) = self.rejoin.prep.take() else {
             return;
         };
-        self.copies.resync = Some(Resync::new(
-            self.now,
-            &self.config,
-            self.geometry,
-            todo,
-            full,
-        ));
+        let mut resync = Resync::new(self.now, &self.config, self.geometry, todo, full);
+        resync.set_rate(self.now, self.pace.rate());
+        self.copies.resync = Some(resync);
         self.copies.paused = false;
         self.fact(Fact::Targeted);
     }

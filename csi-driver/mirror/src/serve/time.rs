@@ -10,7 +10,7 @@ use super::link::Link;
 use super::state::{Fact, State, earliest};
 use crate::config::OnNoQuorum;
 use crate::resync::Resync;
-use crate::status::{LegRole, LegStatus, Status};
+use crate::status::{LegRole, LegStatus, LostWhy, Status};
 
 impl Serve {
     pub(super) fn timers(&mut self) {
@@ -27,6 +27,7 @@ impl Serve {
         self.sweep_timer();
         self.probe_timer();
         self.order_timers();
+        self.latency_turn();
         if self.copies.next.is_some_and(|at| at <= self.now) {
             self.pump_copies();
         }
@@ -34,6 +35,30 @@ impl Serve {
             && at <= self.now
         {
             self.fact(Fact::FrozenTooLong);
+        }
+    }
+
+    /// A request of the guest was answered; its time began `t_cmd` before its deadline.
+    pub(super) fn guest_took(&mut self, deadline: Option<Duration>) {
+        if let Some(deadline) = deadline {
+            let began = deadline.saturating_sub(self.config.t_cmd);
+            self.pace.took(self.now.saturating_sub(began));
+        }
+    }
+
+    /// The resync gives way to the guest, and a leg that is slow for long leaves. Requests and copies come often enough for
+    /// this to need no time of its own.
+    fn latency_turn(&mut self) {
+        if let Some(rate) = self.pace.turn(self.now)
+            && self.rejoin.target.is_some()
+            && let Some(resync) = &mut self.copies.resync
+        {
+            resync.set_rate(self.now, rate);
+        }
+        if self.state != State::Synced || !self.pending.is_empty() {
+            self.slowness.forget();
+        } else if let Some(leg) = self.slowness.turn(self.now) {
+            self.lose(leg, LostWhy::Slow);
         }
     }
 

@@ -4,7 +4,7 @@ use super::bench::{A, B, Bench, ms};
 use super::setup::Setup;
 use crate::config::{Config, OnNoQuorum};
 use crate::io::{LegError, LegReply, Registrant};
-use crate::status::{LostWhy, StateName};
+use crate::status::{Event, LostWhy, StateName};
 
 /// A hot write that B does not answer, and B is gone for good: Frozen, the register is being read.
 fn frozen() -> Bench {
@@ -309,7 +309,7 @@ fn r14_r19_a_restart_that_lost_unflushed_writes_shrinks_before_any_flush_is_answ
     b.check(&["read R"]);
     assert!(b.events.iter().any(|event| matches!(
         event,
-        crate::status::Event::LegLost {
+        Event::LegLost {
             leg: B,
             why: LostWhy::Restarted
         }
@@ -515,4 +515,29 @@ fn a_tombstone_means_superseded() {
     });
     b.read();
     assert_eq!(b.state(), StateName::Superseded);
+}
+
+#[test]
+fn a_leg_that_is_slow_for_half_a_minute_leaves_by_a_shrink_and_not_again_for_ten_minutes() {
+    let mut b = Bench::served(Setup::pair());
+    b.written(0);
+    let slow_second = |b: &mut Bench| {
+        b.write(0);
+        b.ok("A write");
+        b.wait(ms(1600));
+        b.ok("B write");
+        b.settle();
+    };
+    let mut seconds = 0;
+    while b.state() == StateName::Synced {
+        slow_second(&mut b);
+        seconds += 2;
+        assert!(seconds < 60, "the leg stays");
+    }
+    assert!(seconds > 28, "{seconds}");
+    assert_eq!(b.state(), StateName::Solo);
+    assert!(b.events.contains(&Event::LegLost {
+        leg: B,
+        why: LostWhy::Slow
+    }));
 }

@@ -99,8 +99,11 @@ pub fn judge(case: &Case) -> Verdict {
             "the volume moved a short while ago; it is left alone for half a minute: make a Failover object to move it now",
         );
     }
-    let seconds = case.site_still_for.unwrap_or_default().as_secs();
-    let text = format!("no sign of life of {} for {seconds} s", case.active);
+    // No running count: the words stand in a status, which is written when they change.
+    let text = format!(
+        "no sign of life of {} for {:?}",
+        case.active, case.detect_after
+    );
     match case.policy {
         FailoverPolicy::Manual => Verdict::Quiet,
         FailoverPolicy::Observe => Verdict::Would(text),

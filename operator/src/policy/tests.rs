@@ -26,7 +26,7 @@ fn case() -> Case {
 fn a_silent_site_loses_its_volume() {
     assert_eq!(
         judge(&case()),
-        Verdict::Move("no sign of life of medical for 6 s".to_owned())
+        Verdict::Move("no sign of life of medical for 5s".to_owned())
     );
 }
 
@@ -126,7 +126,7 @@ fn observe_says_what_automatic_would_do() {
     };
     assert_eq!(
         judge(&observe),
-        Verdict::Would("no sign of life of medical for 6 s".to_owned())
+        Verdict::Would("no sign of life of medical for 5s".to_owned())
     );
 }
 

@@ -15,7 +15,7 @@ use kube::api::ObjectMeta;
 use twinsite_api::{AccessMode, Quantity, VolumeMode, reason};
 
 use super::situation::{self, Situation};
-use super::{Action, Plan, names};
+use super::{Action, Plan, Why, names};
 
 /// Word for a claim that is not ours.
 pub(super) const CLAIM_TAKEN: &str = "ClaimTaken";
@@ -30,6 +30,10 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
             situation.id
         );
         return plan.stall(reason::INVALID_SPEC, text);
+    }
+    // First: a PersistentVolume that names the claim would bind it.
+    if let Some(why) = refused(situation) {
+        return plan.stall(why.word, why.message);
     }
     let size = size(situation);
     let volume = persistent_volume(situation, &size);
@@ -231,37 +235,41 @@ fn claim(situation: &Situation<'_>, size: &Quantity, plan: &mut Plan) {
             format!("claim {} is being deleted", wanted.name),
         );
     }
-    let spec = there.spec.clone().unwrap_or_default();
-    let bound_to = spec.volume_name.as_deref().filter(|name| !name.is_empty());
-    let is_bound_here = bound_to == Some(situation.id.to_string().as_str());
-    if let Some(other) = bound_to.filter(|_| !is_bound_here) {
-        let text = format!(
-            "claim {} is bound to {other}: name another claim, or remove it",
-            wanted.name
-        );
-        return plan.stall(CLAIM_TAKEN, text);
-    }
+    let resources = there.spec.clone().and_then(|spec| spec.resources);
+    let request = resources.and_then(|resources| requested(resources.requests?.get("storage")));
     let is_ours = is_ours(situation, there);
-    if wanted.create && !is_ours && !is_bound_here {
-        let text = format!(
-            "a claim {} is there and was not made by this volume: remove it, name another one, or set claim.create to false to adopt it",
-            wanted.name
-        );
-        return plan.stall(CLAIM_TAKEN, text);
-    }
-    if spec.volume_mode.as_deref().unwrap_or("Filesystem") != volume_mode(situation) {
-        let text = format!(
-            "claim {} has another volumeMode than the volume: make it anew",
-            wanted.name
-        );
-        return plan.stall(CLAIM_TAKEN, text);
-    }
-    let request = spec
-        .resources
-        .and_then(|resources| requested(resources.requests?.get("storage")));
     if wanted.create && is_ours && request.is_some_and(|request| request.bytes() < size.bytes()) {
         plan.act(Action::ApplyClaim(Box::new(claim_object(situation, size))));
     }
+}
+
+/// Why the claim that is there cannot be this volume's.
+fn refused(situation: &Situation<'_>) -> Option<Why> {
+    let wanted = &situation.spec().claim;
+    let there = situation.seen.claim.as_deref()?;
+    let spec = there.spec.clone().unwrap_or_default();
+    let bound_to = spec.volume_name.as_deref().filter(|name| !name.is_empty());
+    let is_bound_here = bound_to == Some(situation.id.to_string().as_str());
+    let taken = |text: String| Some(Why::new(CLAIM_TAKEN, text));
+    if let Some(other) = bound_to.filter(|_| !is_bound_here) {
+        return taken(format!(
+            "claim {} is bound to {other}: name another claim, or remove it",
+            wanted.name
+        ));
+    }
+    if wanted.create && !is_ours(situation, there) && !is_bound_here {
+        return taken(format!(
+            "a claim {} is there and was not made by this volume: remove it, name another one, or set claim.create to false to adopt it",
+            wanted.name
+        ));
+    }
+    if spec.volume_mode.as_deref().unwrap_or("Filesystem") != volume_mode(situation) {
+        return taken(format!(
+            "claim {} has another volumeMode than the volume: make it anew",
+            wanted.name
+        ));
+    }
+    None
 }
 
 pub(super) fn is_ours(situation: &Situation<'_>, claim: &PersistentVolumeClaim) -> bool {

@@ -3,6 +3,8 @@
 //! Our own half follows from our pool, the other half is pulled from the peer's object and kept when the peer is away: an
 //! address that once led to a copy is still the best there is.
 
+use std::collections::BTreeMap;
+
 use twinsite_api::{
     Attachment, AttachmentMode, ChapRef, Leg, LegIndex, LegRemoval, LegSpec, LegState, LegTarget,
     LunRef, StoragePool, VolumeLegState, VolumeLegStatus, reason,
@@ -68,15 +70,32 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     let Some(spec) = leg_spec(situation, pool, there) else {
         return;
     };
-    let finalizers = there.map(|leg| leg.metadata.finalizers.clone().unwrap_or_default());
-    let kept =
-        finalizers.is_none_or(|known| known.iter().any(|known| known == names::AGENT_FINALIZER));
-    if there.is_none_or(|leg| leg.spec != spec) || !kept {
-        plan.act(Action::ApplyLeg(Box::new(leg_with(situation, spec))));
+    let wanted = leg_with(situation, spec);
+    if there.is_none_or(|leg| !says_all(leg, &wanted)) {
+        plan.act(Action::ApplyLeg(Box::new(wanted)));
     }
     if let Some(trouble) = there.and_then(trouble) {
         plan.wait(reason::PENDING, trouble);
     }
+}
+
+/// Whether what is there already says all that we want to say.
+fn says_all(there: &Leg, wanted: &Leg) -> bool {
+    let (have, want) = (&there.metadata, &wanted.metadata);
+    let has = |have: &Option<BTreeMap<String, String>>, want: &Option<BTreeMap<String, String>>| {
+        want.iter()
+            .flatten()
+            .all(|(key, value)| have.as_ref().and_then(|have| have.get(key)) == Some(value))
+    };
+    let held = have
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|held| held == names::AGENT_FINALIZER);
+    there.spec == wanted.spec
+        && held
+        && has(&have.labels, &want.labels)
+        && has(&have.annotations, &want.annotations)
 }
 
 /// Whether something may already stand on the copies.

@@ -39,6 +39,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         AttachmentMode::Caretaker,
         AttachmentMode::Birth,
         AttachmentMode::Inspect,
+        AttachmentMode::Wipe,
     ] {
         if let Some(there) = situation.attachment(mode) {
             attachments::delete(there, plan);

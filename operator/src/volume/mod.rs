@@ -35,6 +35,7 @@ mod twins;
 mod workloads;
 
 use k8s_openapi::jiff::Timestamp;
+use twinsite_api::{FailoverMode, FailoverPolicy};
 
 use crate::moves;
 use situation::Situation;
@@ -84,8 +85,7 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
     if !held {
         plan.act(Action::AddFinalizer);
     }
-    copies::plan(&situation, &mut plan);
-    birth::plan(&situation, &mut plan);
+    // The shell stops at the first action that fails: what keeps data in use comes before what prepares or tidies.
     let course = moves::course(&situation, &mut plan);
     if let moves::Course::Arrive(record) = &course {
         plan.move_record = Some(record.clone());
@@ -99,7 +99,6 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
             plan.act(Action::RecordMove(record.clone()));
         }
     }
-    binding::plan(&situation, &mut plan);
     workloads::plan(&situation, &course, &mut plan);
     attachments::plan(&situation, &course, &mut plan);
     let wish = situation
@@ -107,9 +106,46 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
         .and_then(|register| moves::wish(&situation, register));
     edits::plan(&situation, wish.as_ref(), &mut plan);
     force::plan(&situation, &mut plan);
+    copies::plan(&situation, &mut plan);
+    birth::plan(&situation, &mut plan);
+    binding::plan(&situation, &mut plan);
     tell_of_the_twin(&situation, &mut plan);
     plan
 }
+
+/// Whether plans of this volume depend on how long its beat has stood still, so that it is worth reading often.
+pub fn wants_beat(desired: &Desired, seen: &Observed) -> bool {
+    let (Some(pair), Some(own), Some(register)) =
+        (desired.pair.as_deref(), desired.index, seen.witness.last())
+    else {
+        return false;
+    };
+    if register.holder.is_none() {
+        return false;
+    }
+    if register.active.site != situation::site_of(own) {
+        let ordered = |order: &FailoverOrder| {
+            order.object.spec.mode == FailoverMode::Unplanned
+                && order.object.spec.to == desired.site
+        };
+        return pair.spec.failover.policy != FailoverPolicy::Manual
+            || seen.failovers.iter().any(ordered);
+    }
+    // At the active site: is the holder's node lost, or nobody left who holds?
+    let silent = |node: &str| {
+        seen.node(node)
+            .is_some_and(|node| node.gone || node.silent_for.is_some_and(|silent| silent >= SILENT))
+    };
+    let mut holders = seen
+        .attachments
+        .iter()
+        .filter(|attachment| !attachment.spec.mode.is_one_shot())
+        .peekable();
+    holders.peek().is_none() || holders.any(|holder| silent(&holder.spec.node))
+}
+
+/// A node that is silent for this long may turn out to be lost.
+const SILENT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn tell_of_the_twin(situation: &Situation<'_>, plan: &mut Plan) {
     let Some(twin) = situation.twin() else {
@@ -121,3 +157,6 @@ fn tell_of_the_twin(situation: &Situation<'_>, plan: &mut Plan) {
         plan.wait(twins::DIFFERS, text);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,6 +129,12 @@ pub fn plan(orphan: &Orphan, seen: &Observed, now: Timestamp) -> Plan {
             attachments::delete(there, &mut plan);
         }
     }
+    if let Some(wipe) = situation.attachment(AttachmentMode::Wipe)
+        && situation.class.is_some()
+        && situation.tombstone().is_none()
+    {
+        attachments::delete(wipe, &mut plan);
+    }
     if claim_is_gone(seen) {
         binding::remove_volume(&situation, &mut plan);
     }
@@ -170,21 +176,26 @@ fn copy(situation: &Situation<'_>, plan: &mut Plan) {
                 plan.wait(why.word, why.message);
             }
         }
-        Some(Class::Live | Class::Absent) if twin_is_gone => match deletion::attached(situation) {
-            Some(why) => plan.wait(why.word, why.message),
-            // The file stays, since it was not wiped: a volume of the same name adopts it.
-            None => {
-                if let Some(leg) = situation
-                    .leg_object()
-                    .filter(|leg| leg.metadata.deletion_timestamp.is_none())
-                {
-                    plan.act(Action::DeleteLeg {
-                        name: super::situation::name(&leg.metadata),
-                        uid: super::situation::uid(&leg.metadata),
-                    });
+        // One that is only going may still be destroyed with what is here.
+        Some(Class::Live | Class::Absent)
+            if twin_is_gone && situation.seen.peer.volume.is_none() =>
+        {
+            match deletion::attached(situation) {
+                Some(why) => plan.wait(why.word, why.message),
+                // The file stays, since it was not wiped: a volume of the same name adopts it.
+                None => {
+                    if let Some(leg) = situation
+                        .leg_object()
+                        .filter(|leg| leg.metadata.deletion_timestamp.is_none())
+                    {
+                        plan.act(Action::DeleteLeg {
+                            name: super::situation::name(&leg.metadata),
+                            uid: super::situation::uid(&leg.metadata),
+                        });
+                    }
                 }
             }
-        },
+        }
         _ => plan.wait(
             twinsite_api::reason::PENDING,
             format!("the copy is served for {}", situation.other_site),

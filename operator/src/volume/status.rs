@@ -188,8 +188,11 @@ fn events(
             continue;
         };
         let before = of_type(old, type_);
-        let changed = before
-            .is_none_or(|before| before.status != after.status || before.reason != after.reason);
+        // A state that lasts is told once; of what stalls a volume, each new reason.
+        let reason_counts = type_ == condition_type::STALLED;
+        let changed = before.is_none_or(|before| {
+            before.status != after.status || (reason_counts && before.reason != after.reason)
+        });
         let is_good = after.status == good;
         let was_good =
             before.is_none_or(|before| before.status == good || before.status == "Unknown");

@@ -1,7 +1,8 @@
 //! The account of the last move: what happened when, from the record, the register and the attaching agent.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use twinsite_api::{FailoverMode, LastMove, MirroredVolumeStatus, MoveMode, Timings};
+use twinsite_api::{LastMove, MirroredVolumeStatus, MoveMode, Timings};
+use twinsite_register::Note;
 
 use crate::volume::situation::Situation;
 
@@ -74,14 +75,20 @@ fn timings(situation: &Situation<'_>) -> Option<Timings> {
     })
 }
 
+/// The register came here by a force: its note is of the present epoch's making.
+fn forced<'a>(situation: &Situation<'a>) -> Option<&'a Note> {
+    let register = situation.live()?;
+    let last = register.note.last().filter(|note| note.forced);
+    last.filter(|_| !register.granted.is_empty() || !register.unconfirmed.is_empty())
+}
+
 fn begun(situation: &Situation<'_>, old: &MirroredVolumeStatus, from: &str, to: &str) -> LastMove {
-    let forced = situation
-        .seen
-        .failovers
-        .first()
-        .filter(|order| order.object.spec.mode == FailoverMode::Force);
-    let record = old.move_.as_ref();
-    let (mode, reason) = match (record, forced) {
+    let seq = old.active_site.as_ref().map(|active| active.seq);
+    let record = old
+        .move_
+        .as_ref()
+        .filter(|record| Some(record.expect_seq) == seq);
+    let (mode, reason) = match (record, forced(situation)) {
         (Some(record), _) if to == situation.site => {
             let mode = match record.mode {
                 MoveMode::Planned => "Planned",
@@ -89,13 +96,7 @@ fn begun(situation: &Situation<'_>, old: &MirroredVolumeStatus, from: &str, to: 
             };
             (mode, record.reason.clone().unwrap_or_default())
         }
-        (_, Some(order)) => (
-            "Force",
-            format!(
-                "Failover {}",
-                order.object.metadata.name.as_deref().unwrap_or("")
-            ),
-        ),
+        (_, Some(note)) => ("Force", note.who.clone()),
         _ => (
             "Unknown",
             format!("the register says that {to} took the volume"),

@@ -1,0 +1,305 @@
+//! Bad input and bad days.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use twinsite_api::{AttachmentMode, NodeLossPolicy};
+use twinsite_register::{Mark, Members};
+
+use super::golden;
+use super::world::{VOLUME, World};
+
+#[test]
+fn a_cluster_rebuilt_from_git_adopts_its_full_copies() {
+    let mut world = World::running();
+    let before = world.register.clone().unwrap();
+    world.rebuild(0);
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert_eq!(
+        world.register.as_ref().unwrap().register_id,
+        before.register_id
+    );
+    golden("rebuilt", &world);
+}
+
+#[test]
+fn both_clusters_rebuilt_at_once_adopt_too() {
+    let mut world = World::running();
+    let before = world.register.clone().unwrap();
+    world.rebuild(0);
+    world.rebuild(1);
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert_eq!(
+        world.register.as_ref().unwrap().register_id,
+        before.register_id
+    );
+}
+
+#[test]
+fn a_witness_that_lost_its_register_stops_everything_but_what_runs() {
+    let mut world = World::running();
+    world.register = None;
+    world.settle();
+    assert!(
+        world.told(0, "Stalled").starts_with("True RegisterMissing"),
+        "{}",
+        world.transcript()
+    );
+    assert!(
+        world.clusters[0]
+            .attachments
+            .iter()
+            .all(|attachment| attachment.spec.mode != AttachmentMode::Birth)
+    );
+    assert_eq!(world.clusters[0].pods.len(), 1);
+}
+
+#[test]
+fn a_restored_witness_is_not_believed() {
+    let mut world = World::running();
+    let old = world.register.clone();
+    world.kill(1);
+    world.settle();
+    world.revive(1);
+    world.settle();
+    assert!(world.register.as_ref().unwrap().epoch > old.as_ref().unwrap().epoch);
+    world.register = old;
+    world.settle();
+    for place in 0..2 {
+        assert!(
+            world
+                .told(place, "Stalled")
+                .starts_with("True WitnessRolledBack"),
+            "{}",
+            world.transcript()
+        );
+    }
+}
+
+#[test]
+fn with_the_witness_away_the_local_site_goes_on() {
+    let mut world = World::running();
+    world.witness_up = false;
+    world.settle();
+    assert_eq!(world.clusters[0].pods.len(), 1);
+    assert!(
+        world.told(0, "Ready").starts_with("True"),
+        "{}",
+        world.transcript()
+    );
+    assert!(
+        world
+            .told(0, "WitnessReachable")
+            .starts_with("False Unreachable")
+    );
+    world.witness_up = true;
+    world.settle();
+    assert!(world.serves(0));
+}
+
+#[test]
+fn the_operator_killed_between_any_two_actions_loses_nothing() {
+    for place in 0..2 {
+        for after in 0..8 {
+            let mut world = World::new();
+            world.dies_after = Some((place, after));
+            world.apply_to_both(VOLUME);
+            world.settle();
+            assert!(
+                world.serves(0),
+                "died at {place} after {after}: {}",
+                world.transcript()
+            );
+            world.dies_after = Some((place, after));
+            world.edit_both(|volume| volume.spec.active_site = Some("research".to_owned()));
+            world.settle();
+            assert!(
+                world.serves(1),
+                "moved; died at {place} after {after}: {}",
+                world.transcript()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lost_node_is_fenced_and_its_pod_starts_on_another() {
+    let mut world = World::running();
+    world.say("-- node m1 is silent");
+    for second in 0..60 {
+        let node = &mut world.clusters[0].nodes[0];
+        (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
+        world.rounds(1);
+    }
+    assert!(world.serves(0), "{}", world.transcript());
+    assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m2"));
+    golden("node-loss", &world);
+}
+
+#[test]
+fn a_node_whose_writer_beats_is_not_lost() {
+    let mut world = World::running();
+    // Kubelet and agent are cut off from the API server; the writer goes on.
+    let node = &mut world.clusters[0].nodes[0];
+    node.ready = false;
+    for second in 0..60 {
+        world.beat_at = world.now;
+        world.clusters[0].nodes[0].silent_for = Some(Duration::from_secs(second));
+        world.beat_at = world.now;
+        world.rounds(1);
+        world.beat_at = world.now;
+    }
+    assert!(world.serves(0), "{}", world.transcript());
+    assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m1"));
+}
+
+#[test]
+fn with_policy_kubernetes_a_lost_node_is_left_alone() {
+    let mut world = World::running();
+    world.clusters[0].pair.spec.node_loss.policy = NodeLossPolicy::Kubernetes;
+    let node = &mut world.clusters[0].nodes[0];
+    (node.ready, node.silent_for) = (false, Some(Duration::from_secs(600)));
+    world.rounds(40);
+    assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m1"));
+}
+
+fn claim(text: &str) -> PersistentVolumeClaim {
+    serde_yaml::from_str(text).unwrap()
+}
+
+#[test]
+fn a_claim_of_another_is_never_taken() {
+    let mut world = World::new();
+    world.clusters[0].claim = Some(claim(
+        "{metadata: {name: records, uid: theirs}, spec: {accessModes: [ReadWriteOnce]}}",
+    ));
+    world.apply_to_both(VOLUME);
+    world.settle();
+    assert!(
+        world.told(0, "Stalled").starts_with("True ClaimTaken"),
+        "{}",
+        world.transcript()
+    );
+    assert!(
+        world.clusters[0]
+            .claim
+            .as_ref()
+            .unwrap()
+            .metadata
+            .labels
+            .is_none()
+    );
+    // The other site is not held up by it.
+    assert!(world.told(1, "Stalled").starts_with("False"));
+}
+
+#[test]
+fn a_claim_that_a_chart_makes_is_adopted() {
+    let mut world = World::new();
+    world.clusters[0].claim = Some(claim(
+        "{metadata: {name: records, uid: theirs}, spec: {accessModes: [ReadWriteOncePod], storageClassName: fast}}",
+    ));
+    world.clusters[1].claim = Some(claim(
+        "{metadata: {name: records, uid: theirs}, spec: {accessModes: [ReadWriteOncePod], storageClassName: fast}}",
+    ));
+    world.apply_to_both(&VOLUME.replace(
+        "claim: {name: records}",
+        "claim: {name: records, create: false}",
+    ));
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    let volume = world.clusters[0]
+        .persistent_volume
+        .as_ref()
+        .unwrap()
+        .spec
+        .as_ref()
+        .unwrap();
+    assert_eq!(volume.storage_class_name.as_deref(), Some("fast"));
+}
+
+#[test]
+fn a_claim_that_was_made_anew_is_bound_again() {
+    let mut world = World::running();
+    world.clusters[1].claim = None;
+    world.settle();
+    let bound = world.clusters[1]
+        .persistent_volume
+        .as_ref()
+        .unwrap()
+        .spec
+        .as_ref()
+        .unwrap()
+        .claim_ref
+        .as_ref()
+        .unwrap()
+        .uid
+        .clone();
+    assert_eq!(
+        bound,
+        world.clusters[1].claim.as_ref().unwrap().metadata.uid
+    );
+}
+
+#[test]
+fn two_clusters_configured_as_one_site_do_nothing_at_the_second() {
+    let world = World::running();
+    let (desired, observed) = world.observe(1);
+    let mut desired = desired.unwrap();
+    desired.index = None;
+    let planned = super::super::plan(
+        &desired,
+        &observed,
+        k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+    );
+    assert!(planned.actions.is_empty() && planned.stalled.unwrap().word == "ClaimedByAnother");
+}
+
+#[test]
+fn a_pod_forced_onto_the_standby_site_moves_nothing() {
+    let mut world = World::running();
+    world.clusters[1].workloads.push((
+        serde_yaml::from_str("{apiVersion: v1, kind: Deployment, name: by-hand}").unwrap(),
+        1,
+    ));
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert_eq!(world.register.as_ref().unwrap().members, Members::BOTH);
+}
+
+#[test]
+fn several_pools_that_could_hold_a_full_copy_need_a_person() {
+    let mut world = World::running();
+    let mut second = world.clusters[0].pools[0].clone();
+    second.metadata.name = Some("pool-new".to_owned());
+    second.spec.portals = vec!["192.0.2.9:3260".to_owned()];
+    world.clusters[0].pools.push(second);
+    // The peer remembers at which address the copy was.
+    world.rebuild(0);
+    world.settle();
+    assert_eq!(world.clusters[0].legs[0].spec.pool, "pool-m1");
+    // Nobody remembers.
+    world.rebuild(0);
+    world.rebuild(1);
+    world.settle();
+    assert!(world.clusters[0].legs.is_empty());
+    assert!(
+        world.told(0, "Stalled").contains("name the one that does"),
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
+fn a_mark_of_a_register_that_is_gone_prevents_a_birth() {
+    let mut world = World::new();
+    let register = World::running().register.unwrap();
+    world.clusters[0].marks = vec![Mark::of(&register)];
+    world.apply_to_both(VOLUME);
+    world.settle();
+    assert!(
+        world.register.is_none() && world.told(0, "Stalled").starts_with("True RegisterMissing")
+    );
+}

@@ -1,0 +1,301 @@
+//! Between the sites: planned, by loss, by order, by force, and back.
+
+use twinsite_api::{Failback, FailoverPolicy, FailoverState};
+use twinsite_register::{Leg, Members};
+
+use super::golden;
+use super::world::{VOLUME, World};
+
+fn edit_active(world: &mut World, site: &str) {
+    world.edit_both(|volume| volume.spec.active_site = Some(site.to_owned()));
+}
+
+#[test]
+fn an_edit_of_active_site_in_both_clusters_is_a_planned_move() {
+    let mut world = World::running();
+    edit_active(&mut world, "research");
+    world.settle();
+    assert!(world.serves(1) && !world.register.as_ref().unwrap().active.latched);
+    let last = world.clusters[0]
+        .volume
+        .as_ref()
+        .unwrap()
+        .status
+        .as_ref()
+        .unwrap()
+        .last_move
+        .clone()
+        .unwrap();
+    assert_eq!(
+        (last.mode.as_str(), last.to.as_str()),
+        ("Planned", "research")
+    );
+    assert!(last.seconds.is_some(), "{last:?}");
+    golden("planned-move", &world);
+}
+
+#[test]
+fn a_move_waits_until_both_specs_agree() {
+    let mut world = World::running();
+    world.edit(0, |volume| {
+        volume.spec.active_site = Some("research".to_owned())
+    });
+    world.settle();
+    assert!(world.serves(0), "Git reached one cluster only");
+    assert!(
+        world.told(0, "Reconciling").contains("both must agree"),
+        "{}",
+        world.told(0, "Reconciling")
+    );
+    world.edit(1, |volume| {
+        volume.spec.active_site = Some("research".to_owned())
+    });
+    world.settle();
+    assert!(world.serves(1));
+}
+
+#[test]
+fn a_move_without_a_workload_is_carried_by_a_caretaker() {
+    let mut world = World::new();
+    world.apply_to_both(&VOLUME.replace(
+        "  workloads: [{apiVersion: apps/v1, kind: StatefulSet, name: records}]\n",
+        "",
+    ));
+    for cluster in &mut world.clusters {
+        cluster.workloads.clear();
+    }
+    world.settle();
+    edit_active(&mut world, "research");
+    world.settle();
+    let register = world.register.clone().unwrap();
+    assert_eq!(
+        (register.active.site.leg(), register.holder),
+        (Leg::B, None),
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
+fn a_dead_site_loses_its_volume_and_git_does_not_drag_it_back() {
+    let mut world = World::running();
+    world.kill(0);
+    world.rounds(4);
+    assert!(!world.serves(1), "too early");
+    world.settle();
+    assert!(world.serves(1));
+    assert!(world.register.as_ref().unwrap().active.latched);
+    world.revive(0);
+    world.settle();
+    assert!(
+        world.serves(1) && world.clusters[0].pods.is_empty(),
+        "{}",
+        world.transcript()
+    );
+    assert_eq!(world.register.as_ref().unwrap().members, Members::BOTH);
+    golden("site-loss", &world);
+    // First way out of the latch: Git accepts what happened.
+    edit_active(&mut world, "research");
+    world.settle();
+    assert!(!world.register.as_ref().unwrap().active.latched && world.serves(1));
+    edit_active(&mut world, "medical");
+    world.settle();
+    assert!(world.serves(0));
+}
+
+#[test]
+fn failback_returns_the_volume_once_both_copies_are_in_sync() {
+    let mut world = World::running();
+    world.edit_both(|volume| volume.spec.failback = Some(Failback::WhenInSync));
+    world.settle();
+    world.kill(0);
+    world.settle();
+    assert!(world.serves(1));
+    world.revive(0);
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert!(!world.register.as_ref().unwrap().active.latched);
+}
+
+#[test]
+fn manual_and_observe_move_nothing_and_observe_says_what_it_would_do() {
+    for policy in [FailoverPolicy::Manual, FailoverPolicy::Observe] {
+        let mut world = World::running();
+        for cluster in &mut world.clusters {
+            cluster.pair.spec.failover.policy = policy;
+        }
+        world.kill(0);
+        world.settle();
+        assert!(!world.serves(1));
+        let advised = world
+            .told(1, "AutomaticFailover")
+            .starts_with("True WouldFailOver");
+        assert_eq!(
+            advised,
+            policy == FailoverPolicy::Observe,
+            "{}",
+            world.transcript()
+        );
+    }
+}
+
+#[test]
+fn only_the_link_between_the_sites_cut_moves_nothing() {
+    let mut world = World::running();
+    (world.link_up, world.data_up) = (false, false);
+    world.settle();
+    assert!(world.serves(0) && !world.serves(1));
+    (world.link_up, world.data_up) = (true, true);
+    world.settle();
+    assert_eq!(world.register.as_ref().unwrap().members, Members::BOTH);
+}
+
+#[test]
+fn an_unplanned_order_does_not_wait_for_the_policy() {
+    let mut world = World::running();
+    for cluster in &mut world.clusters {
+        cluster.pair.spec.failover.policy = FailoverPolicy::Manual;
+    }
+    world.kill(0);
+    world.rounds(2);
+    world.order(1, "to: research, mode: Unplanned, volumes: {all: true}");
+    world.settle();
+    assert!(world.serves(1));
+    assert_eq!(
+        world.failovers[0].1.status.as_ref().unwrap().state,
+        FailoverState::Done,
+        "{}",
+        world.transcript()
+    );
+    golden("unplanned-order", &world);
+}
+
+#[test]
+fn an_unplanned_order_against_a_living_writer_is_held() {
+    let mut world = World::running();
+    world.order(1, "to: research, mode: Unplanned, volumes: {all: true}");
+    world.settle();
+    assert!(world.serves(0) && !world.serves(1));
+    assert!(
+        world.told(1, "Reconciling").contains("still beats"),
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
+fn a_planned_order_moves_and_latches_what_the_spec_does_not_name() {
+    let mut world = World::running();
+    world.order(
+        1,
+        "to: research, mode: Planned, volumes: {namespace: rv, names: [records]}",
+    );
+    world.settle();
+    assert!(
+        world.serves(1) && world.register.as_ref().unwrap().active.latched,
+        "{}",
+        world.transcript()
+    );
+    assert_eq!(
+        world.failovers[0].1.status.as_ref().unwrap().state,
+        FailoverState::Done
+    );
+    // Third way out of the latch: another planned order.
+    world.order(0, "to: medical, mode: Planned, volumes: {all: true}");
+    world.settle();
+    assert!(
+        world.serves(0) && !world.register.as_ref().unwrap().active.latched,
+        "{}",
+        world.transcript()
+    );
+    golden("planned-order", &world);
+}
+
+/// Research took a write alone, then died; medical has an older copy.
+fn behind() -> World {
+    let mut world = World::running();
+    edit_active(&mut world, "research");
+    world.settle();
+    world.data_up = false;
+    world.rounds(3);
+    assert_eq!(
+        world.register.as_ref().unwrap().members,
+        Members::only(Leg::B)
+    );
+    world.kill(1);
+    world.data_up = true;
+    world.settle();
+    world
+}
+
+#[test]
+fn a_copy_that_lacks_writes_is_not_promoted_by_anything_but_a_force() {
+    let mut world = behind();
+    assert!(!world.serves(0));
+    world.order(0, "to: medical, mode: Unplanned, volumes: {all: true}");
+    world.settle();
+    assert!(
+        !world.serves(0)
+            && world
+                .told(0, "Reconciling")
+                .contains("lacks acknowledged writes"),
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
+fn a_force_runs_the_copy_that_is_left_after_a_second_look() {
+    let mut world = behind();
+    let register = world.register.clone().unwrap();
+    let token = super::super::token(&register);
+    world.order(
+        0,
+        &format!(
+            "to: medical, mode: Force, volumes: {{namespace: rv, names: [records]}}, force: {{expectEpoch: {}, token: {token}}}",
+            register.epoch
+        ),
+    );
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert_eq!(
+        world.register.as_ref().unwrap().unconfirmed,
+        Members::only(Leg::B)
+    );
+    world.revive(1);
+    world.settle();
+    assert!(
+        world.told(0, "SplitBrain").starts_with("True LostBranch"),
+        "{}",
+        world.transcript()
+    );
+    assert_eq!(
+        world.register.as_ref().unwrap().members,
+        Members::only(Leg::A),
+        "not before a person confirms"
+    );
+    let epoch = world.register.as_ref().unwrap().epoch;
+    world.edit(0, |volume| {
+        let word = (
+            super::super::names::CONFIRM_ANNOTATION.to_owned(),
+            format!("B@{epoch}"),
+        );
+        volume.metadata.annotations = Some([word].into());
+    });
+    world.settle();
+    assert_eq!(world.register.as_ref().unwrap().members, Members::BOTH);
+    golden("force", &world);
+}
+
+#[test]
+fn a_force_with_an_old_token_fails_and_touches_nothing() {
+    let mut world = behind();
+    world.order(0, "to: medical, mode: Force, volumes: {namespace: rv, names: [records]}, force: {expectEpoch: 1, token: 1-00}");
+    let before = world.register.clone();
+    world.settle();
+    assert_eq!(world.register, before);
+    assert_eq!(
+        world.failovers[0].1.status.as_ref().unwrap().state,
+        FailoverState::Failed
+    );
+}

@@ -204,6 +204,11 @@ fn told_of(order: &Failover, old: &FailoverStatus, view: &VolumeView) -> Failove
         view.to
             .is_some_and(|to| register.active.site == crate::volume::situation::site_of(to))
     });
+    let status = volume.status.as_ref();
+    // The account of the move is in the volume's status, which may be a round behind the register.
+    let is_told = status
+        .and_then(|status| status.active_site.as_ref())
+        .is_some_and(|active| active.name == order.spec.to);
     let since = order.metadata.creation_timestamp.as_ref().map(|at| at.0);
     let last = volume
         .status
@@ -219,7 +224,7 @@ fn told_of(order: &Failover, old: &FailoverStatus, view: &VolumeView) -> Failove
     told.timeline = last.filter(this);
     if order.spec.mode == FailoverMode::Force {
         forced(order, view, is_there, &mut told);
-    } else if is_there {
+    } else if is_there && is_told {
         arrived(order, view, &mut told);
     } else {
         told.message = Some(waits_for(volume));

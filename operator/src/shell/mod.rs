@@ -203,7 +203,10 @@ async fn lead(operator: &Operator, leader: &Leader) {
         sleep(STEP).await;
     }
     operator.follow_pairs().await;
-    *operator.leading.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::time::Instant::now());
+    *operator
+        .leading
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = Some(std::time::Instant::now());
     operator.add_everything();
 }
 
@@ -230,6 +233,7 @@ async fn watch_health(operator: Arc<Operator>) {
                 None => format!("{kind} is still being listed"),
             });
         operator.health.set_troubles(troubles.collect());
+        operator.suspect_nodes();
         sleep(Duration::from_secs(1)).await;
     }
 }

@@ -1,22 +1,23 @@
 //! What all rounds share, and which round follows from which change.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use kube::{Client, ResourceExt as _};
-use twinsite_api::{FailoverPolicy, VolumeId};
+use twinsite_api::{Attachment, FailoverPolicy, VolumeId};
 use twinsite_register::GroupId;
 
 use super::{
     events::Events,
+    failover as orders, group,
     options::Options,
     own::{self, Own, VolumeKey},
     permits::Permits,
     queue::{Outcome, Queue},
-    failover as orders, group,
     volume::{self, Kinds},
 };
 use crate::{
@@ -205,7 +206,8 @@ impl Operator {
                     self.hint(own::id_of(&volume));
                     self.queue.add(Key::Volume(key));
                 } else {
-                    self.queue.add(Key::Orphan(VolumeId::of(&pair, &key.0, &key.1)));
+                    self.queue
+                        .add(Key::Orphan(VolumeId::of(&pair, &key.0, &key.1)));
                 }
             }
             site_pair::Told::Peer(_, peer::Told::Parts(id)) => self.add_of(id),
@@ -234,6 +236,21 @@ impl Operator {
         }
     }
 
+    /// Volumes that are open on a node which gives no sign of life: nothing else tells that it stays silent.
+    pub fn suspect_nodes(&self) {
+        let open = |one: &Attachment| !one.spec.mode.is_one_shot();
+        let mut silent = HashMap::new();
+        for one in self.own.attachments.store.state() {
+            let node = one.spec.node.as_str();
+            let is_silent = *silent
+                .entry(node.to_owned())
+                .or_insert_with(|| self.own.node_silence(node).is_some());
+            if is_silent && open(&one) {
+                self.add_of(one.spec.volume);
+            }
+        }
+    }
+
     fn add_of(&self, id: VolumeId) {
         match self.own.volume_of(id) {
             Some(key) => self.queue.add(Key::Volume(key)),
@@ -246,7 +263,9 @@ impl Operator {
         let legs = self.own.legs.store.state();
         let volumes = self.own.persistent_volumes.store.state();
         let of_legs = legs.iter().map(|leg| leg.spec.volume);
-        let of_volumes = volumes.iter().filter_map(|volume| volume.name_any().parse().ok());
+        let of_volumes = volumes
+            .iter()
+            .filter_map(|volume| volume.name_any().parse().ok());
         for id in of_legs.chain(of_volumes) {
             if self.own.volume_of(id).is_none() {
                 self.queue.add(Key::Orphan(id));

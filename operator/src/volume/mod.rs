@@ -110,8 +110,19 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
     birth::plan(&situation, &mut plan);
     binding::plan(&situation, &mut plan);
     tell_of_the_twin(&situation, &mut plan);
+    if situation
+        .live()
+        .is_some_and(|register| situation.is_active(register))
+        && wants_beat(desired, seen)
+    {
+        // What is decided next follows from time alone.
+        plan.again(SOON);
+    }
     plan
 }
+
+/// How soon a plan is made again that waits for time to pass.
+const SOON: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Whether plans of this volume depend on how long its beat has stood still, so that it is worth reading often.
 pub fn wants_beat(desired: &Desired, seen: &Observed) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Everything that would make every later question meaningless is refused here, in words that say what to do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -223,8 +224,8 @@ impl<'a> Situation<'a> {
 
     /// The node has given no sign of life for so long that its volumes are fenced and its pods let go.
     ///
-    /// A moving beat speaks against it in every case. If the witness cannot be asked for the beat, the node must have been
-    /// silent for longer.
+    /// If the volume's holder is on that node, a moving beat speaks against it in every case; if the witness cannot be
+    /// asked for the beat, the node must have been silent for longer.
     pub(crate) fn is_lost(&self, name: &str) -> bool {
         let Some(node) = self.seen.node(name) else {
             return false;
@@ -233,10 +234,23 @@ impl<'a> Situation<'a> {
         let silent = |at_least: Duration| {
             node.gone || node.silent_for.is_some_and(|silent| silent >= at_least)
         };
+        if self.live().is_some() && !self.may_hold(name) {
+            return silent(limit);
+        }
         match self.seen.evidence.beat_still_for {
             Some(still) => silent(limit) && still >= crate::policy::BEATS_STILL,
             None => silent(limit * BLIND_FACTOR),
         }
+    }
+
+    /// An Attachment of this node is the last one that attached, and has not let go.
+    fn may_hold(&self, node: &str) -> bool {
+        let on_node = |attachment: &&Arc<Attachment>| attachment.spec.node == node;
+        self.seen
+            .attachments
+            .iter()
+            .filter(on_node)
+            .any(|attachment| !self.is_fenced(attachment))
     }
 
     /// Whether this Attachment can write to no leg any more: another one has attached since, or nobody holds the volume.

@@ -20,12 +20,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use twinsite_api::{FailoverPolicy, MirroredVolume, SitePair, VolumeId};
+use twinsite_api::{MirroredVolume, VolumeId};
 use twinsite_register::GroupId;
 
 use super::{operator::Operator, own::VolumeKey, queue::Outcome};
 use crate::{
-    volume::{self, Desired, Observed, Plan, Reading},
+    volume::{self, Desired, Observed, Plan},
     witness::{Access, Pace},
 };
 pub use scale::Kinds;
@@ -101,22 +101,8 @@ fn follow(operator: &Operator, desired: &Desired, observed: &Observed, plan: &Pl
         Pace::Idle
     };
     access.pace(GroupId(id.bytes()), pace);
-    let wanted = desired
-        .pair
-        .as_deref()
-        .is_some_and(|pair| wants_beat(pair, desired, observed));
+    let wanted = volume::wants_beat(desired, observed);
     access.watch_beat(twinsite_register::VolumeId(id.bytes()), wanted);
-}
-
-/// The beat matters for what the other site holds open, if this site may take it over by itself.
-fn wants_beat(pair: &SitePair, desired: &Desired, observed: &Observed) -> bool {
-    let Reading::Found(register) = &observed.witness.register else {
-        return false;
-    };
-    let own = desired.index.map(|index| index.number());
-    pair.spec.failover.policy != FailoverPolicy::Manual
-        && register.holder.is_some()
-        && own.is_some_and(|own| usize::from(register.active.site.index()) != own)
 }
 
 /// Volumes of a pair that are in use at the other site: those whose move a silence may start.

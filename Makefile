@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds kubernetes-programs setup-kubernetes clusters
+.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds kubernetes-programs setup-kubernetes clusters demo-kubernetes
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -90,6 +90,11 @@ kubernetes-programs:
 # What the cluster tests take beside the programs of Kubernetes.
 setup-kubernetes:
 	@tests/setup.sh containerd runc containernetworking-plugins iproute2 busybox-static binutils
+
+# The demo on two real clusters: one of them dies in mid-write. ROUNDS=n
+demo-kubernetes: setup setup-kubernetes
+	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin records --bin demo-kubernetes
+	target/debug/demo-kubernetes
 
 # Two clusters and a third API server to try things on, until Ctrl-C.
 clusters: setup-kubernetes

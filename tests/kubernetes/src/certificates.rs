@@ -7,6 +7,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -90,7 +91,7 @@ impl Certificates {
             .arg(&request);
         run(&mut ask)?;
         let mut sign = openssl("x509");
-        sign.args(["-req", "-days", DAYS, "-CAcreateserial", "-in"])
+        sign.args(["-req", "-days", DAYS, "-set_serial", &serial(), "-in"])
             .arg(&request)
             .arg("-CA")
             .arg(self.certificate("ca"))
@@ -139,6 +140,12 @@ impl Certificates {
     pub fn public_key(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.pub"))
     }
+}
+
+/// Unlike every other of this process; no file keeps count, since machines are made side by side.
+fn serial() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
 fn openssl(what: &str) -> Command {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::control_plane::ControlPlane;
 use crate::images;
@@ -45,7 +46,14 @@ impl Clusters {
             Site::new(folder, RESEARCH, Subnet(2), &["r1"], images),
             Site::new(folder, WITNESS, Subnet(3), &[], &[]),
         )?;
-        tokio::try_join!(medical.start_nodes(), research.start_nodes())?;
+        thread::scope(|scope| {
+            let there = scope.spawn(|| research.start_nodes());
+            medical.start_nodes()?;
+            there
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("a site's thread ended")))
+        })?;
+        tokio::try_join!(medical.wait_nodes_ready(), research.wait_nodes_ready())?;
         let clusters = Self {
             medical,
             research,

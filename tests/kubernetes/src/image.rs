@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,19 +111,14 @@ impl Image {
             tar.copy(inside.trim_start_matches('/'), source, mode)?;
         }
         tar.end()?;
-        let mut file = File::open(path)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut size = 0;
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&buffer[..read]);
-            size += read as u64;
-        }
-        Ok((hexadecimal(&hash.finalize()), size))
+        // The program of the same name is some hundred times faster than a debug build of ours.
+        let output = Command::new("sha256sum").arg(path).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let hash = said
+            .split_whitespace()
+            .next()
+            .context("sha256sum said nothing")?;
+        Ok((format!("sha256:{hash}"), fs::metadata(path)?.len()))
     }
 }
 

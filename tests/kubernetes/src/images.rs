@@ -66,10 +66,17 @@ pub fn make(folder: &Path, programs: &Programs) -> Result<Vec<PathBuf>> {
     let mut archives = vec![pause(folder)?, ours(folder)?, records(folder)?];
     for sidecar in SIDECARS {
         let name = sidecar.name();
-        let archive = folder.join(format!("{name}.tar"));
-        Image::new(&[&format!("/{name}")])
-            .file(&programs.path(sidecar), &format!("/{name}"))
-            .write(&format!("localhost/{name}:dev"), &archive)?;
+        let program = programs.path(sidecar);
+        // Beside the program, whose version its folder names: it never changes.
+        let archive = program.with_extension("tar");
+        if !archive.exists() {
+            let draft = folder.join(format!("{name}.tar"));
+            Image::new(&[&format!("/{name}")])
+                .file(&program, &format!("/{name}"))
+                .write(&format!("localhost/{name}:dev"), &draft)?;
+            fs::copy(&draft, program.with_extension("draft"))?;
+            fs::rename(program.with_extension("draft"), &archive)?;
+        }
         archives.push(archive);
     }
     Ok(archives)

@@ -11,9 +11,11 @@
 pub mod certificates;
 pub mod clusters;
 pub mod control_plane;
+pub mod demo;
 pub mod group;
 pub mod image;
 pub mod images;
+pub mod install;
 mod leftovers;
 pub mod machine;
 pub mod network;

@@ -81,6 +81,14 @@ pub fn become_router() -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot forward packets")
 }
 
+/// Gives the router an address that belongs to no site.
+///
+/// # Errors
+/// It cannot be set.
+pub fn add_address(address: Ipv4Addr) -> Result<()> {
+    ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"])
+}
+
 /// Adds a site.
 ///
 /// # Errors

@@ -3,15 +3,16 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::control_plane::{ControlPlane, Settings};
 use crate::group::{Group, Signal};
 use crate::network::{self, CONTROL_PLANE, Subnet};
 use crate::node::{Joining, Node};
-use crate::programs::{Program, Programs};
+use crate::programs::Program;
 
 /// From a node's power to its being Ready; alone it takes 10 s.
 const READY_LIMIT: Duration = Duration::from_secs(180);
@@ -91,17 +92,26 @@ impl Site {
         &mut self.plane
     }
 
-    /// Turns on every node that is off, and waits until all are Ready.
+    /// Turns on every node that is off, all at once.
     ///
     /// # Errors
-    /// One does not become Ready.
-    pub async fn start_nodes(&mut self) -> Result<()> {
-        for index in 0..self.nodes.len() {
-            if self.nodes[index].machine().is_none() {
-                self.start_node(index)?;
-            }
-        }
-        self.wait_nodes_ready().await
+    /// One does not start.
+    pub fn start_nodes(&mut self) -> Result<()> {
+        let url = self.plane.url();
+        let joining = joining(&self.plane, &url, &self.images);
+        thread::scope(|scope| {
+            let off = self
+                .nodes
+                .iter_mut()
+                .filter(|node| node.machine().is_none());
+            let starting: Vec<_> = off
+                .map(|node| scope.spawn(move || node.power_on(joining)))
+                .collect();
+            starting.into_iter().try_for_each(|node| {
+                node.join()
+                    .unwrap_or_else(|_| Err(anyhow!("a node's thread ended")))
+            })
+        })
     }
 
     /// Turns on one node.
@@ -110,13 +120,7 @@ impl Site {
     /// It does not start.
     pub fn start_node(&mut self, index: usize) -> Result<()> {
         let url = self.plane.url();
-        let joining = Joining {
-            programs: self.plane.programs(),
-            certificates: self.plane.certificates(),
-            server: &url,
-            images: &self.images,
-        };
-        self.nodes[index].power_on(joining)
+        self.nodes[index].power_on(joining(&self.plane, &url, &self.images))
     }
 
     /// Waits until every node that is on is Ready and pods can be made.
@@ -161,12 +165,7 @@ impl Site {
     /// A program does not start.
     pub async fn power_on(&mut self) -> Result<()> {
         self.plane.power_on().await?;
-        for index in 0..self.nodes.len() {
-            if self.nodes[index].machine().is_none() {
-                self.start_node(index)?;
-            }
-        }
-        Ok(())
+        self.start_nodes()
     }
 
     /// The whole site stands still, or goes on.
@@ -212,8 +211,8 @@ impl Site {
 
     /// A `helm` command for this cluster.
     #[must_use]
-    pub fn helm_command(&self, programs: &Programs) -> Command {
-        let mut command = Command::new(programs.path(Program::Helm));
+    pub fn helm_command(&self) -> Command {
+        let mut command = Command::new(self.plane.programs().path(Program::Helm));
         command
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig())
@@ -225,5 +224,14 @@ impl Site {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.subnet.machine(CONTROL_PLANE)
+    }
+}
+
+fn joining<'a>(plane: &'a ControlPlane, url: &'a str, images: &'a [PathBuf]) -> Joining<'a> {
+    Joining {
+        programs: plane.programs(),
+        certificates: plane.certificates(),
+        server: url,
+        images,
     }
 }

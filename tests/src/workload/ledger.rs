@@ -1,6 +1,6 @@
 //! The ledger: the acknowledged numbers, kept in the harness's own process, outside both sites.
 //!
-//! A treatment room connects to a unix socket, tells its name in a line, and then [`Message`]s: a record is about to be
+//! A treatment room connects to a unix socket, or by TCP from a container, tells its name in a line, and then [`Message`]s: a record is about to be
 //! written, its fsync returned, or failed. Numbers of one machine come in order, so the last acknowledged one is the whole
 //! story. The instant of the first record after a mark answers "when was the other side writing again". Every message also
 //! becomes an event of the history, for the checker.
@@ -8,7 +8,8 @@
 //! Invariant: a number stands here only after the application saw its fsync return.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -124,25 +125,48 @@ impl Ledger {
     /// The socket cannot be made.
     pub fn listen(socket: &Path, history: History) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
-        let ledger = Self {
+        let ledger = Self::new(history);
+        ledger.serve(move || Ok(listener.accept()?.0))?;
+        Ok(ledger)
+    }
+
+    /// As [`Ledger::listen`], for rooms in containers.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn listen_at(address: SocketAddr, history: History) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let ledger = Self::new(history);
+        ledger.serve(move || Ok(listener.accept()?.0))?;
+        Ok(ledger)
+    }
+
+    fn new(history: History) -> Self {
+        Self {
             book: Arc::default(),
             history,
-        };
-        let keeper = ledger.clone();
+        }
+    }
+
+    fn serve<R: Read + Send + 'static>(
+        &self,
+        accept: impl Fn() -> io::Result<R> + Send + 'static,
+    ) -> io::Result<()> {
+        let keeper = self.clone();
         thread::Builder::new()
             .name("ledger".into())
             .spawn(move || {
-                for stream in listener.incoming().flatten() {
+                while let Ok(stream) = accept() {
                     let keeper = keeper.clone();
                     let _ = thread::Builder::new()
                         .name("ledger-room".into())
                         .spawn(move || keeper.keep(stream));
                 }
             })?;
-        Ok(ledger)
+        Ok(())
     }
 
-    fn keep(&self, stream: UnixStream) {
+    fn keep(&self, stream: impl Read) {
         let mut stream = BufReader::new(stream);
         let mut name = String::new();
         if stream.read_line(&mut name).is_err() {
@@ -227,6 +251,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
     use std::io::Write;
 

@@ -6,6 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -24,9 +25,31 @@ pub const EXIT_IO_ERROR: i32 = 5;
 /// # Errors
 /// The first error of a write, an fsync, or the way to the ledger.
 pub fn run(name: &str, directory: &Path, ledger: &Path, pause: Duration) -> io::Result<()> {
+    open(name, directory, &|| UnixStream::connect(ledger), pause)
+}
+
+/// As [`run`], from a container: the ledger is at `host:port`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_remote(name: &str, directory: &Path, ledger: &str, pause: Duration) -> io::Result<()> {
+    let connect = || {
+        let stream = TcpStream::connect(ledger)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    open(name, directory, &connect, pause)
+}
+
+fn open<W: Write>(
+    name: &str,
+    directory: &Path,
+    connect: &(impl Fn() -> io::Result<W> + Sync),
+    pause: Duration,
+) -> io::Result<()> {
     thread::scope(|scope| {
         let machines: Vec<_> = (0..MACHINES)
-            .map(|machine| scope.spawn(move || treat(name, directory, ledger, machine, pause)))
+            .map(|machine| scope.spawn(move || treat(name, directory, connect, machine, pause)))
             .collect();
         machines.into_iter().try_for_each(|machine| {
             machine
@@ -36,14 +59,14 @@ pub fn run(name: &str, directory: &Path, ledger: &Path, pause: Duration) -> io::
     })
 }
 
-fn treat(
+fn treat<W: Write>(
     name: &str,
     directory: &Path,
-    ledger: &Path,
+    connect: &impl Fn() -> io::Result<W>,
     machine: u8,
     pause: Duration,
 ) -> io::Result<()> {
-    let mut ledger = UnixStream::connect(ledger)?;
+    let mut ledger = connect()?;
     ledger.write_all(format!("{name}\n").as_bytes())?;
     let mut number = record::count(directory, machine)?;
     let file = OpenOptions::new()

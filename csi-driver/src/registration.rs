@@ -63,14 +63,16 @@ impl Registrar {
         loop {
             let router = Server::builder().add_service(RegistrationServer::new(self.clone()));
             let (end, ended) = Stop::channel();
-            let serving = pin!(serve::serve(&path, router, ended));
+            let mut serving = pin!(serve::serve(&path, router, ended));
             let refused = async {
                 self.refused.notified().await;
                 tokio::time::sleep(RETRY).await;
             };
-            let (serving, again) = tokio::select! {
-                () = refused => (serving, true),
-                () = stop.clone().wait() => (serving, false),
+            let again = tokio::select! {
+                // It ends before it is told to only when it cannot go on.
+                outcome = &mut serving => return outcome,
+                () = refused => true,
+                () = stop.clone().wait() => false,
             };
             end.send_replace(true);
             serving.await?;
@@ -109,5 +111,32 @@ impl Registration for Registrar {
             self.refused.notify_one();
         }
         Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn kubelet_finds_somebody_behind_the_socket_until_the_order_to_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(format!("{DRIVER}-reg.sock"));
+        let (end, stop) = Stop::channel();
+        let registrar = Registrar::new(Path::new("/csi.sock"));
+        let serving = tokio::spawn(registrar.run(folder.path().to_owned(), stop));
+        let mut answered = false;
+        for _ in 0..500 {
+            answered = UnixStream::connect(&path).is_ok();
+            if answered {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(answered);
+        end.send_replace(true);
+        serving.await.unwrap().unwrap();
     }
 }

@@ -188,7 +188,7 @@ fn leg_statuses(
 fn no_rejoin(why: status::RejoinBlock, engine: &Status) -> String {
     let hopeless = why == status::RejoinBlock::SourceUnreadable && engine.rejoin_at.is_none();
     if hopeless {
-        "no rejoin: the last member has blocks that cannot be read (see the agent's log for their place); write them anew, or restore them, and it is tried again".to_owned()
+        "no rejoin: the last member has blocks that cannot be read (see the agent's log for their place); write them anew, or let them be readable again, and it is tried again".to_owned()
     } else {
         format!("no rejoin now: {why:?}")
     }

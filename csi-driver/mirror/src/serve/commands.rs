@@ -38,6 +38,8 @@ pub(super) enum Purpose {
     Rejoin,
     /// Capacity before an expansion.
     Identify,
+    /// Can the source read by now what it could not?
+    Look,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +129,8 @@ const fn lane(purpose: Purpose) -> Lane {
         | Purpose::Probe
         | Purpose::Verify
         | Purpose::Rejoin
-        | Purpose::Identify => Lane::Meta,
+        | Purpose::Identify
+        | Purpose::Look => Lane::Meta,
     }
 }
 
@@ -189,6 +192,7 @@ impl Serve {
             Purpose::Verify => Some(LegOp::PrReadFullStatus),
             Purpose::Rejoin => self.rejoin_op(),
             Purpose::Identify => Some(LegOp::Identify),
+            Purpose::Look => self.look_op(),
         }
     }
 
@@ -267,6 +271,7 @@ impl Serve {
             Purpose::Verify => self.verified(leg, reply),
             Purpose::Rejoin => self.rejoin_reply(Ok(reply)),
             Purpose::Identify => self.identified(leg, reply),
+            Purpose::Look => self.hope_again(),
         }
     }
 
@@ -280,6 +285,7 @@ impl Serve {
             Purpose::Copy(slot) => self.copy_gone(slot, leg),
             Purpose::Rejoin => self.rejoin_reply(Err(LegError::SessionGone)),
             Purpose::Verify => self.orders.stamp_checks = None,
+            Purpose::Look => self.look_later(),
             Purpose::Page(_) | Purpose::Beat | Purpose::Identify => {}
         }
     }
@@ -317,6 +323,7 @@ impl Serve {
             Purpose::Probe => self.probing[leg.index()] = false,
             Purpose::Verify => self.lose(leg, LostWhy::NotRegistered),
             Purpose::Identify => self.identify_failed(),
+            Purpose::Look => self.look_later(),
         }
     }
 

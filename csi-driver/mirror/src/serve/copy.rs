@@ -404,9 +404,8 @@ impl Serve {
         } else if copy.narrow(region) {
             self.copy_send(slot);
         } else if self.rejoin.target.is_some() {
-            self.rejoin
-                .unreadable
-                .insert(copy.run.start + (copy.piece.start / region) as u32);
+            let at = extent(self.geometry, copy.run.clone()).0 + copy.piece.start;
+            self.rejoin.found_bad((at / region) as u32, at);
             self.block_unreadable(slot);
             self.copy_over(slot, false);
             self.fact(Fact::Blocked(RejoinBlock::SourceUnreadable));

@@ -17,7 +17,7 @@ use super::link::Link;
 use super::state::{Fact, State};
 use super::superblock::BaseNumbers;
 use crate::fence::Fence;
-use crate::io::{BLOCK, LegError, LegInfo, LegOp, LegReply, Output};
+use crate::io::{BLOCK, DATA_START, LegError, LegInfo, LegOp, LegReply, Output};
 use crate::layout::{Geometry, MapPage, Role, SLOT_OFFSETS, Slots, Superblock, map_offset};
 use crate::regions::RegionSet;
 use crate::resync::Resync;
@@ -26,7 +26,8 @@ use crate::status::{Condition, Event, RejoinBlock};
 
 /// Most bytes of one metadata read.
 const READ_MAX: u32 = 1 << 20;
-/// Tries of a rejoin whose source cannot read a block; then it waits for the guest to write there.
+/// Tries of a rejoin whose source cannot read a block; then only that block is looked at now and then, until it can be read
+/// or the guest wrote there.
 const MAX_UNREADABLE_TRIES: u32 = 3;
 
 #[derive(Debug)]
@@ -70,7 +71,10 @@ pub(super) struct Rejoin {
     pub(super) blocked: Option<RejoinBlock>,
     /// Regions with a block that the source cannot read, and the tries that ended there.
     pub(super) unreadable: RegionSet,
+    /// The place found last, in bytes of data.
+    bad: u64,
     tries: u32,
+    look_at: Option<Duration>,
 }
 
 impl Rejoin {
@@ -82,13 +86,26 @@ impl Rejoin {
             pause: Duration::ZERO,
             blocked: None,
             unreadable: RegionSet::new(),
+            bad: 0,
             tries: 0,
+            look_at: None,
         }
     }
 
-    /// No further try helps before the guest wrote what cannot be read.
+    /// No further try helps while the block cannot be read.
     const fn is_hopeless(&self) -> bool {
         self.tries >= MAX_UNREADABLE_TRIES
+    }
+
+    /// The source cannot read this.
+    pub(super) fn found_bad(&mut self, region: u32, offset: u64) {
+        self.unreadable.insert(region);
+        self.bad = offset;
+    }
+
+    /// When the bad block is looked at again.
+    pub(super) fn look_at(&self) -> Option<Duration> {
+        self.look_at.filter(|_| self.is_hopeless())
     }
 
     pub(super) fn is_preparing(&self) -> bool {
@@ -411,6 +428,7 @@ impl Serve {
             self.raise(Condition::SourceUnreadable);
             if self.rejoin.is_hopeless() {
                 self.rejoin.at = None;
+                self.look_later();
             }
         }
         if had {
@@ -454,13 +472,43 @@ impl Serve {
             self.rejoin.unreadable.remove(region);
         }
         if self.rejoin.unreadable.len() < before {
-            self.rejoin.unreadable.clear();
-            let held = self.rejoin.is_hopeless();
-            self.rejoin.tries = 0;
-            if held && self.rejoin.target.is_none() {
-                self.rejoin.at = Some(self.now + self.rejoin.pause);
-            }
+            self.hope_again();
         }
+    }
+
+    /// Rejoins are worth trying again.
+    pub(super) fn hope_again(&mut self) {
+        self.rejoin.unreadable.clear();
+        let held = self.rejoin.is_hopeless();
+        (self.rejoin.tries, self.rejoin.look_at) = (0, None);
+        if held && self.rejoin.target.is_none() {
+            self.rejoin.at = Some(self.now + self.config.rejoin_backoff.0);
+        }
+    }
+
+    pub(super) fn look_later(&mut self) {
+        self.rejoin.look_at = Some(self.now + self.config.rejoin_backoff.1);
+    }
+
+    /// Look at the bad block.
+    pub(super) fn look_timer(&mut self) {
+        let due = self.rejoin.look_at().is_some_and(|at| at <= self.now);
+        let Some(x) = self.running.members.sole().filter(|_| due) else {
+            return;
+        };
+        if self.state == State::Solo && self.ready(x) {
+            self.rejoin.look_at = None;
+            self.send(x, Purpose::Look);
+        } else {
+            self.look_later();
+        }
+    }
+
+    pub(super) fn look_op(&self) -> Option<LegOp> {
+        self.rejoin.is_hopeless().then_some(LegOp::ReadMeta {
+            offset: DATA_START + self.rejoin.bad,
+            len: BLOCK as u32,
+        })
     }
 
     /// The rejoin ended well.

@@ -28,6 +28,7 @@ impl Serve {
         self.probe_timer();
         self.order_timers();
         self.latency_turn();
+        self.look_timer();
         if self.copies.next.is_some_and(|at| at <= self.now) {
             self.pump_copies();
         }
@@ -115,6 +116,7 @@ impl Serve {
             self.frozen_limit(),
             self.orders.deadline(),
             rejoin,
+            self.rejoin.look_at(),
         ])
     }
 

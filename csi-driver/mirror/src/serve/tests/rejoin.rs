@@ -592,7 +592,7 @@ fn fails_on_a_bad_block(b: &mut Bench) {
 }
 
 #[test]
-fn a_source_with_a_bad_block_says_so_tries_three_times_and_waits_for_a_write_there() {
+fn a_source_with_a_bad_block_says_so_tries_three_times_and_then_only_looks_at_that_block() {
     let mut b = solo();
     let far = far(&b);
     join(&mut b, &far);
@@ -620,14 +620,42 @@ fn a_source_with_a_bad_block_says_so_tries_three_times_and_waits_for_a_write_the
     assert!(b.events.contains(&bad), "the place is told");
     assert_eq!(b.engine.status(b.now).rejoin_at, None);
     b.up(B);
-    b.wait(ms(3_600_000));
-    assert!(
-        !b.seen().iter().any(|line| line.contains("register Data")),
-        "no further try"
-    );
-    // Elsewhere does not help, there it does.
+    let look = format!("A read meta {}+4096", crate::io::DATA_START + 12_288);
+    for _ in 0..5 {
+        b.wait(ms(300_000));
+        let seen = b.seen();
+        assert!(seen.contains(&look), "{seen:?}");
+        assert!(
+            !seen.iter().any(|line| line.contains("register Data")),
+            "no further try"
+        );
+        b.fail(&look, LegError::Medium);
+    }
+    // A write elsewhere does not help, one there does.
     b.written(9 << 16);
     assert_eq!(b.engine.status(b.now).rejoin_at, None);
     b.written(0);
+    assert!(b.engine.status(b.now).rejoin_at.is_some());
+}
+
+#[test]
+fn a_bad_block_that_can_be_read_again_lets_the_rejoin_go_on() {
+    let mut b = solo();
+    let far = far(&b);
+    join(&mut b, &far);
+    for again in 0..3 {
+        if again > 0 {
+            b.now = b.engine.status(b.now).rejoin_at.expect("another try");
+            b.polls = false;
+            b.up(B);
+            b.input(crate::io::Input::Tick);
+            b.seen();
+            join_read(&mut b, &far);
+        }
+        fails_on_a_bad_block(&mut b);
+    }
+    b.wait(ms(300_000));
+    let look = format!("A read meta {}+4096", crate::io::DATA_START + 12_288);
+    b.ok(&look);
     assert!(b.engine.status(b.now).rejoin_at.is_some());
 }

@@ -372,16 +372,17 @@ impl Bridge {
             // The watch tells it too.
             (Err(Failure::Gone), None) => {}
             (Err(failure), _) => {
-                if matches!(failure, Failure::Refused(_)) {
-                    tracing::error!(kind = label.0, name = label.1, %failure, "not written");
-                } else {
-                    tracing::debug!(kind = label.0, name = label.1, %failure, "not written yet");
-                }
+                let (kind, name) = label.clone();
                 let (_, pace) = self
                     .paces
                     .entry(label)
                     .or_insert_with(|| (String::new(), Pace::default()));
-                pace.failed(now);
+                let first = pace.failed(now);
+                if first && matches!(failure, Failure::Refused(_)) {
+                    tracing::error!(kind, name, %failure, "not written");
+                } else {
+                    tracing::debug!(kind, name, %failure, "not written yet");
+                }
             }
         }
     }

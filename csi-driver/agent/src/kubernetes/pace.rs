@@ -5,7 +5,7 @@
 //!
 //! | what differs from what was sent | earliest after the last one |
 //! |---|---|
-//! | anything but numbers | [`NEWS`] |
+//! | anything but numbers | [`NEWS`]; [`QUICK`] up to [`SPARE`] times, each earned back by a second of silence |
 //! | numbers, while a resync runs | [`PROGRESS`] |
 //! | numbers | [`NUMBERS`] |
 //! | nothing | [`LIFE`] |
@@ -15,6 +15,9 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 
 pub(crate) const NEWS: Duration = Duration::from_secs(1);
+/// An attach comes from its order to its device in less than a second, and somebody waits for each step.
+pub(crate) const QUICK: Duration = Duration::from_millis(100);
+const SPARE: u32 = 3;
 pub(crate) const PROGRESS: Duration = Duration::from_secs(2);
 pub(crate) const NUMBERS: Duration = Duration::from_secs(10);
 pub(crate) const LIFE: Duration = Duration::from_secs(60);
@@ -41,9 +44,11 @@ const AGES: [u64; 12] = [
 ];
 
 /// What was sent of one object.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pace {
     sent: Option<Sent>,
+    /// How often news may be quick.
+    spare: u32,
     /// The status that was looked at last, and when it should go: what moves is compared once and not at each turn.
     judged: Option<(Arc<Value>, Duration)>,
     failures: u32,
@@ -57,6 +62,18 @@ struct Sent {
     status: Arc<Value>,
 }
 
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            sent: None,
+            spare: SPARE,
+            judged: None,
+            failures: 0,
+            hold: Duration::ZERO,
+        }
+    }
+}
+
 impl Pace {
     /// When this status should go.
     pub(crate) fn due(&mut self, status: &Arc<Value>) -> Duration {
@@ -66,7 +83,7 @@ impl Pace {
         let at = match &self.judged {
             Some((judged, at)) if Arc::ptr_eq(judged, status) => *at,
             _ => {
-                let at = sent.at + wait(&sent.status, status);
+                let at = sent.at + wait(&sent.status, status, self.spare);
                 self.judged = Some((Arc::clone(status), at));
                 at
             }
@@ -83,17 +100,26 @@ impl Pace {
 
     /// The API server has it.
     pub(crate) fn sent(&mut self, at: Duration, status: Arc<Value>) {
+        let silence = self.sent.as_ref().map_or(at, |sent| at - sent.at);
+        let earned = u32::try_from(silence.as_secs()).unwrap_or(SPARE);
+        self.spare = self
+            .spare
+            .saturating_add(earned)
+            .min(SPARE)
+            .saturating_sub(1);
         self.sent = Some(Sent { at, status });
         self.judged = None;
         self.failures = 0;
         self.hold = Duration::ZERO;
     }
 
-    /// It has not.
-    pub(crate) fn failed(&mut self, at: Duration) {
+    /// It has not; says whether that is news.
+    pub(crate) fn failed(&mut self, at: Duration) -> bool {
+        let first = self.failures == 0;
         let wait = BACK_OFF * 2u32.pow(self.failures.min(8));
         self.failures = self.failures.saturating_add(1);
         self.hold = at + wait.min(MAX_BACK_OFF);
+        first
     }
 
     /// Whether a failure still holds requests about the object back.
@@ -107,11 +133,11 @@ impl Pace {
     }
 }
 
-fn wait(sent: &Value, status: &Value) -> Duration {
+fn wait(sent: &Value, status: &Value, spare: u32) -> Duration {
     if sent == status {
         LIFE
     } else if news(sent) != news(status) {
-        NEWS
+        if spare > 0 { QUICK } else { NEWS }
     } else if numbers(sent) == numbers(status) {
         LIFE
     } else if status["resyncPercent"].is_null() {
@@ -166,7 +192,11 @@ mod tests {
 
     fn check(before: Value, after: Value, wait: Duration) {
         let mut pace = Pace::default();
-        pace.sent(SENT, Arc::new(before.clone()));
+        pace.spare = 0;
+        pace.sent = Some(Sent {
+            at: SENT,
+            status: Arc::new(before.clone()),
+        });
         let due = pace.due(&Arc::new(after.clone()));
         assert_eq!(due, SENT + wait, "{before} -> {after}");
     }
@@ -198,6 +228,20 @@ mod tests {
         check(legs(1, "Member"), legs(1, "Outdated"), NEWS);
         let read = |at: &str| json!({"register": {"epoch": 1, "readAt": at}});
         check(read("now"), read("then"), LIFE);
+    }
+
+    #[test]
+    fn a_few_steps_in_a_row_are_told_at_once_and_a_flutter_each_second() {
+        let mut pace = Pace::default();
+        let (mut now, mut sends) = (SENT, Vec::new());
+        for step in 0..8 {
+            let status = Arc::new(json!({"state": step}));
+            let due = pace.due(&status).max(now);
+            sends.push((due - SENT).as_millis());
+            pace.sent(due, status);
+            now = due;
+        }
+        assert_eq!(sends, [0, 100, 200, 1200, 2200, 3200, 4200, 5200]);
     }
 
     #[test]

@@ -35,7 +35,9 @@ impl Files {
                 continue;
             };
             if Kind::of_file(&name).is_some() {
-                on_disk.insert(name, fs::read_to_string(entry.path())?);
+                // One that cannot be read is written anew as soon as the cluster shows its object.
+                let text = fs::read_to_string(entry.path()).unwrap_or_default();
+                on_disk.insert(name, text);
             }
         }
         Ok(Self {

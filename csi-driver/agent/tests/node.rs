@@ -16,7 +16,7 @@ use twinsite_agent::{
         node::{Node, NodeConfig, NodeError, Teller},
         requests::{Answer, FormatStep, Request},
         socket,
-        volumes::{Ending, Report, VolumeEvent, VolumeHandle, VolumeOrder, Volumes},
+        volumes::{Ending, LegTarget, Report, VolumeEvent, VolumeHandle, VolumeOrder, Volumes},
     },
     metrics::Health,
     reactor::{Thread, ThreadConfig},
@@ -51,6 +51,14 @@ impl VolumeHandle for Actor {
     }
     fn expand(&self, size: u64) {
         self.0.lock().unwrap().push(format!("expand {size}"));
+    }
+    fn readdress(&self, legs: [Option<LegTarget>; 2]) {
+        let portals = legs.into_iter().flatten().flat_map(|leg| leg.portals);
+        let portals: Vec<String> = portals.collect();
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("readdress {}", portals.join(" ")));
     }
     fn set_format(&self, format: Format, fs_type: FsType) {
         let name = String::from_utf8_lossy(&fs_type)

@@ -71,12 +71,13 @@ impl Node {
                 uid,
                 spec,
             } => self.open(&attachment, uid, *spec),
+            Action::Readdress { attachment, spec } => self.readdress(&attachment, &spec),
             Action::DropLeg { attachment, leg } => {
-                self.order_given(&attachment, |spec| spec.drop_legs.push(leg));
+                self.order_given(&attachment);
                 self.give(&attachment, |handle| handle.drop_leg(order::leg(leg)));
             }
             Action::Expand { attachment, size } => {
-                self.order_given(&attachment, |_| {});
+                self.order_given(&attachment);
                 self.give(&attachment, |handle| handle.expand(size));
             }
         }
@@ -138,10 +139,32 @@ impl Node {
         view.fault = done.err();
     }
 
-    fn order_given(&mut self, name: &str, change: impl FnOnce(&mut AttachmentSpec)) {
+    fn order_given(&mut self, name: &str) {
         if let Some(seen) = self.observed.volumes.get_mut(name) {
             seen.order = OrderSeen::UnderWay;
-            change(&mut seen.spec);
+        }
+    }
+
+    /// Hands new addresses on, once: if they cannot be used, the object has to change again.
+    fn readdress(&mut self, name: &str, spec: &AttachmentSpec) {
+        let sites = self.witnesses.states();
+        let sites = sites.get(&spec.site_pair).map(|state| &state.sites);
+        let checked = sites.map_or(Ok(()), |sites| check_indices(spec, sites));
+        match checked.and_then(|()| order::targets(spec, &self.desired.objects)) {
+            Ok(targets) => self.give(name, |handle| handle.readdress(targets)),
+            Err(fault) => tracing::error!(attachment = name, "{}", fault.text),
+        }
+        if let Some(seen) = self.observed.volumes.get_mut(name) {
+            seen.spec.legs.clone_from(&spec.legs);
+        }
+    }
+
+    /// Which legs the register keeps out: what was dropped, by whom ever, needs no order.
+    pub(super) fn note_dropped(&mut self) {
+        for seen in self.observed.volumes.values_mut() {
+            if let Some((register, _)) = self.registers.get(&order::group(&seen.spec)) {
+                seen.dropped = register.no_rejoin.iter().map(order::leg_index).collect();
+            }
         }
     }
 
@@ -163,6 +186,7 @@ impl Node {
             phase: Phase::Opening,
             size: None,
             order: OrderSeen::None,
+            dropped: Vec::new(),
         };
         self.observed.volumes.insert(name.to_owned(), seen);
         let conditions = self

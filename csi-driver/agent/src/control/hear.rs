@@ -1,7 +1,7 @@
 //! Hears what the data path and the witness tell, and writes it down.
 
 use twinsite_api::{AttachmentMode, AttachmentSpec, Device, FrontEnd};
-use twinsite_mirror::status::Event;
+use twinsite_mirror::{io::ControlError, status::Event};
 use twinsite_register::Register;
 
 use super::{
@@ -121,15 +121,12 @@ impl Node {
                 if let Err(error) = &result {
                     tracing::warn!(attachment = name, %error, "the order was not carried out");
                 }
+                view.waits_for_leg = result == Err(ControlError::WaitingForLeg);
                 view.order_error = result.as_ref().err().map(ToString::to_string);
                 seen.order = match &result {
                     Ok(()) => OrderSeen::None,
                     Err(_) => OrderSeen::FailedAt(now),
                 };
-                if result.is_err() {
-                    // The order is given again from the object, not taken as done.
-                    seen.spec.drop_legs.clear();
-                }
                 reply(
                     volume.reply.take(),
                     result.map_err(|error| error.to_string()),

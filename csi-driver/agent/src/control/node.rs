@@ -45,7 +45,7 @@ use crate::{
 /// How often the folder is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often targets are asked for their numbers.
-const SAMPLE: Duration = Duration::from_secs(2);
+const SAMPLE: Duration = Duration::from_secs(1);
 /// How long an agent that was told to stop tries to detach cleanly.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 /// Rounds of deciding and doing in one turn; more wait for the next.
@@ -337,6 +337,7 @@ impl Node {
 
     fn turn(&mut self) {
         self.set_witnesses();
+        self.note_dropped();
         for _ in 0..MAX_ROUNDS {
             let Plan { actions, waits, .. } = reconcile(&self.desired, &self.observed, self.now());
             self.waits = waits;

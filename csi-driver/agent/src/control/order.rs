@@ -84,20 +84,10 @@ pub fn prepare(
             "a group of volumes cannot be opened by this version, and one of its volumes must not be opened alone: take it out of the group",
         ));
     }
-    let mut legs = [None, None];
+    let legs = targets(spec, objects)?;
     let mut initialize = [None, None];
     for named in &spec.legs {
-        let iqn = spec.target_name(named);
         let index = leg(named.leg).index();
-        legs[index] = Some(LegTarget {
-            portals: named.portals.clone(),
-            lun: named.lun,
-            naa: naa(&spec.naa_text(named))?,
-            chap: secrets::chap(&objects.secrets, named.chap.as_ref(), &iqn)?,
-            array: named.array,
-            cache_protected: named.cache_protected,
-            iqn,
-        });
         initialize[index] = named.initialize.as_deref().map(naa).transpose()?;
     }
     let tag = match spec.mode {
@@ -139,6 +129,24 @@ pub fn prepare(
         attach,
         reseed,
     })
+}
+
+/// How the legs of an Attachment are reached, by [`Leg::index`].
+pub fn targets(spec: &AttachmentSpec, objects: &Objects) -> Result<[Option<LegTarget>; 2], Fault> {
+    let mut legs = [None, None];
+    for named in &spec.legs {
+        let iqn = spec.target_name(named);
+        legs[leg(named.leg).index()] = Some(LegTarget {
+            portals: named.portals.clone(),
+            lun: named.lun,
+            naa: naa(&spec.naa_text(named))?,
+            chap: secrets::chap(&objects.secrets, named.chap.as_ref(), &iqn)?,
+            array: named.array,
+            cache_protected: named.cache_protected,
+            iqn,
+        });
+    }
+    Ok(legs)
 }
 
 fn naa(text: &str) -> Result<Naa, Fault> {

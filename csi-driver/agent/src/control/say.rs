@@ -165,8 +165,11 @@ impl Node {
                 .push((name.clone(), pair_status(view, now.clone())));
         }
         for (name, volume) in &mut self.volumes {
-            let seen = self.observed.volumes.get(name).map(|seen| &seen.spec);
-            let spec = seen.or_else(|| objects.attachments.get(name).map(|object| &object.spec));
+            // As it is wanted, unless the object is another one by now.
+            let seen = self.observed.volumes.get(name);
+            let other = seen.filter(|seen| self.desired.uids.get(name) != Some(&seen.uid));
+            let wanted = objects.attachments.get(name).map(|object| &object.spec);
+            let spec = other.map(|seen| &seen.spec).or(wanted);
             if let Some(spec) = spec {
                 let status = attachment_status(spec, &mut volume.view, &now);
                 all.attachments.push((name.clone(), status));

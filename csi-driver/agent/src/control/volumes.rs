@@ -137,6 +137,9 @@ pub trait VolumeHandle: Send {
     fn drop_leg(&self, leg: Leg);
     fn expand(&self, size: u64);
     fn set_format(&self, format: Format, fs_type: FsType);
+    /// How the legs are reached from now on, by [`Leg::index`]. A session that is up stays; a leg that had no address until
+    /// now is logged in to.
+    fn readdress(&self, legs: [Option<LegTarget>; 2]);
 }
 
 /// Opens volumes.

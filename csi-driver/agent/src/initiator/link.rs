@@ -177,6 +177,15 @@ impl Link {
         }
     }
 
+    /// The same LUN by other ways: they are taken from the next login on. Another LUN is not taken.
+    pub fn readdress(&mut self, spec: LegSpec) {
+        let place = |spec: &LegSpec| (spec.iqn.clone(), spec.lun, spec.naa);
+        if place(&spec) == place(&self.spec) && !spec.portals.is_empty() {
+            self.spec.portals = spec.portals;
+            self.spec.chap = spec.chap;
+        }
+    }
+
     /// Tears the sessions down; everything open is answered with `SessionGone`.
     pub fn disconnect(&mut self, cx: &mut Context<'_>) {
         let was_off = matches!(self.state, State::Off);

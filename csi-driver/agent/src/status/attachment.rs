@@ -30,6 +30,8 @@ pub struct VolumeView {
     pub trouble: [Option<String>; 2],
     /// Why the last order to the open volume was not carried out.
     pub order_error: Option<String>,
+    /// Whether that was because a leg is away, or not a member.
+    pub waits_for_leg: bool,
     pub device: Option<Device>,
     pub format: Option<Format>,
     pub register: Option<(Register, Time)>,
@@ -217,6 +219,7 @@ fn set_conditions(
 ) {
     let generation = view.generation;
     let engine = view.engine.clone();
+    let waits_for_leg = view.waits_for_leg && words.is_some();
     let mut set = |type_: &str, status: Option<bool>, word: &str, text: &str| {
         set_condition(
             &mut view.conditions,
@@ -271,6 +274,12 @@ fn set_conditions(
         Some(!raised(status::Condition::WitnessUnreachable)),
         reason::AS_DESIRED,
         "",
+    );
+    set(
+        condition_type::WAITING_FOR_LEG,
+        Some(waits_for_leg),
+        word,
+        if waits_for_leg { text } else { "" },
     );
     let lost_branch = Leg::BOTH
         .into_iter()

@@ -35,7 +35,7 @@ use crate::frontend::{
     DeviceSpec, Events, Frontend, FrontendEvent, GuestErrno, GuestOp, GuestReply, GuestRequest,
     Removal,
 };
-use crate::initiator::{Link, LinkEvent};
+use crate::initiator::{LegSpec, Link, LinkEvent};
 use crate::reactor::{Actor, Alarm, Context, Event, Inlet, Mailbox, OpId, Token};
 
 /// The upper 16 bits of a token; 0 to 3 are the sessions of the links.
@@ -51,6 +51,7 @@ pub(super) enum Letter {
     DropLeg(Leg),
     Expand { size: u64 },
     SetFormat { format: Format, fs_type: FsType },
+    Readdress { leg: Leg, spec: Box<LegSpec> },
     Guest { op: GuestOp, answer: Answer },
     Drive(Workload, Finished),
     Device(FrontendEvent),
@@ -113,6 +114,21 @@ impl Volume {
             written: false,
             ending: None,
             ended: false,
+        }
+    }
+
+    /// A leg is reached otherwise, or for the first time: the engine hears of it when it is up.
+    fn readdress(&mut self, cx: &mut Context<'_>, leg: Leg, spec: LegSpec) {
+        if self.ending.is_some() || self.ended {
+            return;
+        }
+        match self.link(leg) {
+            Some(link) => link.readdress(spec),
+            None => {
+                let mut link = link_of(leg, spec);
+                link.connect(cx);
+                self.parts.links[leg.index()] = Some(link);
+            }
         }
     }
 
@@ -449,6 +465,7 @@ impl Volume {
             Letter::DropLeg(leg) => Input::DropLeg(leg),
             Letter::Expand { size } => Input::Expand { size },
             Letter::SetFormat { format, fs_type } => Input::SetFormat { format, fs_type },
+            Letter::Readdress { leg, spec } => return self.readdress(cx, leg, *spec),
             Letter::Guest { op, answer } if self.ending.is_none() => {
                 return self.begin(cx, Origin::Caller(answer), op);
             }
@@ -522,6 +539,11 @@ impl Volume {
             cx.finish();
         }
     }
+}
+
+/// A link by a leg's own tokens.
+pub(super) fn link_of(leg: Leg, spec: LegSpec) -> Link {
+    Link::new(spec, if leg == Leg::A { 0 } else { 2 })
 }
 
 impl Actor for Volume {

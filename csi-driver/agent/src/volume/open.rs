@@ -7,20 +7,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use twinsite_api::{AttachmentMode, ChapCredentials, FrontEnd};
 use twinsite_iscsi::chap::{Secret, SecretError};
 use twinsite_iscsi::session::{ChapInitiator, Offer};
-use twinsite_mirror::io::{Format, FsType, Leg};
+use twinsite_mirror::io::{Format, FsType, Leg, VolumeId};
 
 use super::DeviceChoice;
-use super::actor::{Letter, Parts, Volume};
+use super::actor::{Letter, Parts, Volume, link_of};
 use super::drive::{Run, Workload};
 use super::machine::Machine;
 use crate::control::volumes::{Ending, LegTarget, VolumeEvent, VolumeHandle, VolumeOrder, Volumes};
 use crate::frontend::{
     Cleared, FrontendError, GuestErrno, GuestOp, GuestReply, clear_leftovers, ublk_available,
 };
-use crate::initiator::{LegSpec, Link, Purpose, Times, initiator_name, isid};
+use crate::initiator::{LegSpec, Purpose, Times, initiator_name, isid};
 use crate::reactor::{Inlet, Mailbox, Thread};
 
 /// Letters to one volume that wait: answers of the witness, orders, requests of callers in this process.
@@ -71,10 +72,12 @@ impl DataPath {
         let thread = self.threads[n % self.threads.len()].clone();
         let actor = thread.reserve();
         let (mailbox, inlet) = thread.mailbox(actor, LETTERS);
+        let runtime = order.runtime.clone();
         let open = OpenVolume {
             mailbox: mailbox.clone(),
+            caller: Caller::of(&order),
+            runtime: runtime.clone(),
         };
-        let runtime = order.runtime.clone();
         // Names are looked up where waiting harms nobody.
         runtime.spawn_blocking(move || {
             let report = order.report.clone();
@@ -119,16 +122,11 @@ fn parts(
     mailbox: Mailbox<Letter>,
     inlet: Inlet<Letter>,
 ) -> Result<Parts, String> {
-    let purpose = match order.mode {
-        AttachmentMode::Writer | AttachmentMode::Caretaker => Purpose::Attach,
-        AttachmentMode::Inspect => Purpose::Inspect,
-        AttachmentMode::Birth | AttachmentMode::Wipe | AttachmentMode::Reseed => Purpose::Change,
-    };
+    let caller = Caller::of(&order);
     let mut links = [None, None];
     for leg in Leg::BOTH {
         if let Some(target) = &order.legs[leg.index()] {
-            let spec = leg_spec(target, &order, leg, purpose)?;
-            links[leg.index()] = Some(Link::new(spec, 2 * leg.index() as u16));
+            links[leg.index()] = Some(link_of(leg, leg_spec(target, &caller, leg)?));
         }
     }
     Ok(Parts {
@@ -147,12 +145,32 @@ fn parts(
     })
 }
 
-fn leg_spec(
-    target: &LegTarget,
-    order: &VolumeOrder,
-    leg: Leg,
+/// Who logs in to the legs, and what for.
+#[derive(Clone)]
+struct Caller {
+    volume: VolumeId,
+    node: String,
     purpose: Purpose,
-) -> Result<LegSpec, String> {
+}
+
+impl Caller {
+    fn of(order: &VolumeOrder) -> Self {
+        let purpose = match order.mode {
+            AttachmentMode::Writer | AttachmentMode::Caretaker => Purpose::Attach,
+            AttachmentMode::Inspect => Purpose::Inspect,
+            AttachmentMode::Birth | AttachmentMode::Wipe | AttachmentMode::Reseed => {
+                Purpose::Change
+            }
+        };
+        Self {
+            volume: order.volume,
+            node: order.attach.node.clone(),
+            purpose,
+        }
+    }
+}
+
+fn leg_spec(target: &LegTarget, caller: &Caller, leg: Leg) -> Result<LegSpec, String> {
     let chap = target.chap.as_ref().map(chap).transpose();
     Ok(LegSpec {
         portals: addresses(&target.portals)?,
@@ -161,8 +179,8 @@ fn leg_spec(
         naa: Some(target.naa),
         chap: chap.map_err(|error| format!("credentials of leg {leg}: {error}"))?,
         cache_protected: target.cache_protected,
-        initiator_name: initiator_name(&order.attach.node),
-        isid: isid(order.volume, leg, purpose),
+        initiator_name: initiator_name(&caller.node),
+        isid: isid(caller.volume, leg, caller.purpose),
         offer: Offer::default(),
         times: Times::default(),
     })
@@ -199,6 +217,8 @@ fn chap(credentials: &ChapCredentials) -> Result<ChapInitiator, SecretError> {
 #[derive(Clone)]
 pub struct OpenVolume {
     mailbox: Mailbox<Letter>,
+    caller: Caller,
+    runtime: Handle,
 }
 
 impl OpenVolume {
@@ -241,6 +261,23 @@ impl VolumeHandle for OpenVolume {
 
     fn set_format(&self, format: Format, fs_type: FsType) {
         self.post(Letter::SetFormat { format, fs_type });
+    }
+
+    fn readdress(&self, legs: [Option<LegTarget>; 2]) {
+        let this = self.clone();
+        // Names are looked up where waiting harms nobody.
+        self.runtime.spawn_blocking(move || {
+            for (leg, target) in Leg::BOTH.into_iter().zip(legs) {
+                let Some(target) = target else { continue };
+                match leg_spec(&target, &this.caller, leg) {
+                    Ok(spec) => this.post(Letter::Readdress {
+                        leg,
+                        spec: Box::new(spec),
+                    }),
+                    Err(error) => tracing::warn!(%leg, error, "the leg keeps its address"),
+                }
+            }
+        });
     }
 }
 

@@ -174,6 +174,12 @@ fn continue_volume(
 
 /// Orders to an open mirror: one at a time.
 fn orders(name: &str, spec: &AttachmentSpec, seen: &VolumeSeen, now: Duration, plan: &mut Plan) {
+    if spec.legs != seen.spec.legs {
+        plan.act(Action::Readdress {
+            attachment: name.to_owned(),
+            spec: Box::new(spec.clone()),
+        });
+    }
     match seen.order {
         OrderSeen::None => {}
         OrderSeen::UnderWay => return,
@@ -186,7 +192,7 @@ fn orders(name: &str, spec: &AttachmentSpec, seen: &VolumeSeen, now: Duration, p
     let dropped = spec
         .drop_legs
         .iter()
-        .find(|leg| !seen.spec.drop_legs.contains(leg));
+        .find(|leg| !seen.dropped.contains(leg));
     if let Some(leg) = dropped {
         return plan.act(Action::DropLeg {
             attachment: name.to_owned(),

@@ -81,6 +81,8 @@ pub struct VolumeSeen {
     pub size: Option<u64>,
     /// An order to it that has no answer yet, or failed lately.
     pub order: OrderSeen,
+    /// Legs that are kept out of the membership already.
+    pub dropped: Vec<LegIndex>,
 }
 
 /// How far a volume is.
@@ -161,6 +163,11 @@ pub enum Action {
     Open {
         attachment: String,
         uid: String,
+        spec: Box<AttachmentSpec>,
+    },
+    /// The legs are reached otherwise.
+    Readdress {
+        attachment: String,
         spec: Box<AttachmentSpec>,
     },
     DropLeg {
@@ -260,6 +267,7 @@ impl fmt::Display for Action {
                 uid,
                 spec,
             } => write!(f, "open {attachment} ({uid}) as {:?}", spec.mode),
+            Self::Readdress { attachment, .. } => write!(f, "readdress the legs of {attachment}"),
             Self::DropLeg { attachment, leg } => write!(f, "drop leg {leg} of {attachment}"),
             Self::Expand { attachment, size } => write!(f, "expand {attachment} to {size}"),
         }

@@ -201,8 +201,12 @@ impl World {
                     phase: Phase::Opening,
                     size: None,
                     order: OrderSeen::None,
+                    dropped: Vec::new(),
                 };
                 assert!(volumes.insert(attachment, seen).is_none());
+            }
+            Action::Readdress { attachment, spec } => {
+                volumes.get_mut(&attachment).unwrap().spec.legs = spec.legs;
             }
             Action::DropLeg { attachment, .. } | Action::Expand { attachment, .. } => {
                 volumes.get_mut(&attachment).unwrap().order = OrderSeen::UnderWay;
@@ -386,7 +390,7 @@ fn orders_to_an_open_volume_go_one_at_a_time() {
     world.opened("w");
     world.step("drop leg B of w");
     world.step("");
-    world.volume("w").spec.drop_legs = vec![LegIndex::B];
+    world.volume("w").dropped = vec![LegIndex::B];
     world.volume("w").order = OrderSeen::None;
     world.step("expand w to 3221225472");
     world.volume("w").order = OrderSeen::FailedAt(world.now);
@@ -398,6 +402,35 @@ fn orders_to_an_open_volume_go_one_at_a_time() {
     world.step("");
     world.want(&[PAIR, &writer("w")]);
     world.step("Attachment/w waits: InvalidSpec: the volume has 3221225472 bytes and never shrinks: set spec.size back");
+}
+
+#[test]
+fn a_drop_that_the_order_came_with_is_given_and_one_that_holds_is_not_repeated() {
+    let drop = attachment("w", "  mode: Caretaker\n  size: 2Gi\n  dropLegs: [B]");
+    let mut world = World::new(&[PAIR, &drop]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Caretaker");
+    world.opened("w");
+    world.step("drop leg B of w");
+    world.volume("w").order = OrderSeen::None;
+    world.volume("w").dropped = vec![LegIndex::B];
+    world.step("");
+    // It came back, and the order still stands.
+    world.volume("w").dropped.clear();
+    world.step("drop leg B of w");
+}
+
+#[test]
+fn an_open_volume_learns_of_new_addresses() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    world.step("");
+    world.want(&[
+        PAIR,
+        &writer("w").replace("portals: ['", "portals: ['192.0.2.9:3260', '"),
+    ]);
+    world.step("readdress the legs of w");
+    world.step("");
 }
 
 #[test]

@@ -2,23 +2,30 @@
 //!
 //! kubelet finds the socket in its folder, asks who is there, looks at the CSI socket itself and says how that went. After a
 //! refusal the socket is made anew, since kubelet looks again only at a new one.
+//!
+//! The two calls are told apart by their bodies: the question who is there is an empty message, and how it went never is. Why
+//! HTTP/2 is spoken by hand here: [`http2`].
+
+mod http2;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
-use tonic::{Request, Response, Status, transport::Server};
+use prost::Message as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    sync::{Notify, Semaphore, watch},
+};
 
+use self::http2::Connection;
 use crate::{
     DRIVER,
-    proto::registration::{
-        InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
-        registration_server::{Registration, RegistrationServer},
-    },
+    proto::registration::{PluginInfo, RegistrationStatus, RegistrationStatusResponse},
     serve::{self, ServeError, Stop},
 };
 
@@ -26,6 +33,10 @@ use crate::{
 const VERSIONS: [&str; 1] = ["1.0.0"];
 /// How long after a refusal kubelet is asked again.
 const RETRY: Duration = Duration::from_secs(10);
+/// Connections at once; kubelet makes one.
+const CONNECTIONS: usize = 8;
+/// How long a connection may be silent.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// The service, and what kubelet said.
 #[derive(Debug, Clone)]
@@ -61,82 +72,147 @@ impl Registrar {
     pub async fn run(self, folder: PathBuf, stop: Stop) -> Result<(), ServeError> {
         let path = folder.join(format!("{DRIVER}-reg.sock"));
         loop {
-            let router = Server::builder().add_service(RegistrationServer::new(self.clone()));
-            let (end, ended) = Stop::channel();
-            let mut serving = pin!(serve::serve(&path, router, ended));
+            let listener = serve::bind(&path)?;
             let refused = async {
                 self.refused.notified().await;
                 tokio::time::sleep(RETRY).await;
             };
             let again = tokio::select! {
-                // It ends before it is told to only when it cannot go on.
-                outcome = &mut serving => return outcome,
+                () = self.accept(listener) => true,
                 () = refused => true,
                 () = stop.clone().wait() => false,
             };
-            end.send_replace(true);
-            serving.await?;
+            let _gone = fs::remove_file(&path);
             if !again {
                 return Ok(());
             }
         }
     }
-}
 
-#[tonic::async_trait]
-impl Registration for Registrar {
-    async fn get_info(
-        &self,
-        _request: Request<InfoRequest>,
-    ) -> Result<Response<PluginInfo>, Status> {
-        Ok(Response::new(PluginInfo {
-            r#type: "CSIPlugin".to_owned(),
-            name: DRIVER.to_owned(),
-            endpoint: self.endpoint.clone(),
-            supported_versions: VERSIONS.map(str::to_owned).to_vec(),
-        }))
+    async fn accept(&self, listener: UnixListener) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = room.clone().acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let registrar = self.clone();
+                    tokio::spawn(async move {
+                        registrar.converse(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on kubelet's registration socket");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
     }
 
-    async fn notify_registration_status(
-        &self,
-        request: Request<RegistrationStatus>,
-    ) -> Result<Response<RegistrationStatusResponse>, Status> {
-        let status = request.into_inner();
-        if status.plugin_registered {
-            tracing::info!("kubelet has registered the plugin");
-            self.said.send_replace(Some(Ok(())));
-        } else {
-            tracing::error!(error = status.error, "kubelet refuses the plugin");
-            self.said.send_replace(Some(Err(status.error)));
-            self.refused.notify_one();
+    async fn converse(&self, mut stream: UnixStream) {
+        let mut connection = Connection::default();
+        let mut buffer = vec![0; 4096];
+        let mut out = Connection::greeting();
+        loop {
+            if stream.write_all(&out).await.is_err() {
+                return;
+            }
+            let read = match tokio::time::timeout(SILENCE, stream.read(&mut buffer)).await {
+                Ok(Ok(read)) if read > 0 => read,
+                _ => return,
+            };
+            out = match connection.hear(&buffer[..read], |message| self.answer(message)) {
+                Ok(out) => out,
+                Err(error) => {
+                    tracing::warn!(%error, "a call on kubelet's registration socket was given up");
+                    return;
+                }
+            };
         }
-        Ok(Response::new(RegistrationStatusResponse {}))
+    }
+
+    fn answer(&self, message: &[u8]) -> Vec<u8> {
+        if message.is_empty() {
+            return PluginInfo {
+                r#type: "CSIPlugin".to_owned(),
+                name: DRIVER.to_owned(),
+                endpoint: self.endpoint.clone(),
+                supported_versions: VERSIONS.map(str::to_owned).to_vec(),
+            }
+            .encode_to_vec();
+        }
+        match RegistrationStatus::decode(message) {
+            Ok(status) if status.plugin_registered => {
+                tracing::info!("kubelet has registered the plugin");
+                self.said.send_replace(Some(Ok(())));
+            }
+            Ok(status) => {
+                tracing::error!(error = status.error, "kubelet refuses the plugin");
+                self.said.send_replace(Some(Err(status.error)));
+                self.refused.notify_one();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "kubelet said something about the plugin that is no status")
+            }
+        }
+        RegistrationStatusResponse {}.encode_to_vec()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use hyper_util::rt::TokioIo;
+    use tonic::transport::{Channel, Endpoint};
 
     use super::*;
+    use crate::proto::registration::{InfoRequest, registration_client::RegistrationClient};
+
+    async fn kubelet(path: PathBuf) -> RegistrationClient<Channel> {
+        for _ in 0..500 {
+            let path = path.clone();
+            let connector = tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            let endpoint = Endpoint::from_static("http://localhost");
+            if let Ok(channel) = endpoint.connect_with_connector(connector).await {
+                return RegistrationClient::new(channel);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody behind the socket");
+    }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn kubelet_finds_somebody_behind_the_socket_until_the_order_to_stop() {
+    async fn kubelet_asks_who_is_there_and_says_how_it_went() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(format!("{DRIVER}-reg.sock"));
         let (end, stop) = Stop::channel();
         let registrar = Registrar::new(Path::new("/csi.sock"));
-        let serving = tokio::spawn(registrar.run(folder.path().to_owned(), stop));
-        let mut answered = false;
-        for _ in 0..500 {
-            answered = UnixStream::connect(&path).is_ok();
-            if answered {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert!(answered);
+        let serving = tokio::spawn(registrar.clone().run(folder.path().to_owned(), stop));
+        let mut client = kubelet(path.clone()).await;
+        let info = client.get_info(InfoRequest {}).await.unwrap().into_inner();
+        assert_eq!(
+            (info.name.as_str(), info.endpoint.as_str()),
+            (DRIVER, "/csi.sock")
+        );
+        assert!(registrar.missing().is_some());
+        let registered = RegistrationStatus {
+            plugin_registered: true,
+            error: String::new(),
+        };
+        client.notify_registration_status(registered).await.unwrap();
+        assert_eq!(registrar.missing(), None);
+        let refused = RegistrationStatus {
+            plugin_registered: false,
+            error: "no such version".into(),
+        };
+        client.notify_registration_status(refused).await.unwrap();
+        assert!(registrar.missing().unwrap().contains("no such version"));
         end.send_replace(true);
         serving.await.unwrap().unwrap();
+        assert!(!path.exists());
     }
 }

@@ -143,7 +143,7 @@ fn slim(folder: &Path, name: &str) -> Result<PathBuf> {
     );
     let slim = folder.join(format!("{name}.slim"));
     let stripped = Command::new("strip")
-        .arg("--strip-debug")
+        .arg("--strip-all")
         .arg("-o")
         .arg(&slim)
         .arg(&source)

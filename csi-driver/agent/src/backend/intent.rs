@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -63,7 +63,11 @@ pub(super) fn begin(
     offset: u64,
     pieces: &[Bytes],
 ) -> io::Result<Running> {
-    let file = File::from(data.as_fd().try_clone_to_owned()?);
+    // Opened anew: a failed write-back is told once to each open file, and the store must not miss it because this one was told.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/self/fd/{}", data.raw()))?;
     let (note, bytes) = (note.to_owned(), pieces.concat());
     let outcome = Arc::new(OnceLock::new());
     let (ended, writer): (PipeReader, _) = io::pipe()?;

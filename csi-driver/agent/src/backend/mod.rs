@@ -1,7 +1,7 @@
 //! What stands behind a logical unit: a file in a pool directory, any file, or a block device.
 //!
 //! **Write cache.** Reads and writes go through the page cache (WCE=1): a plain write is complete when the kernel has it, a
-//! FUA write (`RWF_DSYNC`) and SYNCHRONIZE CACHE (`fdatasync`) when the medium has it.
+//! FUA write and SYNCHRONIZE CACHE when the medium has it (`fdatasync`, shared by those that wait: `syncs`).
 //!
 //! **Boot id.** It tells an initiator that completed writes without a flush may be gone. What the kernel has, a killed agent
 //! does not lose; only the end of that kernel does. So the boot id is derived from the kernel's own boot id and the identity of
@@ -23,6 +23,7 @@ mod pace;
 mod pool;
 mod reservations;
 mod store;
+mod syncs;
 
 #[cfg(test)]
 mod tests;

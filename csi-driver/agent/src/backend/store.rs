@@ -1,11 +1,11 @@
 //! Store operations of one logical unit on the reactor: one call in, one result out, whatever it takes in between.
 //!
 //! The owner chooses a token for each operation and hands every event with such a token to [`Store::handle`], until that gives
-//! the result. Plain reads and writes are one ring operation; clearing with FUA, clearing on a file system that can not, and
+//! the result. Plain reads and writes are one ring operation; stable writes, clearing with FUA or on a file system that can not, and
 //! saving reservations are several.
 #![allow(unsafe_code, reason = "holes are found by lseek")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::faults::{Admission, FaultLayer};
 use super::intent;
 use super::pace::Pace;
 use super::reservations::Reservations;
+use super::syncs::Syncs;
 use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token, Wait, boottime};
 
 /// Bytes of one write of zeroes where the file system can not clear a range by itself.
@@ -95,8 +96,7 @@ pub struct Store {
     /// A write-back failed. Linux tells that once and counts the pages as clean; what they held may be lost, so no flush of this
     /// open file is good any more.
     lost_writes: bool,
-    /// FUA writes under way.
-    stable: BTreeSet<Token>,
+    syncs: Syncs,
     /// Where writes that must be whole are written down; `None`: there are none.
     note: Option<PathBuf>,
     atomic: BTreeMap<Token, intent::Running>,
@@ -125,6 +125,7 @@ impl Store {
             faults
         };
         Ok(Self {
+            syncs: Syncs::new(&backing.data),
             data: backing.data,
             path: backing.path,
             access: backing.access,
@@ -134,7 +135,6 @@ impl Store {
             no_holes: false,
             no_zero_range: false,
             lost_writes: false,
-            stable: BTreeSet::new(),
             note: backing.reservations.as_deref().map(intent::note_of),
             atomic: BTreeMap::new(),
             stuck: false,
@@ -201,6 +201,9 @@ impl Store {
 
     /// The time of an operation that was held back has come.
     fn wake(&mut self, cx: &mut Context<'_>, token: Token) -> Option<StoreResult> {
+        if let Some(result) = self.syncs.served(token) {
+            return self.advance(cx, token, Event::Done(result));
+        }
         if let Some(op) = self.pace.as_mut().and_then(|pace| pace.release(token)) {
             return self.begin(cx, token, op);
         }
@@ -283,24 +286,21 @@ impl Store {
                 return Some(Err(StoreError::Medium));
             }
             StoreOp::Write { offset, data, fua } => {
-                let durability = if fua {
-                    self.stable.insert(token);
-                    Durability::Stable
+                let in_memory = self.medium == Medium::Memory;
+                let len: usize = data.iter().map(Bytes::len).sum();
+                if fua && !in_memory {
+                    self.syncs.begin(token, offset..offset + len as u64);
                 } else {
-                    Durability::Cached
-                };
-                let cached = durability == Durability::Cached && self.haste.allows(cx.now());
-                if self.medium == Medium::Memory || cached {
-                    let started = boottime();
-                    let result = self.data.write_now(offset, data);
-                    self.haste.took(boottime() - started, cx.now());
-                    return Some(
-                        result
-                            .map(|()| StoreReply::Done)
-                            .map_err(|error| self.failed(&error)),
-                    );
+                    self.syncs.leave();
                 }
-                cx.write(&self.data, offset, data, durability, token);
+                if !in_memory && !self.haste.allows(cx.now()) {
+                    cx.write(&self.data, offset, data, Durability::Cached, token);
+                    return None;
+                }
+                let started = boottime();
+                let result = self.data.write_now(offset, data);
+                self.haste.took(boottime() - started, cx.now());
+                return self.written(cx, token, &result);
             }
             StoreOp::WriteAtomic { offset, data } => {
                 let Some(note) = &self.note else {
@@ -314,9 +314,7 @@ impl Store {
                     Err(error) => return Some(Err(self.failed(&error))),
                 }
             }
-            StoreOp::Flush => {
-                cx.sync(&self.data, token);
-            }
+            StoreOp::Flush => self.syncs.flush(cx, token),
             StoreOp::Discard { offset, len } => {
                 self.clear(cx, token, offset, len, false, Clear::Punch)
             }
@@ -348,28 +346,53 @@ impl Store {
                     .map_err(|error| self.failed(&error)),
             );
         }
+        let event = match event {
+            Event::Done(result) if self.syncs.is_running(token) => {
+                self.syncs.ended(cx, token, &result);
+                Event::Done(result)
+            }
+            event => event,
+        };
         if !self.clearing.is_empty() && self.clearing.contains_key(&token) {
             return self.go_on_clearing(cx, token, event);
         }
         if let Some(running) = self.atomic.remove(&token) {
             return Some(self.atomic_ended(&running));
         }
-        let stable = !self.stable.is_empty() && self.stable.remove(&token);
         Some(match event {
             Event::Read(Ok(bytes)) => Ok(StoreReply::Data(vec![bytes])),
-            Event::Written(Ok(())) | Event::Done(Ok(())) => Ok(StoreReply::Done),
+            Event::Written(result) => return self.written(cx, token, &result),
+            Event::Done(Ok(())) => Ok(StoreReply::Done),
             Event::Done(Err(error)) => Err(self.flush_failed(&error)),
-            Event::Written(Err(error)) if stable => {
-                let failed = self.failed(&error);
-                // No space, no right to write: the write itself was refused, nothing older was lost by that.
-                if !matches!(failed, StoreError::NoSpace | StoreError::ReadOnly) {
-                    return Some(Err(self.flush_failed(&error)));
-                }
-                Err(failed)
-            }
-            Event::Read(Err(error)) | Event::Written(Err(error)) => Err(self.failed(&error)),
+            Event::Read(Err(error)) => Err(self.failed(&error)),
             other => unreachable!("no store operation ends in {other:?}"),
         })
+    }
+
+    /// A write has reached the page cache, or failed; a stable one is not done yet.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Token,
+        result: &io::Result<()>,
+    ) -> Option<StoreResult> {
+        let stable = self.syncs.is_writing(token);
+        match result {
+            Ok(()) if stable => {
+                self.syncs.written(cx, token);
+                None
+            }
+            Ok(()) => Some(Ok(StoreReply::Done)),
+            Err(error) => {
+                self.syncs.give_up(token);
+                let failed = self.failed(error);
+                // No space, no right to write: the write itself was refused, nothing older was lost by that.
+                if stable && !matches!(failed, StoreError::NoSpace | StoreError::ReadOnly) {
+                    return Some(Err(self.flush_failed(error)));
+                }
+                Some(Err(failed))
+            }
+        }
     }
 
     fn atomic_ended(&mut self, running: &intent::Running) -> StoreResult {
@@ -405,6 +428,7 @@ impl Store {
             Clear::Punch => self.no_holes,
             Clear::Zero => self.no_zero_range,
         };
+        self.syncs.leave();
         if by_writing {
             self.write_zeroes(cx, token, &mut clearing);
         } else {
@@ -438,7 +462,7 @@ impl Store {
             }
             (ClearStep::Kernel | ClearStep::Zeroes, Ok(())) if clearing.fua => {
                 clearing.step = ClearStep::Sync;
-                cx.sync(&self.data, token);
+                self.syncs.flush(cx, token);
             }
             (_, Ok(())) => return Some(Ok(StoreReply::Done)),
         }

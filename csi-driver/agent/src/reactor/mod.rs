@@ -25,6 +25,7 @@ mod descriptor;
 mod gather;
 mod immediate;
 mod inbox;
+mod memory;
 mod ring;
 mod stream;
 mod thread;

@@ -42,6 +42,8 @@ struct Op {
 pub(super) enum SyncScope {
     /// File data and what is needed to find it.
     Data,
+    /// As much of that as belongs to these bytes.
+    Range { offset: u64, len: u32 },
     /// Also names: what a directory needs.
     Everything,
 }
@@ -401,12 +403,16 @@ fn entry(kind: &mut Kind) -> squeue::Entry {
         }
         Kind::Sync { file, scope } => {
             let flags = match scope {
-                SyncScope::Data => types::FsyncFlags::DATASYNC,
+                SyncScope::Data | SyncScope::Range { .. } => types::FsyncFlags::DATASYNC,
                 SyncScope::Everything => types::FsyncFlags::empty(),
             };
-            opcode::Fsync::new(types::Fd(file.raw()))
+            let entry = opcode::Fsync::new(types::Fd(file.raw()))
                 .flags(flags)
-                .build()
+                .build();
+            match *scope {
+                SyncScope::Range { offset, len } => of_range(entry, offset, len),
+                SyncScope::Data | SyncScope::Everything => entry,
+            }
         }
         Kind::Clear {
             file,
@@ -441,6 +447,21 @@ fn entry(kind: &mut Kind) -> squeue::Entry {
                 .build()
         }
     }
+}
+
+/// A sync of a part of the file; the crate's builder has no fields for it.
+fn of_range(mut entry: squeue::Entry, offset: u64, len: u32) -> squeue::Entry {
+    // The kernel's layout of an entry (`struct io_uring_sqe`).
+    const OFFSET: usize = 8;
+    const LENGTH: usize = 24;
+    let bytes = (&raw mut entry).cast::<u8>();
+    // SAFETY: an entry is these 64 bytes (`repr(C)` around the kernel's structure), both places lie within it, and any value of
+    // them is valid.
+    unsafe {
+        bytes.add(OFFSET).cast::<u64>().write_unaligned(offset);
+        bytes.add(LENGTH).cast::<u32>().write_unaligned(len);
+    }
+    entry
 }
 
 impl Kind {

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::gather::Gather;
 use super::inbox::{self, Inbox, Inlet, Letter, Mailbox};
+use super::memory;
 use super::ring::{Kind, Ring, SyncScope};
 use super::timers::Timers;
 use super::{Actor, ActorId, Clear, Descriptor, Durability, Event, OpId, Open, Token, boottime};
@@ -59,6 +60,7 @@ pub struct Thread {
 impl Thread {
     /// Starts the thread; fails when the kernel gives no io_uring.
     pub fn spawn(config: ThreadConfig) -> io::Result<Self> {
+        memory::keep();
         let inbox = Arc::new(Inbox::new()?);
         let join = Arc::new(Mutex::new(None));
         let thread = Self { inbox, join };
@@ -232,6 +234,15 @@ impl Context<'_> {
         let kind = Kind::Sync {
             file: file.clone(),
             scope: SyncScope::Data,
+        };
+        self.begin(token, kind)
+    }
+
+    /// As [`Self::sync`], for these bytes only.
+    pub fn sync_range(&mut self, file: &Descriptor, offset: u64, len: u32, token: Token) -> OpId {
+        let kind = Kind::Sync {
+            file: file.clone(),
+            scope: SyncScope::Range { offset, len },
         };
         self.begin(token, kind)
     }

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo kills test sim model lint setup conformance bench interop faults mutants fuzz crds kubernetes-programs setup-kubernetes clusters demo-kubernetes
+.PHONY: demo kills test sim model lint setup conformance bench bench-iscsi interop faults mutants fuzz crds kubernetes-programs setup-kubernetes clusters demo-kubernetes
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -59,10 +59,18 @@ csi-sanity: setup
 	$(CARGO) build --bin twinsite-agent
 	$(CARGO) test --package twinsite-csi --test sanity -- --nocapture
 
-# What the mirror adds to a leg alone (docs/bench.md).
+# What the mirror adds to a leg alone (docs/bench.md), then the ends of iSCSI beside their peers.
 bench:
 	$(CARGO) build --release --package twinsite-tests --features bench --bin bench
 	target/release/bench
+	$(MAKE) bench-iscsi
+
+# Our target beside tgt, our initiator beside libiscsi, both beside plain TCP (docs/bench-iscsi.md).
+bench-iscsi: setup
+	-@tests/setup.sh gcc libc6-dev libiscsi-dev
+	$(CARGO) build --release --package twinsite-agent --bin twinsite-agent --example load
+	$(CARGO) build --release --package twinsite-tests --bin bench-iscsi
+	target/release/bench-iscsi $(BENCH)
 
 # Our ends against libiscsi, QEMU, tgt, open-iscsi and LIO (docs/interop.md); what cannot be installed is skipped.
 interop: setup

@@ -1,0 +1,108 @@
+//! The load generators: ours, and the one on libiscsi, which is compiled here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::loads::{Client, Kind, Load};
+
+/// A header of a PDU, which goes with every message.
+const HEADER: u32 = 48;
+const SESSIONS: u32 = 4;
+
+/// What one run gave. `cpu_us` is the client's for one operation.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) iops: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) cpu_us: f64,
+    errors: u64,
+    #[serde(default)]
+    pub(crate) server_cpu_us: f64,
+}
+
+pub(crate) struct Clients {
+    ours: PathBuf,
+    libiscsi: PathBuf,
+}
+
+impl Clients {
+    pub(crate) fn new(ours: PathBuf, source: &Path, out: &Path) -> Result<Self> {
+        let libiscsi = out.join("libiscsi-load");
+        let output = Command::new("cc")
+            .args(["-O2", "-o"])
+            .arg(&libiscsi)
+            .arg(source)
+            .arg("-liscsi")
+            .output()
+            .context("no C compiler (Debian package gcc)")?;
+        ensure!(
+            output.status.success(),
+            "{} does not compile (Debian package libiscsi-dev): {}",
+            source.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(Self { ours, libiscsi })
+    }
+
+    pub(crate) fn run(
+        &self,
+        client: Client,
+        url: &str,
+        load: &Load,
+        seconds: f64,
+    ) -> Result<Sample> {
+        let program = match client {
+            Client::Libiscsi => &self.libiscsi,
+            Client::Ours | Client::Four | Client::PingPong => &self.ours,
+        };
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(program).arg(url).arg(load.verb());
+        command.args([
+            load.bytes.to_string(),
+            load.depth.to_string(),
+            seconds.to_string(),
+        ]);
+        if client == Client::Four {
+            command.arg(format!("sessions={SESSIONS}"));
+        }
+        sample(&mut command)
+    }
+
+    /// The exchange that a command is at the least, without anything around it.
+    pub(crate) fn pingpong(&self, load: &Load, seconds: f64) -> Result<Sample> {
+        let (request, response) = match load.kind {
+            Kind::Read => (HEADER, HEADER + load.bytes),
+            Kind::Write => (HEADER + load.bytes, HEADER),
+        };
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(&self.ours).arg("pingpong");
+        command.args([request, response, load.depth].map(|number| number.to_string()));
+        command.arg(seconds.to_string());
+        sample(&mut command)
+    }
+}
+
+fn sample(command: &mut Command) -> Result<Sample> {
+    let output = command
+        .output()
+        .context("timeout (Debian package coreutils)")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        text,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let sample: Sample = serde_json::from_str(text.trim())
+        .with_context(|| format!("{command:?} printed {text:?}"))?;
+    ensure!(
+        sample.errors == 0,
+        "{command:?}: {} commands failed",
+        sample.errors
+    );
+    Ok(sample)
+}

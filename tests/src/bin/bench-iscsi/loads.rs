@@ -1,0 +1,156 @@
+//! What is measured: loads, who runs them on what, and the marks.
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Client {
+    Libiscsi,
+    Ours,
+    /// Ours with four sessions, each with a thread of its own, to four targets.
+    Four,
+    /// Plain TCP messages of the same sizes; no server.
+    PingPong,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Server {
+    Ours,
+    Tgt,
+    /// tgt with large segments and bursts.
+    Tuned,
+    /// Ours with two threads and four targets.
+    OursTwo,
+    /// No write is acknowledged before the disk has it.
+    OursStable,
+    TgtStable,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+}
+
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) random: bool,
+    pub(crate) bytes: u32,
+    pub(crate) depth: u32,
+    /// Of the opponent's operations per second.
+    pub(crate) mark: f64,
+    pub(crate) opponent: Server,
+}
+
+impl Load {
+    /// The runs of one round.
+    pub(crate) fn runs(&self) -> Vec<(Client, Server)> {
+        if self.opponent == Server::TgtStable {
+            let clients = [Client::Libiscsi, Client::Ours];
+            let servers = [Server::OursStable, Server::TgtStable];
+            return pairs(&clients, &servers);
+        }
+        let clients = [Client::Libiscsi, Client::Ours];
+        let mut runs = pairs(&clients, &[Server::Ours, Server::Tgt, Server::Tuned]);
+        runs.push((Client::PingPong, Server::None));
+        if self.bytes == 4096 {
+            runs.push((Client::Ours, Server::OursTwo));
+            runs.push((Client::Four, Server::OursTwo));
+        }
+        runs
+    }
+
+    pub(crate) fn verb(&self) -> &'static str {
+        match (self.random, self.kind) {
+            (true, Kind::Read) => "randread",
+            (true, Kind::Write) => "randwrite",
+            (false, Kind::Read) => "read",
+            (false, Kind::Write) => "write",
+        }
+    }
+}
+
+fn pairs(clients: &[Client], servers: &[Server]) -> Vec<(Client, Server)> {
+    let of = |client: &Client| {
+        servers
+            .iter()
+            .map(|server| (*client, *server))
+            .collect::<Vec<_>>()
+    };
+    clients.iter().flat_map(of).collect()
+}
+
+const fn load(
+    name: &'static str,
+    kind: Kind,
+    bytes: u32,
+    depth: u32,
+    mark: f64,
+    opponent: Server,
+) -> Load {
+    Load {
+        name,
+        kind,
+        random: bytes == 4096,
+        bytes,
+        depth,
+        mark,
+        opponent,
+    }
+}
+
+/// Units in memory, writes acknowledged from the page cache at both.
+pub(crate) const FAST: &[Load] = &[
+    load("4k read QD1", Kind::Read, 4096, 1, 1.5, Server::Tgt),
+    load("4k write QD1", Kind::Write, 4096, 1, 1.5, Server::Tgt),
+    load("4k read QD32", Kind::Read, 4096, 32, 2.0, Server::Tgt),
+    load("4k write QD32", Kind::Write, 4096, 32, 2.0, Server::Tgt),
+    load(
+        "128k read QD32",
+        Kind::Read,
+        131_072,
+        32,
+        1.5,
+        Server::Tuned,
+    ),
+    load(
+        "128k write QD32",
+        Kind::Write,
+        131_072,
+        32,
+        1.5,
+        Server::Tuned,
+    ),
+];
+
+/// Units on a disk, no write acknowledged before it is there.
+pub(crate) const STABLE: &[Load] = &[
+    load(
+        "4k stable write QD1",
+        Kind::Write,
+        4096,
+        1,
+        1.5,
+        Server::TgtStable,
+    ),
+    load(
+        "4k stable write QD32",
+        Kind::Write,
+        4096,
+        32,
+        1.5,
+        Server::TgtStable,
+    ),
+    load(
+        "128k stable write QD32",
+        Kind::Write,
+        131_072,
+        32,
+        1.5,
+        Server::TgtStable,
+    ),
+];

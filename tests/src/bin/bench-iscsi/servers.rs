@@ -1,0 +1,216 @@
+//! The targets: ours and tgt, the same units behind both, all running at once and idle but for the one that is measured.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use twinsite_tests::process::{Group, Signal};
+
+use crate::loads::{Client, Server};
+
+const IQN: &str = "iqn.2026-01.io.twinsite:bench";
+const UNIT_BYTES: usize = 256 << 20;
+/// Of the units on the disk.
+const STABLE_BYTES: usize = 128 << 20;
+const TARGETS: u32 = 4;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What a careful administrator would set for large transfers.
+const TUNING: [(&str, u32); 5] = [
+    ("MaxRecvDataSegmentLength", 262_144),
+    ("MaxXmitDataSegmentLength", 262_144),
+    ("FirstBurstLength", 262_144),
+    ("MaxBurstLength", 1_048_576),
+    ("MaxOutstandingR2T", 8),
+];
+
+pub(crate) struct Folders<'a> {
+    pub(crate) memory: &'a Path,
+    pub(crate) disk: &'a Path,
+    pub(crate) logs: &'a Path,
+}
+
+struct Running {
+    server: Server,
+    process: Group,
+    portal: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.process.signal(Signal::Term);
+        let _ = self.process.wait(Duration::from_secs(4));
+    }
+}
+
+/// All servers.
+pub(crate) struct Bench(Vec<Running>);
+
+impl Bench {
+    pub(crate) fn start(agent: &Path, folders: &Folders<'_>) -> Result<Self> {
+        let ours = |server, name| start_ours(agent, server, name, folders);
+        let tgt = |server, name| start_tgt(server, name, folders);
+        Ok(Self(vec![
+            ours(Server::Ours, "ours")?,
+            ours(Server::OursTwo, "ours-two")?,
+            ours(Server::OursStable, "ours-stable")?,
+            tgt(Server::Tgt, "tgt")?,
+            tgt(Server::Tuned, "tgt-tuned")?,
+            tgt(Server::TgtStable, "tgt-stable")?,
+        ]))
+    }
+
+    fn running(&self, server: Server) -> &Running {
+        let found = self.0.iter().find(|running| running.server == server);
+        found.expect("every server of a run was started")
+    }
+
+    pub(crate) fn url(&self, server: Server, client: Client) -> String {
+        let name = match (server, client) {
+            (Server::OursTwo, Client::Four) => format!("{IQN}-N"),
+            (Server::OursTwo, _) => format!("{IQN}-0"),
+            _ => IQN.to_owned(),
+        };
+        format!("iscsi://{}/{name}/1", self.running(server).portal)
+    }
+
+    /// Time that all threads of a server have run.
+    pub(crate) fn cpu(&self, server: Server) -> Duration {
+        let tasks = format!("/proc/{}/task", self.running(server).process.id());
+        let nanos = std::fs::read_dir(tasks)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+            .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
+            .sum();
+        Duration::from_nanos(nanos)
+    }
+}
+
+/// A unit that is written all over: no holes, no first allocations.
+fn unit(folder: &Path, name: &str, bytes: usize) -> Result<PathBuf> {
+    let path = folder.join(name);
+    let mut file = File::create(&path)?;
+    let piece: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 251) as u8).collect();
+    for _ in 0..bytes >> 20 {
+        file.write_all(&piece)?;
+    }
+    file.sync_all()?;
+    Ok(path)
+}
+
+fn start_ours(agent: &Path, server: Server, name: &str, folders: &Folders<'_>) -> Result<Running> {
+    let mut command = Command::new(agent);
+    command.args(["target", "--listen", "127.0.0.1:0"]);
+    match server {
+        Server::OursTwo => {
+            command.args(["--threads", "2"]);
+            for number in 0..TARGETS {
+                let path = unit(folders.memory, &format!("{name}-{number}"), UNIT_BYTES / 4)?;
+                command.arg("--iqn").arg(format!("{IQN}-{number}"));
+                command
+                    .arg("--lun")
+                    .arg(format!("1={},target={IQN}-{number}", path.display()));
+            }
+        }
+        Server::OursStable => {
+            let path = unit(folders.disk, name, STABLE_BYTES)?;
+            command
+                .args(["--iqn", IQN, "--lun"])
+                .arg(format!("1={},writethrough", path.display()));
+        }
+        _ => {
+            let path = unit(folders.memory, name, UNIT_BYTES)?;
+            command
+                .args(["--iqn", IQN, "--lun"])
+                .arg(format!("1={}", path.display()));
+        }
+    }
+    let log = folders.logs.join(format!("{name}.log"));
+    let _ = std::fs::remove_file(&log);
+    let mut process = Group::start(&mut command, &log).context("the agent")?;
+    let start = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if let Some(portal) = listening(&text) {
+            return Ok(Running {
+                server,
+                process,
+                portal,
+            });
+        }
+        if !process.running() || start.elapsed() > PATIENCE {
+            bail!("the agent does not listen: see {}", log.display());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn listening(log: &str) -> Option<SocketAddr> {
+    let line = log
+        .lines()
+        .find_map(|line| line.strip_prefix("listening on "))?;
+    line.split(' ').next()?.parse().ok()
+}
+
+fn start_tgt(server: Server, name: &str, folders: &Folders<'_>) -> Result<Running> {
+    let portal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    // tgtd's control socket has a number below 32768; one made from a port that was free is as good as any.
+    let control = (portal.port() / 2).to_string();
+    let log = folders.logs.join(format!("{name}.log"));
+    let _ = std::fs::remove_file(&log);
+    let mut command = Command::new("tgtd");
+    command.args(["-f", "-C", &control, "--iscsi", &format!("portal={portal}")]);
+    let process = Group::start(&mut command, &log).context("tgtd (Debian package tgt)")?;
+    let running = Running {
+        server,
+        process,
+        portal,
+    };
+    let admin = |words: &str| -> Result<()> {
+        let output = Command::new("tgtadm")
+            .args(["-C", &control, "--lld", "iscsi"])
+            .args(words.split(' '))
+            .output()
+            .context("tgtadm")?;
+        ensure!(
+            output.status.success(),
+            "tgtadm {words}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    };
+    let start = Instant::now();
+    while admin("--mode sys --op show").is_err() {
+        ensure!(start.elapsed() < PATIENCE, "tgtd does not answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let stable = server == Server::TgtStable;
+    let path = if stable {
+        unit(folders.disk, name, STABLE_BYTES)?
+    } else {
+        unit(folders.memory, name, UNIT_BYTES)?
+    };
+    admin(&format!(
+        "--mode target --op new --tid 1 --targetname {IQN}"
+    ))?;
+    let flags = if stable { " --bsoflags sync" } else { "" };
+    admin(&format!(
+        "--mode logicalunit --op new --tid 1 --lun 1 --backing-store {}{flags}",
+        path.display()
+    ))?;
+    if server == Server::Tuned || stable {
+        for (key, value) in TUNING {
+            admin(&format!(
+                "--mode target --op update --tid 1 --name {key} --value {value}"
+            ))?;
+        }
+        admin("--mode target --op update --tid 1 --name InitialR2T --value No")?;
+    }
+    admin("--mode target --op bind --tid 1 --initiator-address ALL")?;
+    Ok(running)
+}

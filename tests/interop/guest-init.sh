@@ -41,6 +41,28 @@ export_lio() { # name port chap
     fi
     echo 1 >$tpg/enable
 }
+# A unit of its own to be qualified as a leg: whoever reserves it is named, and its state has a place to last.
+mkdir -p /disk /etc/target/pr /var/target/pr
+mount -t tmpfs none /disk
+dd if=/dev/zero of=/disk/leg.img bs=1M count=0 seek=256 2>/dev/null
+leg=$lio/core/fileio_1/leg
+mkdir -p $leg
+echo "fd_dev_name=/disk/leg.img,fd_dev_size=268435456,fd_buffered_io=1" >$leg/control
+echo 1 >$leg/enable
+echo 6001405000000000000000000000abcd >$leg/wwn/vpd_unit_serial
+echo 1 >$leg/attrib/emulate_tpu
+echo 1 >$leg/attrib/emulate_tpws
+tpg=$lio/iscsi/iqn.2026-01.test:leg/tpgt_1
+mkdir -p $tpg/lun/lun_1 $tpg/np/0.0.0.0:3262
+ln -s $leg $tpg/lun/lun_1/port
+echo 0 >$tpg/attrib/authentication
+for name in qualify qualify-other; do
+    acl=$tpg/acls/iqn.2026-01.io.twinsite:$name
+    mkdir -p $acl/lun_1
+    ln -s $tpg/lun/lun_1 $acl/lun_1/disk
+done
+echo 1 >$tpg/enable
+
 export_lio lio 3260 0
 export_lio liochap 3261 1
 echo "LIO READY"

@@ -22,7 +22,12 @@ use super::Place;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Unit attentions are told once each; more than this are a broken LUN.
 const MAX_REPEATS: u32 = 16;
-const NAME: &str = "iqn.2026-01.io.twinsite:qualify";
+/// The names of the two initiators, as those of the nodes of two sites differ. LIO lets a second session of one name share no
+/// reservation for registrants.
+const NAMES: [&str; 2] = [
+    "iqn.2026-01.io.twinsite:qualify",
+    "iqn.2026-01.io.twinsite:qualify-other",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -61,7 +66,7 @@ impl Nexus {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(PATIENCE))?;
         let config = InitiatorConfig {
-            initiator_name: NAME.into(),
+            initiator_name: NAMES[usize::from(number) % 2].into(),
             initiator_alias: None,
             kind: SessionKind::Normal {
                 target: place.iqn.clone(),

@@ -14,6 +14,7 @@ use twinsite_tests::process::Group;
 
 use crate::peers::{Ours, SECRET, TARGET_SECRET, USER, WRONG_SECRET, free_port};
 use crate::program::{self, LOOK, PATIENCE, interrupted};
+use crate::qualify::{self, Verdict};
 use crate::report::Report;
 
 const LINUX: &str = "open-iscsi > ours";
@@ -31,7 +32,7 @@ const LINUX_CHECKS: [(&str, &str); 9] = [
     ("wrong-secret", "CHAP, wrong secret is refused"),
     ("path-cut", "path cut in mid-write: no error, verify"),
 ];
-const LIO_CHECKS: [&str; 9] = [
+const LIO_CHECKS: [&str; 10] = [
     "discovery",
     "plain: write, read back, LUN RESET",
     "header and data digests",
@@ -41,6 +42,7 @@ const LIO_CHECKS: [&str; 9] = [
     "mutual CHAP SHA-256",
     "mutual CHAP SHA3-256",
     "CHAP, wrong secret is refused",
+    "qualification as a leg",
 ];
 
 /// An emulated machine on a busy host boots in some minutes.
@@ -60,12 +62,13 @@ pub(crate) fn run(
     report: &mut Report,
     plain: &Ours,
     chap: &Ours,
+    agent: &Path,
     probe: &Path,
     scripts: &Path,
     out: &Path,
 ) {
     match Guest::start(plain, chap, scripts, out) {
-        Ok(Start::Running(guest)) => guest.run(report, probe, out),
+        Ok(Start::Running(guest)) => guest.run(report, agent, probe, out),
         Ok(Start::Missing(why)) => skip(report, &why),
         Err(why) => report.check(LINUX, "the guest starts", || Err(why)),
     }
@@ -82,6 +85,7 @@ struct Guest {
     line: Link,
     lio: SocketAddr,
     lio_chap: SocketAddr,
+    lio_leg: SocketAddr,
 }
 
 impl Guest {
@@ -100,10 +104,13 @@ impl Guest {
         made.expect(0, &[]).context("guest-image.sh")?;
         println!("the guest's kernel is {told}");
 
-        let (lio, lio_chap) = (free_port()?, free_port()?);
+        let (lio, lio_chap, lio_leg) = (free_port()?, free_port()?, free_port()?);
         let console = out.join("guest.log");
         let _ = std::fs::remove_file(&console);
-        let network = format!("user,id=n0,hostfwd=tcp:{lio}-:3260,hostfwd=tcp:{lio_chap}-:3261");
+        let forward = |host: SocketAddr, port| format!(",hostfwd=tcp:{host}-:{port}");
+        let ports = [(lio, 3260), (lio_chap, 3261), (lio_leg, 3262)];
+        let ports = ports.map(|(host, port)| forward(host, port)).concat();
+        let network = format!("user,id=n0{ports}");
         let mut command = Command::new("qemu-system-x86_64");
         // cx16=off and no_timer_check: without KVM on a busy host the guest else dies early, now and then.
         command
@@ -120,15 +127,19 @@ impl Guest {
             line,
             lio,
             lio_chap,
+            lio_leg,
         }))
     }
 
-    fn run(mut self, report: &mut Report, probe: &Path, out: &Path) {
+    fn run(mut self, report: &mut Report, agent: &Path, probe: &Path, out: &Path) {
         if let Err(why) = self.wait_for("LIO READY", BOOT) {
             report.check(LINUX, "the guest boots", || Err(why));
             return;
         }
         self.use_lio(report, probe, out);
+        let leg = format!("iscsi://{}/iqn.2026-01.test:leg/1", self.lio_leg);
+        let check = LIO_CHECKS[LIO_CHECKS.len() - 1];
+        qualify::check(report, LIO, check, agent, &leg, Verdict::Usable, out);
         let cut = self.cut_the_line();
         let end = cut.and_then(|()| self.wait_for("INITIATOR DONE", INITIATOR));
         let results = self.text();

@@ -10,6 +10,7 @@ mod libiscsi;
 mod peers;
 mod program;
 mod qemu;
+mod qualify;
 mod report;
 mod tgt;
 
@@ -63,11 +64,23 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut report = Report::new();
     libiscsi::run(&mut report, &plain, &chap, &args.out);
     qemu::run(&mut report, &plain, &chap, images.path(), &args.out);
-    tgt::run(&mut report, &probe, images.path(), &args.out);
+    tgt::run(&mut report, &agent, &probe, images.path(), &args.out);
+    let leg = format!("iscsi://{}/{}/2", plain.portal, peers::IQN);
+    let (pair, right) = ("ours > ours", qualify::Verdict::Usable);
+    qualify::check(
+        &mut report,
+        pair,
+        "qualification as a leg",
+        &agent,
+        &leg,
+        right,
+        &args.out,
+    );
     if args.without_guest {
         guest::skip(&mut report, "--without-guest was given");
     } else {
-        guest::run(&mut report, &plain, &chap, &probe, &args.scripts, &args.out);
+        let (scripts, out) = (&args.scripts, &args.out);
+        guest::run(&mut report, &plain, &chap, &agent, &probe, scripts, out);
     }
     ensure!(!program::interrupted(), "interrupted");
     report.finish(&args.out.join("report.json"))

@@ -48,7 +48,12 @@ impl Ours {
         let mut command = Command::new(agent);
         command
             .args(["target", "--listen", "127.0.0.1:0", "--iqn", IQN, "--lun"])
-            .arg(format!("1={}", image.display()));
+            .arg(format!("1={}", image.display()))
+            .arg("--lun")
+            .arg(format!(
+                "2={},size=256M",
+                images.join(format!("{name}-leg")).display()
+            ));
         if access == Access::Chap {
             let accounts = images.join("accounts");
             std::fs::write(
@@ -124,6 +129,17 @@ impl Tgt {
             tgt.admin(&format!(
                 "--mode logicalunit --op new --tid {tid} --lun 1 --backing-store {image}"
             ))?;
+            if name == Self::PLAIN {
+                let leg = images.join("tgt-leg");
+                std::fs::File::create(&leg)?.set_len(UNIT_BYTES)?;
+                tgt.admin(&format!(
+                    "--mode logicalunit --op new --tid {tid} --lun 2 --backing-store {}",
+                    leg.display()
+                ))?;
+                tgt.admin(&format!(
+                    "--mode logicalunit --op update --tid {tid} --lun 2 --params thin_provisioning=1"
+                ))?;
+            }
             tgt.admin(&format!(
                 "--mode target --op bind --tid {tid} --initiator-address ALL"
             ))?;

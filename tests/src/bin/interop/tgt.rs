@@ -5,10 +5,11 @@ use std::process::Command;
 
 use crate::peers::{SECRET, TARGET_SECRET, Tgt, USER, WRONG_SECRET};
 use crate::program::{self, PATIENCE};
+use crate::qualify::{self, Verdict};
 use crate::report::Report;
 
 const PAIR: &str = "ours > tgt";
-const CHECKS: [&str; 7] = [
+const CHECKS: [&str; 8] = [
     "discovery",
     "plain: write, read back, LUN RESET",
     "header and data digests",
@@ -16,9 +17,10 @@ const CHECKS: [&str; 7] = [
     "CHAP MD5",
     "mutual CHAP MD5",
     "CHAP, wrong secret is refused",
+    "qualification as a leg",
 ];
 
-pub(crate) fn run(report: &mut Report, probe: &Path, images: &Path, out: &Path) {
+pub(crate) fn run(report: &mut Report, agent: &Path, probe: &Path, images: &Path, out: &Path) {
     if !program::installed("tgtd") {
         report.skip(PAIR, &CHECKS, "the Debian package tgt is missing");
         return;
@@ -52,4 +54,7 @@ pub(crate) fn run(report: &mut Report, probe: &Path, images: &Path, out: &Path) 
             program::run(&mut command, &out.join("probe.log"), PATIENCE)?.expect(code, words)
         });
     }
+    let leg = format!("iscsi://{portal}/{}/2", Tgt::PLAIN);
+    let name = CHECKS[CHECKS.len() - 1];
+    qualify::check(report, PAIR, name, agent, &leg, Verdict::Refused, out);
 }

@@ -341,14 +341,11 @@ fn case(
 ) -> Case {
     let settings = &situation.pair.spec.failover;
     let leg = situation.leg_object().and_then(|leg| leg.status.as_ref());
-    let foreign_command = leg.and_then(|status| {
-        let reported = Duration::from_millis(status.last_foreign_command_age?);
-        let since = status
-            .observed_at
-            .as_ref()
-            .map_or(0, |at| situation.now.as_second() - at.0.as_second());
-        Some(reported + Duration::from_secs(u64::try_from(since).unwrap_or(0)))
-    });
+    // The agent tells at once when this passes one of its steps of a second or two; until then it is what was told last,
+    // however long ago: a writer that goes on makes no news.
+    let foreign_command = leg
+        .and_then(|status| status.last_foreign_command_age)
+        .map(Duration::from_millis);
     let is_array = |site: &str| {
         situation
             .known_target(site)

@@ -3,6 +3,12 @@
 //! Invariants: at most [`BACKLOG`] events wait; one more is dropped and counted. A failed write is not repeated: an event is
 //! news, the state stands in the status.
 
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -34,10 +40,16 @@ pub struct News {
     pub note: String,
 }
 
+/// A copy may be a moment behind what was just written: the same news within this time is no news.
+const SAME: Duration = Duration::from_secs(3);
+/// How much of what was told is remembered for that.
+const REMEMBERED: usize = 256;
+
 /// Where news goes.
 #[derive(Clone, Debug)]
 pub struct Events {
     queue: mpsc::Sender<News>,
+    lately: Arc<Mutex<VecDeque<(Instant, News)>>>,
 }
 
 impl Events {
@@ -56,11 +68,17 @@ impl Events {
                 }
             }
         });
-        Self { queue }
+        Self {
+            queue,
+            lately: Arc::default(),
+        }
     }
 
     /// Tells, or drops if too much waits already.
     pub fn tell(&self, news: News) {
+        if !self.is_new(&news) {
+            return;
+        }
         tracing::info!(
             kind = news.regarding.kind,
             namespace = news.regarding.namespace,
@@ -72,6 +90,22 @@ impl Events {
         if self.queue.try_send(news).is_err() {
             tracing::warn!("too many events wait for the API server: one is dropped");
         }
+    }
+}
+
+impl Events {
+    fn is_new(&self, news: &News) -> bool {
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        while lately.front().is_some_and(|(at, _)| at.elapsed() >= SAME)
+            || lately.len() >= REMEMBERED
+        {
+            lately.pop_front();
+        }
+        let known = lately.iter().any(|(_, told)| told == news);
+        if !known {
+            lately.push_back((Instant::now(), news.clone()));
+        }
+        !known
     }
 }
 

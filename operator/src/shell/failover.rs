@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    api::core::v1::ObjectReference,
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -38,7 +35,9 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
         return Outcome::Settled;
     };
     let access = operator.links.witness(&order.spec.site_pair);
-    let to = access.as_deref().and_then(|access| index_of(access, &order.spec.to));
+    let to = access
+        .as_deref()
+        .and_then(|access| index_of(access, &order.spec.to));
     let volumes: Vec<VolumeView> = operator
         .own
         .volumes
@@ -47,7 +46,9 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
         .into_iter()
         .filter(|volume| failover::selects(&order, volume))
         .map(|volume| VolumeView {
-            register: access.as_deref().and_then(|access| register(access, &volume)),
+            register: access
+                .as_deref()
+                .and_then(|access| register(access, &volume)),
             volume,
             to,
         })
@@ -55,9 +56,18 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
     let status = failover::status(&order, &volumes, Timestamp::now());
     let is_over = matches!(status.state, FailoverState::Done | FailoverState::Failed);
     if order.status.as_ref() != Some(&status) {
-        let before = order.status.as_ref().map(|status| status.state).unwrap_or_default();
+        let before = order
+            .status
+            .as_ref()
+            .map(|status| status.state)
+            .unwrap_or_default();
         if before != status.state {
-            tell(operator, order.object_ref(&()), status.state, status.seconds);
+            tell(
+                operator,
+                order.object_ref(&()),
+                status.state,
+                status.seconds,
+            );
         }
         let api: Api<Failover> = Api::all(operator.client.clone());
         let patch = json!({
@@ -72,14 +82,27 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
             return Outcome::Failed;
         }
     }
-    if is_over { Outcome::Settled } else { Outcome::Again(RUNNING) }
+    if is_over {
+        Outcome::Settled
+    } else {
+        Outcome::Again(RUNNING)
+    }
 }
 
-fn tell(operator: &Operator, regarding: ObjectReference, state: FailoverState, seconds: Option<f64>) {
+fn tell(
+    operator: &Operator,
+    regarding: ObjectReference,
+    state: FailoverState,
+    seconds: Option<f64>,
+) {
     let took = seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
     operator.events.tell(News {
         regarding,
-        tone: if state == FailoverState::Failed { Tone::Warning } else { Tone::Normal },
+        tone: if state == FailoverState::Failed {
+            Tone::Warning
+        } else {
+            Tone::Normal
+        },
         reason: format!("{state:?}"),
         note: format!("the order is {state:?}{took}"),
     });

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 const LENGTH: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_secs(5);
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(500);
 const REQUEST: Duration = Duration::from_secs(3);
 /// How often a waiter that gets no answer says so.
 const COMPLAINT: Duration = Duration::from_secs(30);
@@ -127,7 +127,7 @@ impl Leader {
                     Ok(Some(other)) => return Lost::Other(other),
                     Err(error) => error.to_string(),
                 };
-                if renewed.elapsed() + RETRY >= DEADLINE {
+                if renewed.elapsed() >= DEADLINE {
                     return Lost::Silence(why);
                 }
                 sleep(RETRY).await;

@@ -23,7 +23,10 @@ pub mod volume;
 pub mod watch;
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -115,17 +118,15 @@ async fn work(
         () = &mut end => return Ok(()),
     };
     let identity = format!("{}_{}", options.pod, hex(random::<6>()));
-    let (changes, heard) = mpsc::unbounded_channel();
-    let told = |make: fn(own::Told) -> Change| {
-        let changes = changes.clone();
-        Arc::new(move |told| drop(changes.send(make(told)))) as own::Tell
-    };
-    let own = Own::start(&client, &told(Change::Own));
+    let (changes, heard) = Changes::new();
+    let for_own = changes.clone();
+    let own_tell: own::Tell = Arc::new(move |told| for_own.tell(Change::Own(told)));
+    let own = Own::start(&client, &own_tell);
     let for_secrets = changes.clone();
     let secrets = Secrets::new(
         client.clone(),
         &options.namespace,
-        Arc::new(move |_: &str| drop(for_secrets.send(Change::Secret))),
+        Arc::new(move |_: &str| for_secrets.tell(Change::Secret)),
     );
     let for_links = changes.clone();
     let links = Links::new(
@@ -138,7 +139,7 @@ async fn work(
             writer: identity.clone(),
         },
         secrets,
-        Arc::new(move |told| drop(for_links.send(Change::Link(told)))),
+        Arc::new(move |told| for_links.tell(Change::Link(told))),
     );
     let leader = Leader::new(
         client.clone(),
@@ -155,13 +156,14 @@ async fn work(
         health: Arc::clone(&health),
         kinds: volume::Kinds::default(),
         permits: permits::Permits::default(),
+        told: std::sync::Mutex::default(),
         leading: std::sync::Mutex::default(),
         following: tokio::sync::Mutex::default(),
         client,
         options,
     });
     let mut tasks = JoinSet::new();
-    tasks.spawn(hear(Arc::clone(&operator), heard));
+    tasks.spawn(hear(Arc::clone(&operator), heard, changes));
     tasks.spawn(watch_health(Arc::clone(&operator)));
     tokio::select! {
         () = lead(&operator, &leader) => {}
@@ -210,11 +212,42 @@ async fn lead(operator: &Operator, leader: &Leader) {
     operator.add_everything();
 }
 
-async fn hear(operator: Arc<Operator>, mut heard: mpsc::UnboundedReceiver<Change>) {
+/// More changes than this wait for nobody: everything is looked at instead.
+const MOST_CHANGES: usize = 16_384;
+
+/// The way of changes to [`Operator::hear`].
+#[derive(Clone)]
+struct Changes {
+    sender: mpsc::Sender<Change>,
+    overflow: Arc<AtomicBool>,
+}
+
+impl Changes {
+    fn new() -> (Self, mpsc::Receiver<Change>) {
+        let (sender, heard) = mpsc::channel(MOST_CHANGES);
+        let overflow = Arc::default();
+        (Self { sender, overflow }, heard)
+    }
+
+    fn tell(&self, change: Change) {
+        if self.sender.try_send(change).is_err() {
+            self.overflow.store(true, Ordering::Release);
+        }
+    }
+}
+
+async fn hear(operator: Arc<Operator>, mut heard: mpsc::Receiver<Change>, changes: Changes) {
     while let Some(change) = heard.recv().await {
-        let parties = matches!(&change, Change::Secret | Change::Own(own::Told::Pair(_)));
+        let parties = matches!(
+            &change,
+            Change::Secret | Change::Own(own::Told::Pair(_, own::Edit::Spec))
+        );
         operator.hear(change);
-        if parties && operator.own.pairs.sync.is_complete() {
+        let lost = heard.is_empty() && changes.overflow.swap(false, Ordering::AcqRel);
+        if lost {
+            operator.add_everything();
+        }
+        if (parties || lost) && operator.own.pairs.sync.is_complete() {
             operator.follow_pairs().await;
         }
     }

@@ -3,12 +3,12 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use kube::{Client, ResourceExt as _};
-use twinsite_api::{Attachment, FailoverPolicy, VolumeId};
+use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
+use twinsite_api::{Attachment, FailoverPolicy, RegisterView, VolumeId};
 use twinsite_register::GroupId;
 
 use super::{
@@ -55,8 +55,10 @@ pub struct Operator {
     pub health: Arc<Health>,
     pub kinds: Kinds,
     pub permits: Permits,
+    /// When the status of each volume was written last.
+    pub told: Mutex<HashMap<VolumeKey, Instant>>,
     /// Since when this replica leads.
-    pub leading: Mutex<Option<std::time::Instant>>,
+    pub leading: Mutex<Option<Instant>>,
     /// Parties are opened by one at a time.
     pub following: tokio::sync::Mutex<()>,
 }
@@ -79,7 +81,7 @@ impl Operator {
     /// Takes keys from the queue until it is closed.
     pub async fn work(self: Arc<Self>) {
         while let Some(key) = self.queue.take().await {
-            let started = std::time::Instant::now();
+            let started = Instant::now();
             let outcome = self.round(&key).await;
             self.metrics.see_round(&key, started.elapsed(), outcome);
             self.queue.done(&key, outcome);
@@ -137,12 +139,20 @@ impl Operator {
 
     fn hear_own(&self, told: own::Told) {
         match told {
-            own::Told::Pair(name) => {
-                self.add_volumes(|volume| volume.spec.site_pair == name);
+            own::Told::Pair(name, edit) => {
+                if edit == own::Edit::Spec {
+                    self.add_volumes(|volume| volume.spec.site_pair == name);
+                }
                 self.queue.add(Key::Pair(name));
             }
-            own::Told::Pool(name) => {
-                // What a pool has free changes each minute; only volumes that still look for one care.
+            own::Told::Pool(name, edit) => {
+                if edit == own::Edit::Spec {
+                    for leg in self.own.legs_of_pool(&name) {
+                        let leg = self.own.legs.store.get(&ObjectRef::new(&leg));
+                        leg.into_iter().for_each(|leg| self.add_of(leg.spec.volume));
+                    }
+                }
+                // What a pool has free changes all the time; only volumes that still look for one care.
                 self.add_volumes(|volume| {
                     volume
                         .status
@@ -210,7 +220,10 @@ impl Operator {
                         .add(Key::Orphan(VolumeId::of(&pair, &key.0, &key.1)));
                 }
             }
-            site_pair::Told::Peer(_, peer::Told::Parts(id)) => self.add_of(id),
+            site_pair::Told::Peer(_, peer::Told::Parts(id)) => {
+                self.hint(id);
+                self.add_of(id);
+            }
             site_pair::Told::Peer(_, peer::Told::Failover(name)) => self.add_selected(&name),
         }
     }
@@ -273,6 +286,25 @@ impl Operator {
         }
     }
 
+    fn told(&self) -> MutexGuard<'_, HashMap<VolumeKey, Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the status of a volume was written within this time.
+    pub fn told_lately(&self, key: &VolumeKey, within: Duration) -> bool {
+        self.told().get(key).is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// The status of a volume was written.
+    pub fn told_now(&self, key: VolumeKey) {
+        self.told().insert(key, Instant::now());
+    }
+
+    /// A volume is gone.
+    pub fn told_never(&self, key: &VolumeKey) {
+        self.told().remove(key);
+    }
+
     /// Whether a party of the pair has not spoken yet since this replica leads: a status that says so would only be
     /// taken back a moment later.
     pub fn is_gathering(&self, pair: &str, id: VolumeId) -> bool {
@@ -307,11 +339,7 @@ impl Operator {
 
     /// Volumes that an order of either cluster names.
     fn add_selected(&self, order: &str) {
-        let mine = self
-            .own
-            .failovers
-            .store
-            .get(&kube::runtime::reflector::ObjectRef::new(order));
+        let mine = self.own.failovers.store.get(&ObjectRef::new(order));
         match mine {
             Some(order) => self.add_volumes(|volume| crate::failover::selects(&order, volume)),
             // It is the peer's, or gone: rare enough to look at all.
@@ -320,13 +348,35 @@ impl Operator {
         self.queue.add(Key::Failover(order.to_owned()));
     }
 
-    /// An agent shows another register than the one that was read: read it now.
+    /// An agent, here or at the peer, shows a later register than the one that was read last, or nobody holds the volume open
+    /// that the register says is held: read it now.
     fn hint(&self, id: VolumeId) {
         let Some(volume) = self.own.volume_of(id).and_then(|key| self.own.volume(&key)) else {
             return;
         };
-        if let Some(access) = self.links.witness(&volume.spec.site_pair) {
-            access.hurry(GroupId(id.bytes()));
+        let Some(access) = self.links.witness(&volume.spec.site_pair) else {
+            return;
+        };
+        let group = GroupId(id.bytes());
+        let Some(witness::Content::Register(read)) =
+            access.reading(group).map(|reading| reading.content)
+        else {
+            return access.hurry(group);
+        };
+        let shown = volume::open_attachments(self, &volume.spec.site_pair, id);
+        let held = read.holder.map(|key| key.to_string());
+        let is_later = |view: &RegisterView| {
+            let (seen, known) = (
+                (view.active_site.seq, view.epoch),
+                (read.active.seq, read.epoch.0),
+            );
+            seen > known || (seen == known && view.holder != held)
+        };
+        let views = shown
+            .iter()
+            .filter_map(|one| one.status.as_ref()?.register.as_ref());
+        if views.into_iter().any(is_later) || (shown.is_empty() && held.is_some()) {
+            access.hurry(group);
         }
     }
 }

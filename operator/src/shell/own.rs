@@ -19,7 +19,7 @@ use k8s_openapi::{
         },
         storage::v1::{CSINode, VolumeAttachment},
     },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
 };
 use kube::{
     Api, Client, ResourceExt as _,
@@ -38,9 +38,8 @@ pub type VolumeKey = (String, String);
 /// What changed in this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    Pair(String),
-    /// Pools were changed: any volume may be concerned.
-    Pool(String),
+    Pair(String, Edit),
+    Pool(String, Edit),
     Volume(VolumeKey),
     Group(VolumeKey),
     Failover(String),
@@ -56,6 +55,14 @@ pub enum Told {
         name: String,
     },
     Node(String),
+}
+
+/// What of an object changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    Spec,
+    /// Its status or metadata: seldom a matter for other objects.
+    Rest,
 }
 
 /// Called with every change; must not block.
@@ -90,6 +97,8 @@ struct Index {
     volume_attachments: Grouped<String, String>,
     legs_of_pools: Grouped<String, String>,
     signs: HashMap<String, Sign>,
+    /// By kind and name, of what many volumes depend on.
+    generations: HashMap<(&'static str, String), i64>,
     /// When the agents say that they wrote the status of each Leg and Attachment.
     said: HashMap<String, Time>,
 }
@@ -154,23 +163,25 @@ impl Own {
         let index: Arc<Mutex<Index>> = Arc::default();
         let all = watcher::Config::default;
         let at = |index: &Arc<Mutex<Index>>, tell: &Tell| (Arc::clone(index), Arc::clone(tell));
-        let (_, t) = at(&index, tell);
+        let (i, t) = at(&index, tell);
         let pairs = copy(
             Api::all(client.clone()),
             all(),
-            move |_, pair: Option<&SitePair>, _| {
+            move |change, pair: Option<&SitePair>, _| {
                 if let Some(pair) = pair {
-                    t(Told::Pair(pair.name_any()));
+                    let edit = locked(&i).edit(change, "SitePair", &pair.metadata);
+                    t(Told::Pair(pair.name_any(), edit));
                 }
             },
         );
-        let (_, t) = at(&index, tell);
+        let (i, t) = at(&index, tell);
         let pools = copy(
             Api::all(client.clone()),
             all(),
-            move |_, pool: Option<&StoragePool>, _| {
+            move |change, pool: Option<&StoragePool>, _| {
                 if let Some(pool) = pool {
-                    t(Told::Pool(pool.name_any()));
+                    let edit = locked(&i).edit(change, "StoragePool", &pool.metadata);
+                    t(Told::Pool(pool.name_any(), edit));
                 }
             },
         );
@@ -538,6 +549,23 @@ impl Own {
 }
 
 impl Index {
+    fn edit(&mut self, change: Change, kind: &'static str, metadata: &ObjectMeta) -> Edit {
+        let key = (kind, metadata.name.clone().unwrap_or_default());
+        match change {
+            Change::Deleted => {
+                self.generations.remove(&key);
+            }
+            Change::Applied | Change::Listed => {
+                let generation = metadata.generation.unwrap_or(0);
+                let before = self.generations.insert(key, generation);
+                if before == Some(generation) {
+                    return Edit::Rest;
+                }
+            }
+        }
+        Edit::Spec
+    }
+
     fn add_volume(&mut self, volume: &MirroredVolume) {
         let key = volume_key(volume);
         let claim = (key.0.clone(), volume.spec.claim.name.clone());

@@ -15,7 +15,7 @@ use kube::{
     Api, Resource, ResourceExt as _,
     runtime::{
         WatchStreamExt as _, reflector,
-        reflector::Store,
+        reflector::{ObjectRef, Store},
         watcher::{self, Event},
     },
 };
@@ -70,9 +70,9 @@ impl Freshness {
 pub enum Change {
     /// It is there, new or other than before.
     Applied,
-    /// It is gone. Not told for what went away while the watch was broken: see [`Change::Listed`].
+    /// It is gone.
     Deleted,
-    /// The copy was made anew: anything may be gone.
+    /// The copy was made anew; what is there and what is gone is told next, one by one.
     Listed,
 }
 
@@ -134,6 +134,7 @@ where
             thin(object);
         })
         .backoff(Patience::new(BACKOFF.0, BACKOFF.1));
+    let mut before = Vec::new();
     let task = tokio::spawn(reflector(writer, stream).for_each(move |event| {
         match event {
             Ok(event) => {
@@ -142,13 +143,15 @@ where
                     tracing::info!(kind = %K::kind(&()), seconds = since.elapsed().as_secs(), "the API server answers again");
                 }
                 match event {
-                    Event::Apply(object) | Event::InitApply(object) => tell(Change::Applied, Some(&object), &seen),
+                    Event::Apply(object) => tell(Change::Applied, Some(&object), &seen),
                     Event::Delete(object) => tell(Change::Deleted, Some(&object), &seen),
+                    Event::Init => before = seen.state(),
+                    // The copy has it only once the list is complete.
+                    Event::InitApply(_) => {}
                     Event::InitDone => {
                         told.with(|state| state.complete = true);
-                        tell(Change::Listed, None, &seen);
+                        listed(&std::mem::take(&mut before), &seen, &tell);
                     }
-                    Event::Init => {}
                 }
             }
             Err(error) => {
@@ -166,6 +169,22 @@ where
         ready(())
     }));
     Copy { store, sync, task }
+}
+
+/// What a complete list changed: every object may be another one, and some are gone.
+fn listed<K>(before: &[Arc<K>], store: &Store<K>, tell: &impl Fn(Change, Option<&K>, &Store<K>))
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    tell(Change::Listed, None, store);
+    for object in store.state() {
+        tell(Change::Applied, Some(&object), store);
+    }
+    for object in before {
+        if store.get(&ObjectRef::from_obj(&**object)).is_none() {
+            tell(Change::Deleted, Some(object), store);
+        }
+    }
 }
 
 /// Why a request to an API server brought nothing.

@@ -19,7 +19,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
@@ -34,6 +34,8 @@ use super::{
 use crate::shell::random::random;
 
 const PULSE: Duration = Duration::from_secs(1);
+/// How often signs are looked at once the other site stands still: each half second counts then.
+const HASTE: Duration = Duration::from_millis(500);
 const CLAIM: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// Reads of registers, and of beats, at the same time.
@@ -116,6 +118,7 @@ pub struct Access {
     witness: Witness,
     inner: Arc<Mutex<Inner>>,
     wake: Arc<Notify>,
+    admitted: watch::Receiver<bool>,
     tell: Tell,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -151,6 +154,8 @@ struct Share {
     witness: Witness,
     inner: Arc<Mutex<Inner>>,
     wake: Arc<Notify>,
+    /// Whether the store may be used: nothing is asked before.
+    admitted: watch::Receiver<bool>,
     tell: Tell,
 }
 
@@ -174,11 +179,13 @@ impl Access {
             readings: HashMap::new(),
             marks: None,
         }));
+        let (admit, admitted) = watch::channel(guard.is_none());
         let access = Self {
             identity,
             witness,
             inner,
             wake: Arc::default(),
+            admitted,
             tell,
             tasks: Mutex::default(),
         };
@@ -187,7 +194,7 @@ impl Access {
             tokio::spawn(access.share().pulse_for_ever()),
         ];
         if let Some(guard) = guard {
-            tasks.push(tokio::spawn(access.share().admit(guard)));
+            tasks.push(tokio::spawn(access.share().admit(guard, admit)));
         }
         access.keep(tasks);
         access
@@ -212,6 +219,7 @@ impl Access {
             witness: self.witness.clone(),
             inner: Arc::clone(&self.inner),
             wake: Arc::clone(&self.wake),
+            admitted: self.admitted.clone(),
             tell: Arc::clone(&self.tell),
         }
     }
@@ -343,7 +351,7 @@ impl Share {
     }
 
     /// A store of objects is used only after it was seen to keep its conditions.
-    async fn admit(self, guard: Arc<Guard>) {
+    async fn admit(self, guard: Arc<Guard>, admit: watch::Sender<bool>) {
         loop {
             let verdict = guard.admit().await;
             self.inner().link.refused = match &verdict {
@@ -352,17 +360,32 @@ impl Share {
             };
             (self.tell)(Told::Pair);
             match verdict {
-                Ok(()) => return,
+                Ok(()) => {
+                    admit.send_replace(true);
+                    return;
+                }
                 Err(error @ ProbeError::Unsafe { .. }) => {
                     tracing::error!(%error, "the witness is not used");
                     return;
                 }
-                Err(ProbeError::Unreachable { .. }) => sleep(RETRY).await,
+                Err(ProbeError::Unreachable { what, .. }) => {
+                    self.silence(what);
+                    sleep(RETRY).await;
+                }
             }
         }
     }
 
+    /// Waits until the store may be used; never, if it must not be.
+    async fn admission(&self) {
+        let mut admitted = self.admitted.clone();
+        if admitted.wait_for(|admitted| *admitted).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn claim_for_ever(self) {
+        self.admission().await;
         loop {
             let claimed = self
                 .witness
@@ -372,8 +395,13 @@ impl Share {
                 Err(ClaimError::Read(_)) => None,
                 _ => self.witness.sites().await.ok(),
             };
+            let both = sites
+                .as_ref()
+                .is_some_and(|sites: &Sites| sites.claims.len() == 2);
             let wait = match &claimed {
-                Ok(_) => CLAIM,
+                Ok(_) if both => CLAIM,
+                // The other site may be about to claim its name.
+                Ok(_) => RETRY,
                 Err(ClaimError::Read(ReadError::Unreachable(why))) => {
                     self.silence(why.clone());
                     RETRY
@@ -417,6 +445,7 @@ impl Share {
 
     /// Own sign of life, and the other site's.
     async fn pulse_for_ever(self) {
+        self.admission().await;
         let mut nonce = u64::from_le_bytes(random());
         let mut suspected = false;
         loop {
@@ -452,7 +481,8 @@ impl Share {
                 }
                 suspected = suspicious;
             }
-            sleep(PULSE.saturating_sub(started.elapsed())).await;
+            let pulse = if suspected { HASTE } else { PULSE };
+            sleep(pulse.saturating_sub(started.elapsed())).await;
         }
     }
 
@@ -487,6 +517,7 @@ impl Share {
     }
 
     async fn read_for_ever(self, store: MarkStore) {
+        self.admission().await;
         let marks = loop {
             match store.load().await {
                 Ok(marks) => break Arc::new(Mutex::new(marks)),
@@ -579,6 +610,7 @@ impl Share {
 
     /// Beats of attached volumes: some each second while the other site lives, all while it stands still.
     async fn beats_for_ever(self) {
+        self.admission().await;
         let mut last: Option<VolumeId> = None;
         loop {
             let started = Instant::now();
@@ -625,7 +657,8 @@ impl Share {
                     break;
                 }
             }
-            sleep(PULSE.saturating_sub(started.elapsed())).await;
+            let pulse = if all { HASTE } else { PULSE };
+            sleep(pulse.saturating_sub(started.elapsed())).await;
         }
     }
 }

@@ -16,19 +16,20 @@ mod register;
 mod scale;
 mod write;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
-use twinsite_api::{MirroredVolume, VolumeId};
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use twinsite_api::{Attachment, AttachmentMode, MirroredVolume, VolumeId};
 use twinsite_register::GroupId;
 
 use super::{operator::Operator, own::VolumeKey, queue::Outcome};
 use crate::{
-    volume::{self, Desired, Observed, Plan},
+    volume::{self, Desired, Observed, Plan, names},
     witness::{Access, Pace},
 };
 pub use scale::Kinds;
+use write::{WORDS, Written};
 
 /// A settled volume is looked at this often, for what no watch tells.
 const AT_LEAST: Duration = Duration::from_secs(60);
@@ -41,6 +42,7 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
     let Some(object) = operator.own.volume(key) else {
         operator.metrics.forget_volume(key);
+        operator.told_never(key);
         return Outcome::Settled;
     };
     if operator.is_gathering(&object.spec.site_pair, super::own::id_of(&object)) {
@@ -82,7 +84,13 @@ pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
         tracing::warn!(volume = %desired.reference(), %error, "the status could not be written");
     }
     match (failure, written) {
-        (None, Ok(())) => Outcome::Again(plan.requeue.unwrap_or(AT_LEAST).min(AT_LEAST)),
+        (None, Ok(written)) => {
+            let limit = match written {
+                Written::Done => AT_LEAST,
+                Written::Later => WORDS,
+            };
+            Outcome::Again(plan.requeue.unwrap_or(limit).min(limit))
+        }
         // An object that is gone is no failure.
         (None, Err(error)) if error.code() == Some(404) => Outcome::Settled,
         _ => Outcome::Failed,
@@ -103,6 +111,23 @@ fn follow(operator: &Operator, desired: &Desired, observed: &Observed, plan: &Pl
     access.pace(GroupId(id.bytes()), pace);
     let wanted = volume::wants_beat(desired, observed);
     access.watch_beat(twinsite_register::VolumeId(id.bytes()), wanted);
+}
+
+/// The Attachments, of either cluster, that hold a volume open.
+pub fn open_attachments(operator: &Operator, pair: &str, id: VolumeId) -> Vec<Arc<Attachment>> {
+    let view = operator
+        .links
+        .parties(pair)
+        .and_then(|parties| parties.peer.ok()??.view());
+    [AttachmentMode::Writer, AttachmentMode::Caretaker]
+        .iter()
+        .map(|mode| names::attachment_name(id, *mode))
+        .flat_map(|name| {
+            let own = operator.own.attachments.store.get(&ObjectRef::new(&name));
+            own.into_iter()
+                .chain(view.as_ref().and_then(|view| view.attachment(&name)))
+        })
+        .collect()
 }
 
 /// Volumes of a pair that are in use at the other site: those whose move a silence may start.

@@ -6,13 +6,8 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
     storage::v1::VolumeAttachment,
 };
-use kube::{
-    ResourceExt as _,
-    runtime::reflector::ObjectRef,
-};
-use twinsite_api::{
-    AttachmentMode, Failover, LegIndex, MirroredVolume, StoragePool, VolumeId,
-};
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use twinsite_api::{AttachmentMode, Failover, LegIndex, MirroredVolume, StoragePool, VolumeId};
 use twinsite_register::GroupId;
 
 use super::scale;
@@ -74,7 +69,11 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
         pools,
         legs: LegIndex::BOTH
             .iter()
-            .filter_map(|leg| own.legs.store.get(&ObjectRef::new(&names::leg_name(id, *leg))))
+            .filter_map(|leg| {
+                own.legs
+                    .store
+                    .get(&ObjectRef::new(&names::leg_name(id, *leg)))
+            })
             .collect(),
         attachments: MODES
             .iter()
@@ -322,8 +321,10 @@ fn failovers(
         .into_iter()
         .map(order(false))
         .chain(theirs.into_iter().map(order(true)))
-        .filter(|order| failover::selects(&order.object, &desired.volume)
-                && !failover::is_over(&order.object, desired.namespace(), desired.name()))
+        .filter(|order| {
+            failover::selects(&order.object, &desired.volume)
+                && !failover::is_over(&order.object, desired.namespace(), desired.name())
+        })
         .collect();
     orders.sort_by_key(|order| {
         let metadata = &order.object.metadata;

@@ -47,9 +47,11 @@ fn seen(operator: &Operator, id: VolumeId) -> Option<Orphan> {
     if own.volume_of(id).is_some() {
         return None;
     }
-    let leg = LegIndex::BOTH
-        .iter()
-        .find_map(|leg| own.legs.store.get(&ObjectRef::new(&names::leg_name(id, *leg))));
+    let leg = LegIndex::BOTH.iter().find_map(|leg| {
+        own.legs
+            .store
+            .get(&ObjectRef::new(&names::leg_name(id, *leg)))
+    });
     let persistent = own
         .persistent_volumes
         .store
@@ -93,7 +95,8 @@ fn pair(
     match leg {
         Some(leg) => operator.own.pair(&leg.spec.site_pair),
         None => {
-            let follows = |pair: &Arc<SitePair>| VolumeId::of(&pair.name_any(), namespace, name) == id;
+            let follows =
+                |pair: &Arc<SitePair>| VolumeId::of(&pair.name_any(), namespace, name) == id;
             operator.own.pairs.store.state().into_iter().find(follows)
         }
     }
@@ -101,7 +104,10 @@ fn pair(
 
 fn written(metadata: &ObjectMeta, key: &str) -> Option<String> {
     let label = metadata.labels.as_ref().and_then(|labels| labels.get(key));
-    let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
+    let annotation = metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(key));
     // A name that is too long for a label stands in the annotation only.
     annotation.or(label).cloned()
 }

@@ -89,7 +89,9 @@ async fn two_sites_bear_a_volume_and_go_on_without_each_other_and_without_the_wi
     world.step("the witness is away: said, and the volume stays as it is");
     world.witness.plane.stop_api_server();
     pair_says(&world.medical, "WitnessReachable", "False").await?;
-    local_work_goes_on(&world.medical).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    workloads_run_at(&world, 1, 0).await?;
+    exactly_one_of_each(&world.medical).await?;
     world.witness.plane.start_api_server().await?;
     pair_says(&world.medical, "WitnessReachable", "True").await?;
 

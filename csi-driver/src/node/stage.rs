@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 use twinsite_api::{AttachmentState, AttachmentStatus, FormatState, VolumeId};
 
 use super::{
@@ -23,6 +23,8 @@ use crate::{
 
 /// How often the agent is asked for the device.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long an order that is missing or refused may take to become another one: the agent hears of it a moment later.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// What a volume gets that asks for nothing.
 const DEFAULT_FS: &str = "ext4";
 
@@ -159,13 +161,20 @@ impl Node {
             .map_err(|error| format::damage(fs_type, error).into())
     }
 
-    /// The device of an attachment, as soon as it is served.
+    /// The device of an attachment, as soon as it is served. What no waiting mends is waited for only [`PATIENCE`]: for as
+    /// long as this call lasts kubelet neither takes the pod's volume down nor lets a deleted pod go.
     pub(super) async fn device(&self, attachment: &str, until: Instant) -> Result<Shown, Status> {
+        let patience = Instant::now() + PATIENCE;
         loop {
             let seen = self.agent.attachment(attachment).await;
             match shown(attachment, seen) {
                 Ok(device) => return device,
                 Err(why) if Instant::now() + LOOK >= until => return Err(why),
+                Err(why)
+                    if why.code() == Code::FailedPrecondition && Instant::now() >= patience =>
+                {
+                    return Err(why);
+                }
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         }
@@ -266,8 +275,6 @@ fn waiting(attachment: &str, status: &AttachmentStatus) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use tonic::Code;
-
     use super::*;
 
     fn check(text: &str, code: Code, part: &str) {

@@ -151,16 +151,11 @@ async fn objects(client: &Client) -> kube::Result<Objects> {
         Api::all(client.clone()),
         Api::all(client.clone()),
     );
-    let (legs, attachments, failovers) = (
-        Api::all(client.clone()),
-        Api::all(client.clone()),
-        Api::all(client.clone()),
-    );
-    let (pairs, pools, volumes, legs, attachments, failovers) = futures::try_join!(
+    let (attachments, failovers) = (Api::all(client.clone()), Api::all(client.clone()));
+    let (pairs, pools, volumes, attachments, failovers) = futures::try_join!(
         list(&pairs),
         list(&pools),
         list(&volumes),
-        list(&legs),
         list(&attachments),
         list(&failovers),
     )?;
@@ -168,7 +163,6 @@ async fn objects(client: &Client) -> kube::Result<Objects> {
         pairs,
         pools,
         volumes,
-        legs,
         attachments,
         failovers,
     })

@@ -20,7 +20,6 @@ pub(crate) fn cluster(context: &str, documents: &str) -> Cluster {
             "SitePair" => objects.pairs.push(read(value)),
             "StoragePool" => objects.pools.push(read(value)),
             "MirroredVolume" => objects.volumes.push(read(value)),
-            "Leg" => objects.legs.push(read(value)),
             "Attachment" => objects.attachments.push(read(value)),
             "Failover" => objects.failovers.push(read(value)),
             other => panic!("no place for a {other}"),

@@ -4,9 +4,7 @@
 //! Not here: reading it (`cluster`), judging it (`status`, `plan`, `preflight`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use twinsite_api::{
-    Attachment, Failover, Leg, MirroredVolume, SitePair, StoragePool, condition_type,
-};
+use twinsite_api::{Attachment, Failover, MirroredVolume, SitePair, StoragePool, condition_type};
 
 /// One cluster as it answered.
 #[derive(Debug)]
@@ -23,7 +21,6 @@ pub(crate) struct Objects {
     pub(crate) pairs: Vec<SitePair>,
     pub(crate) pools: Vec<StoragePool>,
     pub(crate) volumes: Vec<MirroredVolume>,
-    pub(crate) legs: Vec<Leg>,
     pub(crate) attachments: Vec<Attachment>,
     pub(crate) failovers: Vec<Failover>,
 }

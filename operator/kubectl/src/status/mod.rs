@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use twinsite_api::{
-    FailoverPolicy, LastMove, MirroredVolume, Role, SitePair, SiteState, VolumeLegState,
-    WitnessSpec, condition_type,
+    FailoverMode, FailoverPolicy, FailoverState, LastMove, MirroredVolume, Role, SitePair,
+    SiteState, VolumeLegState, WitnessSpec, condition_type,
 };
 
 pub(crate) use render::{Detail, render};
@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Report {
     pub(crate) pairs: Vec<PairReport>,
     pub(crate) volumes: Vec<VolumeReport>,
+    /// Failover objects that are not done.
+    pub(crate) orders: Vec<OrderReport>,
     /// Clusters that did not answer, and why.
     pub(crate) unreachable: Vec<Unreachable>,
 }
@@ -42,6 +44,19 @@ pub(crate) struct Report {
 pub(crate) struct Unreachable {
     pub(crate) context: String,
     pub(crate) error: String,
+}
+
+/// An order of a person that is under way, or failed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OrderReport {
+    pub(crate) name: String,
+    pub(crate) context: String,
+    pub(crate) to: String,
+    pub(crate) mode: FailoverMode,
+    pub(crate) state: FailoverState,
+    /// What its volumes wait for, or why they failed.
+    pub(crate) messages: Vec<String>,
 }
 
 /// A pair and its two sites.
@@ -154,6 +169,7 @@ pub(crate) fn report(clusters: &[Cluster], namespace: Option<&str>) -> Report {
             .iter()
             .filter_map(|(namespace, name)| volume(clusters, namespace, name))
             .collect(),
+        orders: clusters.iter().flat_map(orders).collect(),
         unreachable: clusters
             .iter()
             .filter_map(|cluster| {
@@ -164,6 +180,32 @@ pub(crate) fn report(clusters: &[Cluster], namespace: Option<&str>) -> Report {
             })
             .collect(),
     }
+}
+
+fn orders(cluster: &Cluster) -> Vec<OrderReport> {
+    cluster
+        .answer()
+        .into_iter()
+        .flat_map(|objects| &objects.failovers)
+        .filter_map(|order| {
+            let status = order.status.clone().unwrap_or_default();
+            (status.state != FailoverState::Done).then(|| OrderReport {
+                name: order.metadata.name.clone().unwrap_or_default(),
+                context: cluster.context.clone(),
+                to: order.spec.to.clone(),
+                mode: order.spec.mode,
+                state: status.state,
+                messages: status
+                    .volumes
+                    .iter()
+                    .filter_map(|volume| {
+                        let message = volume.message.as_ref()?;
+                        Some(format!("{}/{}: {message}", volume.namespace, volume.name))
+                    })
+                    .collect(),
+            })
+        })
+        .collect()
 }
 
 fn names<T: Ord>(clusters: &[Cluster], of: impl Fn(&Cluster) -> Vec<T>) -> BTreeSet<T> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Mirror, PairReport, Report, VolumeReport};
+use super::{Mirror, OrderReport, PairReport, Report, VolumeReport};
 use crate::table::{bytes, table};
 
 /// How much is shown.
@@ -28,6 +28,10 @@ pub(crate) fn render(report: &Report, detail: Detail) -> String {
     }
     if report.pairs.is_empty() && report.unreachable.is_empty() {
         text.push_str("No SitePair: this cluster has the chart but no pair of sites yet.\n");
+    }
+    if !report.orders.is_empty() {
+        separate(&mut text);
+        text.push_str(&orders(&report.orders));
     }
     separate(&mut text);
     if report.volumes.is_empty() {
@@ -102,6 +106,26 @@ fn pair(pair: &PairReport) -> String {
     ));
     for note in &pair.notes {
         let _ = writeln!(text, "! {note}");
+    }
+    text
+}
+
+fn orders(orders: &[OrderReport]) -> String {
+    let rows: Vec<_> = orders
+        .iter()
+        .map(|order| {
+            vec![
+                order.name.clone(),
+                order.context.clone(),
+                order.to.clone(),
+                format!("{:?}", order.mode),
+                format!("{:?}", order.state),
+            ]
+        })
+        .collect();
+    let mut text = table(0, &["ORDER", "CONTEXT", "TO", "MODE", "STATE"], &rows);
+    for message in orders.iter().flat_map(|order| &order.messages) {
+        let _ = writeln!(text, "! {message}");
     }
     text
 }

@@ -66,6 +66,23 @@ const SYNCED: &str = "  volumeId: ts-000102030405060708090a0b0c0d0e0f
   - {type: FailoverReady, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
 ";
 
+const ORDERS: &str = "---
+apiVersion: twinsite.io/v1alpha1
+kind: Failover
+metadata: {name: to-medical-old}
+spec: {sitePair: ctrc, to: medical, mode: Planned, volumes: {all: true}}
+status: {state: Done}
+---
+apiVersion: twinsite.io/v1alpha1
+kind: Failover
+metadata: {name: to-medical-x7k2}
+spec: {sitePair: ctrc, to: medical, mode: Unplanned, volumes: {all: true}}
+status:
+  state: Running
+  volumes:
+  - {namespace: rv, name: images, state: Running, message: waits for the fence}
+";
+
 fn standby(of: &str) -> String {
     of.replace("role: Active", "role: Standby")
 }
@@ -137,6 +154,7 @@ fn the_active_site_speaks_and_every_difference_is_named() {
         cluster(
             "m-admin",
             &(pair("medical", "True", "")
+                + ORDERS
                 + &volume("records", "medical", resync)
                 + &volume("images", "medical", waiting)
                 + &volume("plans", "medical", SYNCED)),

@@ -1,6 +1,8 @@
-//! The chart: what it renders, what it refuses, and what its ServiceAccounts may do on a real API server.
+//! The chart: what it renders, what it refuses, and what its ServiceAccounts may do on a real API server; and the plugin on
+//! two of them.
 
 mod helm;
+mod plugin;
 mod reference;
 mod render;
 mod server;

@@ -586,7 +586,7 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// Runs the guard's pod by hand, as there is no kubelet here: the same program with the same account.
 async fn play_guard(site: &Site) -> String {
-    const LIMIT: u32 = 300;
+    const LIMIT: u32 = 900;
     let jobs: Api<Job> = Api::namespaced(site.admin.clone(), NAMESPACE);
     let mut job = None;
     for _ in 0..LIMIT {

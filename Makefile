@@ -16,8 +16,8 @@ demo: setup
 kills: export KILLS ?= 200
 kills: demo
 
-# Everything that CI runs.
-test: setup
+# Everything that CI runs, two real clusters among it.
+test: setup setup-kubernetes
 	$(CARGO) fmt --all --check
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace

@@ -18,7 +18,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(11, "read error on the local leg", "bad block", "other leg answers, repair, count", &[S("bad-block"), T("a_read_error_is_answered_from_the_other_member_which_rewrites_the_region")]),
     row(12, "error in one part of a split I/O", "unit test", "whole I/O fails or is retried", &[T("a_long_command_of_the_victim_stops_at_its_present_step"), T("ranges_are_cut_and_every_command_is_answered_before_the_next")]),
     row(13, "leg hangs, TCP alive", "disk hang", "time-out, solo; late completion ignored", &[S("hang"), T("a_command_without_an_answer_ends_the_session_and_is_a_lost_leg")]),
-    row(14, "leg 100 times slower", "disk delay", "latency eject without flapping", &[S("slow"), N("latency eject is not built in v1: the run shows that a slow leg loses nothing")]),
+    row(14, "leg 100 times slower", "disk delay", "latency eject without flapping", &[S("slow"), T("a_leg_that_is_slow_for_half_a_minute_leaves_by_a_shrink_and_not_again_for_ten_minutes"), T("a_leg_is_given_up_after_thirty_slow_seconds_once_in_ten_minutes_and_only_if_the_other_is_well")]),
     row(15, "leg flaps every 2 s", "line cut 15 times", "rejoin back-off, bounded CAS rate", &[S("flap")]),
     row(16, "RST in mid burst", "connections reset", "same ISID, relogin, replay, no reorder", &[S("reset"), M("two", "no_reinstate")]),
     row(17, "half-open link", "one direction cut", "found by NOP-out", &[S("half-open"), T("a_silent_target_is_dropped_after_the_ping_time")]),

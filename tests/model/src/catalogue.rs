@@ -3,7 +3,7 @@
 use crate::lifecycle::{self, Lifecycle};
 use crate::ordering::{self, Ordering};
 use crate::regions::{self, Regions};
-use crate::search::{Outcome, search};
+use crate::search::{Outcome, search, search_stuck};
 
 /// Runs one configuration. `bounds` are `key=value` pairs.
 pub fn run(name: &str, flags: &[&str], bounds: &[(&str, &str)]) -> Result<Outcome, String> {
@@ -15,7 +15,12 @@ pub fn run(name: &str, flags: &[&str], bounds: &[(&str, &str)]) -> Result<Outcom
     if let Some(mut config) = regions::rules::Config::named(name) {
         bounds.iter().try_for_each(|(k, v)| config.set(k, v))?;
         let max = config.max;
-        return Ok(search(&Regions::new(config, flags)?, max));
+        let (live, model) = (config.live, Regions::new(config, flags)?);
+        return Ok(if live {
+            search_stuck(&model, max)
+        } else {
+            search(&model, max)
+        });
     }
     if let Some(mut config) = lifecycle::rules::Config::named(name) {
         bounds.iter().try_for_each(|(k, v)| config.set(k, v))?;

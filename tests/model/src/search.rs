@@ -9,7 +9,7 @@
 //!
 //! Not here: any knowledge of the protocol.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
@@ -40,6 +40,14 @@ pub trait Model {
     fn initial(&self) -> Self::State;
     fn steps(&self, state: &Self::State, out: &mut Vec<(Step, Self::State)>);
     fn violation(&self, state: &Self::State) -> Option<&'static str>;
+}
+
+/// A model that says where it should always be able to get to.
+pub trait Live: Model {
+    /// Everything is as it should be.
+    fn is_whole(&self, state: &Self::State) -> bool;
+    /// From here a whole state must be reachable: nothing is away that only a fault's end could bring back.
+    fn is_judged(&self, state: &Self::State) -> bool;
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +105,84 @@ pub fn search<M: Model>(model: &M, max: usize) -> Outcome {
     }
     out.states = parents.len();
     out
+}
+
+/// Looks for a state from which no whole state can be reached, whatever is done: something that only a human ends. The graph
+/// is kept, so this is for smaller spaces than [`search`].
+pub fn search_stuck<M: Live>(model: &M, max: usize) -> Outcome {
+    let mut seen: HashMap<u64, u32, BuildHasherDefault<Identity>> = HashMap::default();
+    let mut parents: Vec<(u32, u16)> = vec![(u32::MAX, 0)];
+    let mut waiting: VecDeque<M::State> = VecDeque::from([model.initial()]);
+    seen.insert(fingerprint(&waiting[0]), 0);
+    let (mut edges, mut good, mut judged): (Vec<(u32, u32)>, Vec<bool>, Vec<bool>) =
+        (vec![], vec![], vec![]);
+    let mut out = Outcome {
+        states: 0,
+        complete: true,
+        found: None,
+        taken: Default::default(),
+    };
+    let mut next = Vec::with_capacity(64);
+    while let Some(state) = waiting.pop_front() {
+        let index = good.len() as u32;
+        if parents.len() >= max {
+            out.complete = false;
+            break;
+        }
+        good.push(model.is_whole(&state));
+        judged.push(model.is_judged(&state));
+        next.clear();
+        model.steps(&state, &mut next);
+        for (number, (step, successor)) in next.drain(..).enumerate() {
+            out.taken.insert(step.name);
+            let known = seen.len() as u32;
+            let to = *seen.entry(fingerprint(&successor)).or_insert(known);
+            if to == known {
+                parents.push((index, u16::try_from(number).unwrap_or(u16::MAX)));
+                waiting.push_back(successor);
+            }
+            edges.push((to, index));
+        }
+    }
+    out.states = parents.len();
+    if !out.complete {
+        return out;
+    }
+    let hopeful = backwards(&edges, &good);
+    let stuck = (0..good.len()).find(|&n| judged[n] && !hopeful[n]);
+    out.found = stuck.map(|n| Found {
+        violation: "stuck: nothing but a human leads back to a whole volume (I10)",
+        trace: trace(model, &parents, n as u32),
+    });
+    out
+}
+
+/// Every state from which a good one can be reached. An edge is (successor, state).
+fn backwards(edges: &[(u32, u32)], good: &[bool]) -> Vec<bool> {
+    let mut from = vec![0u32; good.len() + 1];
+    edges.iter().for_each(|&(to, _)| from[to as usize + 1] += 1);
+    for n in 0..good.len() {
+        from[n + 1] += from[n];
+    }
+    let mut fill = from.clone();
+    let mut before = vec![0u32; edges.len()];
+    for &(to, index) in edges {
+        before[fill[to as usize] as usize] = index;
+        fill[to as usize] += 1;
+    }
+    let mut reached = good.to_vec();
+    let mut stack: Vec<u32> = (0..good.len() as u32)
+        .filter(|&n| good[n as usize])
+        .collect();
+    while let Some(n) = stack.pop() {
+        let range = from[n as usize] as usize..from[n as usize + 1] as usize;
+        for &index in &before[range] {
+            if !std::mem::replace(&mut reached[index as usize], true) {
+                stack.push(index);
+            }
+        }
+    }
+    reached
 }
 
 fn trace<M: Model>(model: &M, parents: &[(u32, u16)], last: u32) -> Vec<Step> {

@@ -128,6 +128,14 @@ fn each_lifecycle_mistake_that_is_near_is_caught() {
 }
 
 #[test]
+fn no_state_is_left_by_a_human_only() {
+    clean("live-crash", &[("cuts", "1"), ("heals", "1")]);
+    clean("live-power", &[]);
+    clean("live-rollback", &[]);
+    caught(&[("live-power", "both_restarted_hold")]);
+}
+
+#[test]
 fn every_flag_is_either_shown_or_its_absence_explained() {
     for (flag, rule) in rules() {
         let is_shown = shown().any(|(_, f)| f.split('+').any(|g| g == flag));

@@ -71,6 +71,13 @@ fn seed_22140_two_failed_syncs_do_not_freeze_for_ever() {
     holds(plan(22_140, 5, false));
 }
 
+/// A rejoin that was given up because the source could not read a block never learned that the block could be read again.
+#[test]
+fn seeds_57_5079_a_block_that_can_be_read_again_lets_the_rejoin_go_on() {
+    holds(plan(57, 5, false));
+    holds(plan(5079, 5, true));
+}
+
 /// A write to X alone while the union of the maps was becoming durable was in no copy (R35): a leg became a member without it.
 #[test]
 fn seed_6781_a_write_between_the_union_and_the_copy_is_copied() {

@@ -16,7 +16,7 @@ pub mod rules;
 mod settle;
 pub mod state;
 
-use crate::search::{Model, Step, step};
+use crate::search::{Live, Model, Step, step};
 use crate::table::Role;
 use rules::{Config, MISTAKES, Mistake};
 use state::{Leg, Phase, REGIONS, Register, State, WRITES, Writer};
@@ -227,5 +227,19 @@ impl Model for Regions {
 
     fn violation(&self, s: &State) -> Option<&'static str> {
         self.verdict(s)
+    }
+}
+
+impl Live for Regions {
+    fn is_whole(&self, s: &State) -> bool {
+        let w = &s.writer;
+        let equal = !w.unsettled && w.pending == 0 && w.must_reconcile == 0;
+        let whole = w.phase == Phase::Pair && equal && s.register.members == 3;
+        // The bound on epochs ends the world.
+        (whole && s.up(0) && s.up(1)) || s.register.epoch >= 6
+    }
+
+    fn is_judged(&self, s: &State) -> bool {
+        s.away == 0
     }
 }

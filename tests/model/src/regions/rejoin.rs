@@ -86,6 +86,7 @@ impl Regions {
             t.writer.phase = Phase::Solo;
             if let Some(p) = &mut t.writer.page {
                 p.to = 1 << x;
+                p.done &= p.to;
                 if p.done >> x & 1 == 1 {
                     (t.writer.bits, t.writer.number) = (p.bits, p.number);
                     t.writer.page = None;

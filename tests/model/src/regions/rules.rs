@@ -30,6 +30,8 @@ pub enum Mistake {
     BeatObjectSlack,
     DamagedDelta,
     SourceStays,
+    BothRestartedHold,
+    NoThaw,
 }
 
 /// Flag, rule, mistake.
@@ -65,6 +67,12 @@ pub const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("no_equalise", "R42", Mistake::NoEqualise),
     ("early_beats", "R42", Mistake::EarlyBeats),
     ("eio_ends", "R45", Mistake::EioEnds),
+    (
+        "both_restarted_hold",
+        "2.5 both lack",
+        Mistake::BothRestartedHold,
+    ),
+    ("no_thaw", "2.18 Frozen", Mistake::NoThaw),
 ];
 
 #[derive(Clone, Debug)]
@@ -83,6 +91,8 @@ pub struct Config {
     pub errors: u8,
     /// Members at the start: 3, or 1 = Solo(A) that leg B left at epoch 1.
     pub start: u8,
+    /// Looks for states that only a human ends, in place of violations.
+    pub live: bool,
     pub max: usize,
 }
 
@@ -98,6 +108,7 @@ impl Config {
         beat_object: false,
         errors: 0,
         start: 3,
+        live: false,
         max: 40_000_000,
     };
 
@@ -170,6 +181,30 @@ impl Config {
                 errors: 1,
                 ..p
             },
+            // From every state with both legs in reach the volume can become whole without a human.
+            "live-crash" => Self {
+                writes: 1,
+                cuts: 2,
+                heals: 2,
+                crashes: 1,
+                live: true,
+                ..p
+            },
+            "live-power" => Self {
+                writes: 1,
+                crashes: 1,
+                power: 2,
+                live: true,
+                ..p
+            },
+            "live-rollback" => Self {
+                writes: 1,
+                crashes: 1,
+                beats: 2,
+                snapshots: 1,
+                live: true,
+                ..p
+            },
             _ => return None,
         })
     }
@@ -207,6 +242,9 @@ pub const BASE: &[&str] = &[
     "regions-object2",
     "regions-rollback-solo",
     "regions-eio",
+    "live-crash",
+    "live-power",
+    "live-rollback",
 ];
 
 /// Each flag in the configuration that shows it.
@@ -233,6 +271,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("regions-rollback-solo", "delta_no_number"),
     ("regions-rollback-solo", "base_two_below"),
     ("regions-eio", "eio_ends"),
+    ("live-power", "both_restarted_hold"),
 ];
 
 /// Flags that this model does not show, with the reason.
@@ -254,4 +293,8 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
         "row L3b takes the restarted leg out first; needs an attach without R",
     ),
     ("shrink_non_source", "as flush_pending"),
+    (
+        "no_thaw",
+        "complete in live-crash and live-power: the shrink of a leg that is back, or another attach, leads on",
+    ),
 ];

@@ -57,11 +57,11 @@ impl Regions {
         let w = &s.writer;
         let x = usize::from(w.survivor);
         let alarmed = w.changed & (ALARMED | SOURCE_BEHIND) != 0;
-        if s.up(0) && s.up(1) && !alarmed {
+        if s.up(0) && s.up(1) && !alarmed && !self.made(Mistake::NoThaw) {
             Self::to(out, s, "thaws, resends", (0, 0), |t| self.thaw(s, t));
         }
         let both_restarted = s.away == 0 && !s.up(0) && !s.up(1);
-        if both_restarted && !alarmed {
+        if both_restarted && !alarmed && !self.made(Mistake::BothRestartedHold) {
             Self::to(
                 out,
                 s,

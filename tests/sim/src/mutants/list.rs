@@ -70,7 +70,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("no-map-before-the-superblock-of-a-solo", "R3", Tests, SUPERBLOCK, "        steps.push(Step::DirtyPages);\n", ""),
     mutant("guess-the-outcome", "R4", Both, REQUESTS, "if result == CasResult::Won\n", "if result != CasResult::Conflict\n"),
     mutant("rejoin-without-a-fence", "R5", Tests, REJOIN, "        let op = fence.start();\n        self.rejoin.prep = Some(Prep::Fence { fence, op });", "        let _ = fence.start();\n        self.links[y.index()].fenced();\n        self.rejoin.target = Some(y);\n        self.rejoin.prep = Some(Prep::Slots { first: None });"),
-    mutant("fence-does-not-wait", "R6", Both, UNIT, "if self.abort(victim) {\n                pending.insert(victim);", "if self.abort(victim) && false {\n                pending.insert(victim);"),
+    mutant("fence-does-not-wait", "R6", Both, UNIT, "            pending,\n            management::Awaited::Reservation {", "            BTreeSet::from_iter(pending.into_iter().filter(|_| false)),\n            management::Awaited::Reservation {"),
     mutant("any-reservation-type-will-do", "R7", Tests, FENCE, "r.holder && r.kind == EXCLUSIVE_REGISTRANTS && own.same_attach(r.key)", "r.holder && own.same_attach(r.key)"),
     mutant("reads-without-lease", "R8", Both, READS, "if self.policy.lease && !self.lease.runs(self.now) {\n            self.counters.lease_holds += 1;", "if false {\n            self.counters.lease_holds += 1;"),
     mutant("lease-of-the-old-writer-is-not-waited-out", "R8", Tests, LEASE, "Some(evidence.last_fence + wait)", "(wait.is_zero()).then_some(evidence.last_fence + wait)"),

@@ -34,11 +34,11 @@ impl Node {
             }
             Action::GrowLeg { leg, spec } => {
                 let grown = self.storage.grow_leg(&leg, &spec);
-                self.leg_done(leg, *spec, grown, Change::Changed);
+                self.leg_done(leg, *spec, grown, Change::Grown);
             }
             Action::SetAccess { leg, spec } => {
                 let set = self.storage.set_access(&leg, &spec, &self.desired.objects);
-                self.leg_done(leg, *spec, set, Change::Changed);
+                self.leg_done(leg, *spec, set, Change::Access);
             }
             Action::Detach { attachment } => {
                 if let Some(seen) = self.observed.volumes.get_mut(&attachment) {
@@ -122,8 +122,19 @@ impl Node {
         let failed_at = done.is_err().then_some(now);
         match (self.observed.legs.get_mut(&name), change) {
             // A change that failed leaves the leg as it was.
-            (Some(seen), Change::Changed) if failed_at.is_some() => seen.failed_at = failed_at,
-            _ => {
+            (Some(seen), Change::Grown | Change::Access) if failed_at.is_some() => {
+                seen.failed_at = failed_at;
+            }
+            (Some(seen), Change::Grown) => {
+                seen.failed_at = None;
+                seen.spec.size = spec.size;
+            }
+            (Some(seen), Change::Access) => {
+                seen.failed_at = None;
+                seen.spec.chap = spec.chap;
+                seen.spec.initiators = spec.initiators;
+            }
+            (_, Change::Served | Change::Grown | Change::Access) => {
                 let served = failed_at.is_none();
                 view.served = served;
                 self.observed.legs.insert(
@@ -156,6 +167,13 @@ impl Node {
         }
         if let Some(seen) = self.observed.volumes.get_mut(name) {
             seen.spec.legs.clone_from(&spec.legs);
+        }
+    }
+
+    /// What is to become of the files of legs may change as long as their objects are there.
+    pub(super) fn note_removals(&mut self) {
+        for (name, leg) in &self.desired.objects.legs {
+            self.storage.set_removal(name, leg.spec.removal);
         }
     }
 
@@ -386,7 +404,8 @@ impl Node {
 /// What an action on a leg was.
 enum Change {
     Served,
-    Changed,
+    Grown,
+    Access,
 }
 
 /// Whether an end is for ever.

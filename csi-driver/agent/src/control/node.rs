@@ -338,6 +338,7 @@ impl Node {
     fn turn(&mut self) {
         self.set_witnesses();
         self.note_dropped();
+        self.note_removals();
         for _ in 0..MAX_ROUNDS {
             let Plan { actions, waits, .. } = reconcile(&self.desired, &self.observed, self.now());
             self.waits = waits;

@@ -403,6 +403,13 @@ impl Storage {
         Ok(())
     }
 
+    /// What is to become of the file of a served leg, as its object says now.
+    pub fn set_removal(&mut self, name: &str, removal: LegRemoval) {
+        if let Some(served) = self.legs.get_mut(name) {
+            served.spec.removal = removal;
+        }
+    }
+
     /// Changes who may log in; sessions that exist go on.
     pub fn set_access(
         &mut self,

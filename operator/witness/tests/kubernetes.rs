@@ -155,7 +155,7 @@ async fn no_win_is_shared_or_lost_when_the_api_server_is_killed(
         "{highest} was won, the register shows {last}"
     );
     assert!(
-        winners.len() > 20,
+        winners.len() > 5,
         "too few wins for a race: {}",
         winners.len()
     );

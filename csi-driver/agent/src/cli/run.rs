@@ -258,9 +258,7 @@ async fn control(
 }
 
 fn start_log(format: LogFormat) {
-    // The client for clusters calls every request that fails an error; who asked says so, once.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
+    let filter = filter(std::env::var("RUST_LOG").ok());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -268,4 +266,16 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().init(),
     }
+}
+
+/// What is logged. The client for clusters calls every request that fails an error; who asked says so, once.
+fn filter(wanted: Option<String>) -> EnvFilter {
+    let wanted = wanted.unwrap_or_else(|| "info".to_owned());
+    let quiet = "kube_client=off,kube_runtime=off";
+    let text = if wanted.contains("kube_") {
+        wanted
+    } else {
+        format!("{quiet},{wanted}")
+    };
+    EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new(format!("{quiet},info")))
 }

@@ -212,19 +212,24 @@ impl Links {
             Some(open) => open,
             None => self.open_peer(&name, &peer).await,
         };
-        self.inner().pairs.insert(
-            name.clone(),
-            Pair {
-                witness: Party {
-                    recipe: witness,
-                    open: open_witness,
-                },
-                peer: Party {
-                    recipe: peer,
-                    open: open_peer,
-                },
+        let pair = Pair {
+            witness: Party {
+                recipe: witness,
+                open: open_witness,
             },
-        );
+            peer: Party {
+                recipe: peer,
+                open: open_peer,
+            },
+        };
+        {
+            // Under one lock with `lead`: whichever comes second sees the other.
+            let mut inner = self.inner();
+            if let (true, Ok(access)) = (inner.leading, &pair.witness.open) {
+                self.lead_one(&name, access);
+            }
+            inner.pairs.insert(name.clone(), pair);
+        }
         (self.tell)(Told::Witness(name, witness::Told::Pair));
     }
 
@@ -250,9 +255,6 @@ impl Links {
             remembered(pair, &self.site, &self.claimant),
             Arc::new(move |told| tell(Told::Witness(name.clone(), told))),
         );
-        if self.inner().leading {
-            self.lead_one(&recipe.pair, &access);
-        }
         Ok(Arc::new(access))
     }
 

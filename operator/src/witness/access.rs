@@ -12,7 +12,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -120,6 +123,7 @@ pub struct Access {
     wake: Arc<Notify>,
     admitted: watch::Receiver<bool>,
     tell: Tell,
+    leads: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -187,6 +191,7 @@ impl Access {
             wake: Arc::default(),
             admitted,
             tell,
+            leads: AtomicBool::new(false),
             tasks: Mutex::default(),
         };
         let mut tasks = vec![
@@ -200,8 +205,11 @@ impl Access {
         access
     }
 
-    /// Starts what only the leader does.
+    /// Starts what only the leader does; once.
     pub fn lead(&self, marks: MarkStore) {
+        if self.leads.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.keep(vec![
             tokio::spawn(self.share().read_for_ever(marks)),
             tokio::spawn(self.share().beats_for_ever()),

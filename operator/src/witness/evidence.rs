@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A longer time between two looks is a gap.
-pub const LONGEST_GAP: Duration = Duration::from_secs(3);
+pub const LONGEST_GAP: Duration = Duration::from_secs(4);
 
 /// One sign of life and how long it has not changed.
 #[derive(Clone, Debug, Default)]

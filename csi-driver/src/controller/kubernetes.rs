@@ -25,6 +25,7 @@ const MANAGER: &str = "twinsite-csi";
 pub struct Kubernetes {
     client: Client,
     volumes: reflector::Store<MirroredVolume>,
+    ready: Ready,
 }
 
 impl std::fmt::Debug for Kubernetes {
@@ -50,13 +51,17 @@ impl Kubernetes {
                 }
             }
         });
-        let store = volumes.clone();
+        let (store, known) = (volumes.clone(), ready.clone());
         tokio::spawn(async move {
             if store.wait_until_ready().await.is_ok() {
-                ready.set(true);
+                known.set(true);
             }
         });
-        Self { client, volumes }
+        Self {
+            client,
+            volumes,
+            ready,
+        }
     }
 
     fn all<T>(&self) -> Api<T>
@@ -109,7 +114,18 @@ fn writes() -> PostParams {
 #[tonic::async_trait]
 impl Objects for Kubernetes {
     async fn volumes(&self) -> Result<Vec<Arc<MirroredVolume>>> {
+        // A cache that is not filled yet would say that a volume is not there.
+        if !self.ready.is_set() {
+            let why = "the volumes of the cluster are not known yet: ask again";
+            return Err(ObjectsError::Away(why.to_owned()));
+        }
         Ok(self.volumes.state())
+    }
+
+    async fn volumes_now(&self) -> Result<Vec<Arc<MirroredVolume>>> {
+        let all: Api<MirroredVolume> = Api::all(self.client.clone());
+        let listed = all.list(&ListParams::default()).await.map_err(failed)?;
+        Ok(listed.items.into_iter().map(Arc::new).collect())
     }
 
     async fn volume(&self, namespace: &str, name: &str) -> Result<Option<MirroredVolume>> {

@@ -109,8 +109,15 @@ impl Controller {
         let Ok(id) = id.parse::<VolumeId>() else {
             return Ok(None);
         };
-        let volumes = self.objects.volumes().await?;
-        let Some(found) = volumes.iter().find(|volume| identity(volume) == id) else {
+        let with_id = |volumes: Vec<Arc<MirroredVolume>>| {
+            let mut volumes = volumes.into_iter();
+            volumes.find(|volume| identity(volume) == id)
+        };
+        let mut found = with_id(self.objects.volumes().await?);
+        if found.is_none() {
+            found = with_id(self.objects.volumes_now().await?);
+        }
+        let Some(found) = found else {
             return Ok(None);
         };
         let namespace = found.namespace().unwrap_or_default();

@@ -41,6 +41,10 @@ pub type Result<T> = std::result::Result<T, ObjectsError>;
 pub trait Objects: std::fmt::Debug + Send + Sync + 'static {
     /// All volumes, perhaps a moment old.
     async fn volumes(&self) -> Result<Vec<Arc<MirroredVolume>>>;
+    /// All volumes as they are now: for what is not found among the others.
+    async fn volumes_now(&self) -> Result<Vec<Arc<MirroredVolume>>> {
+        self.volumes().await
+    }
     /// One volume as it is now.
     async fn volume(&self, namespace: &str, name: &str) -> Result<Option<MirroredVolume>>;
     async fn create_volume(&self, volume: &MirroredVolume) -> Result<Made>;

@@ -279,6 +279,7 @@ impl Pair {
                 create_register: true,
             }),
             reseed: None,
+            force: None,
         };
         let mut object = Attachment::new(&name, spec);
         object.metadata.uid = Some(format!("00000000-0000-4000-8000-{:012x}", self.attachments));

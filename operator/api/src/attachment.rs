@@ -62,6 +62,7 @@ use crate::{
     validation = Rule::new("self.volume == oldSelf.volume && self.mode == oldSelf.mode && self.node == oldSelf.node && self.site == oldSelf.site").message("volume, mode, node and site are immutable: another attachment is another object"),
     validation = Rule::new("(self.mode == 'Birth') == has(self.birth)").message("birth stands exactly with mode Birth").field_path(".birth"),
     validation = Rule::new("(self.mode == 'Reseed') == has(self.reseed)").message("reseed stands exactly with mode Reseed").field_path(".reseed"),
+    validation = Rule::new("(self.mode == 'Force') == has(self.force)").message("force stands exactly with mode Force").field_path(".force"),
     validation = Rule::new("!has(self.move) || self.mode == 'Writer' || self.mode == 'Caretaker'").message("only a Writer or Caretaker can move a volume").field_path(".move"),
 )]
 pub struct AttachmentSpec {
@@ -134,6 +135,9 @@ pub struct AttachmentSpec {
     /// Details of mode Reseed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reseed: Option<ReseedOrder>,
+    /// Details of mode Force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<ForceOrder>,
 }
 
 /// What an agent does with a volume.
@@ -153,6 +157,8 @@ pub enum AttachmentMode {
     Wipe,
     /// Write a new register identity to the legs after the witness was lost. One-shot.
     Reseed,
+    /// Fence the one leg and make the register name it alone, as a person accepted. One-shot.
+    Force,
 }
 
 impl AttachmentMode {
@@ -257,6 +263,27 @@ pub struct ReseedOrder {
     /// Legs that get it.
     #[schemars(length(min = 1, max = 2))]
     pub legs: Vec<LegIndex>,
+}
+
+/// Details of a force, as a person accepted them after a plan: the register and the superblock must still be these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForceOrder {
+    /// Epoch of the register that the plan was about.
+    pub expect_epoch: u64,
+    /// Its transaction id: 32 hex digits.
+    #[schemars(length(min = 32, max = 32))]
+    pub expect_txid: String,
+    /// Epoch of the leg's superblock.
+    pub epoch: u64,
+    /// Its generation: 32 hex digits.
+    #[schemars(length(min = 32, max = 32))]
+    pub generation: String,
+    /// Its sequence number.
+    pub sb_seq: u64,
+    /// Who forces, for the note in the register.
+    #[schemars(length(min = 1, max = 512))]
+    pub who: String,
 }
 
 /// What the agent says.

@@ -88,6 +88,7 @@ pub fn attachment_name(volume: VolumeId, mode: AttachmentMode) -> String {
         AttachmentMode::Wipe => "wipe",
         AttachmentMode::Inspect => "inspect",
         AttachmentMode::Reseed => "reseed",
+        AttachmentMode::Force => "force",
     };
     format!("{volume}-{word}")
 }
@@ -100,7 +101,7 @@ pub fn leg_name(volume: VolumeId, leg: LegIndex) -> String {
 
 /// The order that makes the agent of `node` at `site` do `mode` with the volume.
 ///
-/// A Reseed comes without its details: the caller adds what a person accepted.
+/// A Reseed or Force comes without its details: the caller adds what a person accepted.
 ///
 /// # Errors
 /// Something is not known yet, see [`NotYet`].
@@ -168,6 +169,7 @@ pub fn attachment(
         lease: None,
         birth,
         reseed: None,
+        force: None,
     })
 }
 
@@ -217,7 +219,10 @@ fn legs(
     let all_needed = match mode {
         AttachmentMode::Birth => true,
         AttachmentMode::Writer | AttachmentMode::Caretaker => !failover,
-        AttachmentMode::Wipe | AttachmentMode::Inspect | AttachmentMode::Reseed => false,
+        AttachmentMode::Wipe
+        | AttachmentMode::Inspect
+        | AttachmentMode::Reseed
+        | AttachmentMode::Force => false,
     };
     let wanted = volume.spec.legs.iter().map(|leg| leg.site.as_str());
     let mut sites: Vec<&str> = wanted.collect();

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use twinsite_api::{
     Attachment, AttachmentLeg, Leg, LegIndex, MoveOrder, MoveRecord, Quantity, Workload,
 };
-use twinsite_register::{LegSeed, Members, Naa, TxId};
+use twinsite_register::{Members, Naa, TxId};
 
 /// What to do for one volume, and what is to be said about it.
 #[derive(Clone, Debug, Default)]
@@ -158,14 +158,6 @@ pub enum RegisterChange {
         leg: LegIndex,
         naa: Naa,
         who: String,
-    },
-    /// Run this leg alone at its own site: accepted by a person after a plan.
-    Force {
-        expect_epoch: u64,
-        leg: LegIndex,
-        seen: LegSeed,
-        who: String,
-        why: String,
     },
 }
 
@@ -330,14 +322,6 @@ impl fmt::Display for RegisterChange {
             Self::Bury => f.write_str("bury"),
             Self::Confirm { leg, who } => write!(f, "confirm lost branch {leg} ({who})"),
             Self::Retire { leg, naa, who } => write!(f, "retire leg {leg} {naa} ({who})"),
-            Self::Force {
-                expect_epoch,
-                leg,
-                who,
-                ..
-            } => {
-                write!(f, "force leg {leg} at epoch {expect_epoch} ({who})")
-            }
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         AttachmentMode::Birth,
         AttachmentMode::Inspect,
         AttachmentMode::Wipe,
+        AttachmentMode::Force,
     ] {
         if let Some(there) = situation.attachment(mode) {
             attachments::delete(there, plan);

@@ -1,17 +1,17 @@
 //! A force, the second step: a person read a plan that named what would be lost, and accepted it.
 //!
-//! The leg is inspected once more by an agent; the register changes only if it still is what the plan was about. Nothing
-//! here judges whether it is wise.
+//! The leg is inspected once more; then an agent fences it with a key of its site and changes the register, only if both
+//! still are what the plan was about. Nothing here judges whether it is wise.
 
 use std::time::Duration;
 
 use twinsite_api::{
-    Attachment, AttachmentMode, AttachmentState, FailoverMode, InspectedLeg, reason,
+    Attachment, AttachmentMode, AttachmentState, FailoverMode, ForceOrder, InspectedLeg, reason,
 };
-use twinsite_register::{Epoch, LegSeed, Register};
+use twinsite_register::Register;
 
 use super::situation::Situation;
-use super::{Action, Plan, RegisterChange, attachments};
+use super::{Action, Plan, attachments};
 
 /// How long a report of an Inspect is kept for a person to read.
 const REPORT_KEPT: Duration = Duration::from_secs(600);
@@ -23,38 +23,41 @@ pub fn token(register: &Register) -> String {
 
 pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     let inspect = situation.attachment(AttachmentMode::Inspect);
+    let under_way = situation.attachment(AttachmentMode::Force);
     let order = situation.seen.failovers.first().filter(|order| {
         order.object.spec.mode == FailoverMode::Force && order.object.spec.to == situation.site
     });
-    let (Some(order), Some(register)) = (order, situation.live()) else {
+    let accepted = order.and_then(|order| order.object.spec.force.as_ref());
+    // What was accepted must be what would be done; the Failover object says so when it is not.
+    let valid = accepted
+        .zip(situation.live())
+        .filter(|(accepted, register)| {
+            accepted.expect_epoch == register.epoch.0 && accepted.token == token(register)
+        });
+    let (Some(order), Some((accepted, register))) = (order, valid) else {
+        // Carried out, or void.
+        if let Some(under_way) = under_way.filter(|_| situation.class.is_some()) {
+            attachments::delete(under_way, plan);
+        }
         if let Some(inspect) = inspect.filter(|inspect| is_old(situation, inspect)) {
             attachments::delete(inspect, plan);
         }
-        return;
-    };
-    let Some(accepted) = &order.object.spec.force else {
         return;
     };
     let named = format!(
         "Failover {}",
         order.object.metadata.name.as_deref().unwrap_or("")
     );
-    if accepted.expect_epoch != register.epoch.0 || accepted.token != token(register) {
-        // What was accepted is not what would be done; the Failover object says so.
-        return;
+    if let Some(under_way) = under_way {
+        let told = under_way
+            .status
+            .as_ref()
+            .and_then(|status| status.message.clone());
+        let text = told.unwrap_or_else(|| format!("{} fences the copy", under_way.spec.node));
+        return plan.wait(reason::PENDING, format!("{named}: {text}"));
     }
     let Some(inspect) = inspect else {
-        let Some(node) = situation.working_node(None) else {
-            return plan.wait(
-                reason::PENDING,
-                format!("{named}: no agent runs at {}", situation.site),
-            );
-        };
-        match attachments::order(situation, node, AttachmentMode::Inspect, None) {
-            Ok(object) => plan.act(Action::CreateAttachment(Box::new(object))),
-            Err(why) => plan.wait(reason::PENDING, format!("{named}: {why}")),
-        }
-        return;
+        return begin(situation, AttachmentMode::Inspect, None, &named, plan);
     };
     let status = inspect.status.clone().unwrap_or_default();
     match (status.state, status.inspect) {
@@ -65,17 +68,24 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
                 .legs
                 .iter()
                 .find(|leg| leg.leg == Some(situation.own));
-            match seed(leg, accepted.inconsistent) {
-                Ok(seen) => plan.act(Action::ChangeRegister {
-                    expect: register.txid,
-                    change: RegisterChange::Force {
+            match seen(leg, accepted.inconsistent) {
+                Ok((epoch, generation, sb_seq)) => {
+                    let details = ForceOrder {
                         expect_epoch: accepted.expect_epoch,
-                        leg: situation.own,
-                        seen,
-                        who: named,
-                        why: "accepted after a plan".to_owned(),
-                    },
-                }),
+                        expect_txid: register.txid.to_string(),
+                        epoch,
+                        generation,
+                        sb_seq,
+                        who: named.clone(),
+                    };
+                    begin(
+                        situation,
+                        AttachmentMode::Force,
+                        Some(details),
+                        &named,
+                        plan,
+                    );
+                }
                 Err(text) => plan.stall(reason::MEMBER_DAMAGED, format!("{named}: {text}")),
             }
         }
@@ -87,28 +97,49 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     }
 }
 
-fn seed(leg: Option<&InspectedLeg>, inconsistent: bool) -> Result<LegSeed, String> {
+fn begin(
+    situation: &Situation<'_>,
+    mode: AttachmentMode,
+    details: Option<ForceOrder>,
+    named: &str,
+    plan: &mut Plan,
+) {
+    let Some(node) = situation.working_node(None) else {
+        return plan.wait(
+            reason::PENDING,
+            format!("{named}: no agent runs at {}", situation.site),
+        );
+    };
+    match attachments::order(situation, node, mode, None) {
+        Ok(mut object) => {
+            if details.is_some() {
+                object.spec.legs.retain(|leg| leg.leg == situation.own);
+                object.spec.force = details;
+            }
+            plan.act(Action::CreateAttachment(Box::new(object)));
+        }
+        Err(why) => plan.wait(reason::PENDING, format!("{named}: {why}")),
+    }
+}
+
+/// Epoch, generation and sequence number of the superblock that is to run.
+fn seen(
+    leg: Option<&InspectedLeg>,
+    inconsistent: bool,
+) -> Result<(u64, String, u64), &'static str> {
     let leg = leg
         .filter(|leg| leg.reachable)
         .ok_or("the copy of this site does not answer")?;
-    let known = leg.epoch.zip(leg.generation.as_deref()).zip(leg.sb_seq);
+    let known = leg.epoch.zip(leg.generation.clone()).zip(leg.sb_seq);
     let Some(((epoch, generation), sb_seq)) = known else {
-        return Err(
-            "the copy of this site carries no superblock of this volume: it cannot be run"
-                .to_owned(),
-        );
+        return Err("the copy of this site carries no superblock of this volume: it cannot be run");
     };
     if leg.role.as_deref() == Some("Target") && !inconsistent {
-        return Err("the copy of this site was never completed: it is a mix of old and new; only force.inconsistent runs it".to_owned());
+        return Err(
+            "the copy of this site was never completed: it is a mix of old and new; only force.inconsistent runs it",
+        );
     }
-    let generation = generation
-        .parse()
-        .map_err(|_| format!("the report's generation {generation:?} is no id"))?;
-    Ok(LegSeed {
-        epoch: Epoch(epoch),
-        generation,
-        sb_seq,
-    })
+    Ok((epoch, generation, sb_seq))
 }
 
 fn is_old(situation: &Situation<'_>, inspect: &Attachment) -> bool {

@@ -35,7 +35,7 @@ mod twins;
 mod workloads;
 
 use k8s_openapi::jiff::Timestamp;
-use twinsite_api::{FailoverMode, FailoverPolicy};
+use twinsite_api::{FailoverMode, FailoverPolicy, reason};
 
 use crate::moves;
 use situation::Situation;
@@ -66,7 +66,11 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
                 // What cannot be judged is not destroyed; the object does not have to stay for it.
                 plan.act(Action::RemoveFinalizer);
             }
-            plan.stall(why.word, why.message);
+            if why.word == reason::WITNESS_NEEDED {
+                plan.wait(why.word, why.message);
+            } else {
+                plan.stall(why.word, why.message);
+            }
             return plan;
         }
     };

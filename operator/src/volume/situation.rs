@@ -8,7 +8,8 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
     Attachment, AttachmentMode, AttachmentState, Leg, LegIndex, LegState, MirroredVolumeSpec,
-    MirroredVolumeStatus, SitePair, SiteState, VolumeId, VolumeLeg, attachment_uid, reason,
+    MirroredVolumeStatus, SitePair, SiteState, VolumeId, VolumeLeg, attachment_uid, condition_type,
+    reason,
 };
 use twinsite_register::{self as register, Class, Register, Site, classify};
 
@@ -79,15 +80,9 @@ impl<'a> Situation<'a> {
                 spec.site_pair
             ))
         })?;
-        let own = desired.index.ok_or_else(|| {
-            Why::new(
-                reason::CLAIMED_BY_ANOTHER,
-                format!(
-                    "this cluster has not claimed site {} at the witness: see SitePair {}",
-                    desired.site, spec.site_pair
-                ),
-            )
-        })?;
+        let own = desired
+            .index
+            .ok_or_else(|| unclaimed(desired, pair, seen))?;
         if let Some(group) = &spec.group {
             return Err(Why::new(
                 super::group::UNSUPPORTED,
@@ -299,6 +294,26 @@ impl<'a> Situation<'a> {
             !peer.attachments.iter().any(|attachment| holds(attachment))
         })
     }
+}
+
+/// The site's name is not ours, or the witness has not said yet whether it is.
+fn unclaimed(desired: &Desired, pair: &SitePair, seen: &Observed) -> Why {
+    let site = &desired.site;
+    let conditions = pair.status.iter().flat_map(|status| &status.conditions);
+    let mut claimed =
+        conditions.filter(|condition| condition.type_ == condition_type::SITE_CLAIMED);
+    let is_refused = claimed.any(|condition| condition.status == "False");
+    if seen.witness.reach.answers() || is_refused {
+        let text = format!(
+            "this cluster has not claimed site {site} at the witness: see SitePair {}",
+            desired.volume.spec.site_pair
+        );
+        return Why::new(reason::CLAIMED_BY_ANOTHER, text);
+    }
+    let text = format!(
+        "the witness has not said yet that this cluster is site {site}: what is attached goes on"
+    );
+    Why::new(reason::WITNESS_NEEDED, text)
 }
 
 pub(crate) fn drained(pair: &SitePair, site: &str) -> bool {

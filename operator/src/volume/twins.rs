@@ -48,6 +48,11 @@ pub(super) fn differences(
 pub(super) fn missing(situation: &Situation<'_>) -> String {
     let other = situation.other_site;
     let reference = situation.desired.reference();
+    if situation.pair.spec.peer_kubeconfig_secret.is_none() {
+        return format!(
+            "SitePair names no peerKubeconfigSecret: nothing is known of the cluster of {other}"
+        );
+    }
     match (&situation.seen.peer.reach, &situation.seen.peer.volume) {
         (Reach::Unknown, _) => format!("the cluster of {other} has not been asked yet"),
         (Reach::Silent { why, .. }, _) => format!("the cluster of {other} does not answer: {why}"),

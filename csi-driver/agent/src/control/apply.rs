@@ -373,6 +373,7 @@ impl Node {
                 twinsite_api::FrontEnd::None
             },
             reseed: prepared.reseed,
+            force: prepared.force,
             witness: witness.observed_by(observer(
                 &self.marks,
                 &self.teller,

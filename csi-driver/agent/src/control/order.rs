@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use twinsite_api::{
-    AttachmentMode, AttachmentSpec, LegIndex, MoveMode, OnNoQuorum, SitePair, attachment_uid,
-    parse_naa,
+    AttachmentMode, AttachmentSpec, ForceOrder, LegIndex, MoveMode, OnNoQuorum, SitePair,
+    attachment_uid, parse_naa,
 };
 use twinsite_mirror::{
     config::{self, Config},
     io::{AttachOrder, AttachRecord, Leg, Mark, Mode, MoveOrder, Naa},
 };
-use twinsite_register::{AttachmentUid, GroupId, Key, KeyTag, RegisterId, Site, VolumeId};
+use twinsite_register::{
+    AttachmentUid, Epoch, Force, Gen, GroupId, Key, KeyTag, LegSeed, RegisterId, Site, VolumeId,
+};
 
 use super::{durable, secrets, storage::Fault, volumes::LegTarget};
 use crate::objects::Objects;
@@ -24,6 +26,7 @@ pub struct Prepared {
     pub legs: [Option<LegTarget>; 2],
     pub attach: AttachOrder,
     pub reseed: Option<RegisterId>,
+    pub force: Option<Box<Force>>,
 }
 
 /// What the node adds to it.
@@ -122,12 +125,14 @@ pub fn prepare(
     let reseed = reseed
         .transpose()
         .map_err(|error| invalid(&format!("spec.reseed.registerId: {error}")))?;
+    let force = spec.force.as_ref().map(|order| force(order, &attach));
     Ok(Prepared {
         volume,
         group: group(spec),
         legs,
         attach,
         reseed,
+        force: force.transpose()?,
     })
 }
 
@@ -147,6 +152,30 @@ pub fn targets(spec: &AttachmentSpec, objects: &Objects) -> Result<[Option<LegTa
         });
     }
     Ok(legs)
+}
+
+/// The generation follows from the Attachment: the same order again finds its own force in the register.
+fn force(order: &ForceOrder, attach: &AttachOrder) -> Result<Box<Force>, Fault> {
+    let invalid = |field: &str, error: &dyn std::fmt::Display| Fault {
+        word: twinsite_api::reason::INVALID_SPEC,
+        text: format!("spec.force.{field}: {error}"),
+    };
+    let txid = order.expect_txid.parse();
+    let generation = order.generation.parse();
+    Ok(Box::new(Force {
+        expect_epoch: Epoch(order.expect_epoch),
+        expect_txid: txid.map_err(|error| invalid("expectTxid", &error))?,
+        leg: attach.site.leg(),
+        seen: LegSeed {
+            epoch: Epoch(order.epoch),
+            generation: generation.map_err(|error| invalid("generation", &error))?,
+            sb_seq: order.sb_seq,
+        },
+        site: attach.site,
+        generation: Gen(attach.uid.0),
+        who: order.who.clone(),
+        why: "accepted after a plan".to_owned(),
+    }))
 }
 
 fn naa(text: &str) -> Result<Naa, Fault> {

@@ -180,8 +180,8 @@ impl Node {
             return;
         };
         let mut spec = attachment.spec.clone();
-        (spec.mode, spec.move_, spec.birth, spec.reseed) =
-            (AttachmentMode::Inspect, None, None, None);
+        (spec.mode, spec.move_, spec.birth) = (AttachmentMode::Inspect, None, None);
+        (spec.reseed, spec.force) = (None, None);
         let serial = self.serial();
         let inspection = format!("inspect-{serial}");
         let report = self.report(inspection.clone(), serial);

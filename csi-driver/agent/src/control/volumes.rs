@@ -14,7 +14,7 @@ use twinsite_mirror::{
     io::{AttachOrder, ControlError, Format, FsType, Leg, Naa},
     status::{Event, Refusal, Status},
 };
-use twinsite_register::{GroupId, RegisterId, VolumeId};
+use twinsite_register::{Force, GroupId, RegisterId, VolumeId};
 use twinsite_witness::WitnessHandle;
 
 use super::records::Records;
@@ -54,6 +54,8 @@ pub struct VolumeOrder {
     pub front_end: FrontEnd,
     /// The new identity of the register, for mode Reseed.
     pub reseed: Option<RegisterId>,
+    /// What a person accepted, for mode Force.
+    pub force: Option<Box<Force>>,
     pub witness: WitnessHandle,
     /// Where `SaveRecord` goes: [`Records::save_apart`].
     pub records: Records,

@@ -289,6 +289,20 @@ fn attachment_spec(spec: &AttachmentSpec, faults: &mut Faults) {
         "reseed stands exactly with mode Reseed",
         "add it or take it away",
     );
+    let force = spec.mode == AttachmentMode::Force;
+    faults.require(
+        force == spec.force.is_some(),
+        "spec.force",
+        "force stands exactly with mode Force",
+        "add it or take it away",
+    );
+    let own_only = !force || (spec.legs.len() == 1 && spec.legs[0].site == spec.site);
+    faults.require(
+        own_only,
+        "spec.legs",
+        "a force is of the one leg at its own site",
+        "name that leg only",
+    );
     let can_move = spec.move_.is_none() || !spec.mode.is_one_shot();
     faults.require(
         can_move,

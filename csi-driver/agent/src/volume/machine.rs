@@ -42,6 +42,10 @@ impl Machine {
                 let register_id = order.reseed.ok_or_else(lacks)?;
                 Task::Reseed { register_id }
             }
+            AttachmentMode::Force => {
+                let lacks = || "spec.force is missing".to_owned();
+                Task::Force(order.force.clone().ok_or_else(lacks)?)
+            }
         };
         let named = twinsite_mirror::io::Leg::BOTH
             .into_iter()

@@ -158,7 +158,10 @@ impl Caller {
         let purpose = match order.mode {
             AttachmentMode::Writer | AttachmentMode::Caretaker => Purpose::Attach,
             AttachmentMode::Inspect => Purpose::Inspect,
-            AttachmentMode::Birth | AttachmentMode::Wipe | AttachmentMode::Reseed => {
+            AttachmentMode::Birth
+            | AttachmentMode::Wipe
+            | AttachmentMode::Reseed
+            | AttachmentMode::Force => {
                 Purpose::Change
             }
         };

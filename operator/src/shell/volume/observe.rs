@@ -22,13 +22,14 @@ use crate::{
     witness::{Access, Claim, Content},
 };
 
-const MODES: [AttachmentMode; 6] = [
+const MODES: [AttachmentMode; 7] = [
     AttachmentMode::Writer,
     AttachmentMode::Caretaker,
     AttachmentMode::Birth,
     AttachmentMode::Inspect,
     AttachmentMode::Wipe,
     AttachmentMode::Reseed,
+    AttachmentMode::Force,
 ];
 
 /// What is wanted of a volume.

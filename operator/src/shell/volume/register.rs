@@ -4,7 +4,7 @@
 //! sent again, since a plan orders it only while the register does not show it.
 
 use twinsite_api::LegIndex;
-use twinsite_register::{Epoch, Force, Gen, GroupId, Leg, Refusal, Register, TxId};
+use twinsite_register::{Gen, GroupId, Leg, Refusal, Register, TxId};
 use twinsite_witness::Swap;
 
 use crate::{
@@ -61,26 +61,6 @@ fn next(register: &Register, change: &RegisterChange) -> Result<Register, Refusa
         RegisterChange::Bury => Ok(register.clone()),
         RegisterChange::Confirm { leg, who } => register.confirm(leg_of(*leg), who, txid),
         RegisterChange::Retire { leg, naa, who } => register.retire(leg_of(*leg), *naa, who, txid),
-        RegisterChange::Force {
-            expect_epoch,
-            leg,
-            seen,
-            who,
-            why,
-        } => {
-            let leg = leg_of(*leg);
-            let force = Force {
-                expect_epoch: Epoch(*expect_epoch),
-                expect_txid: register.txid,
-                leg,
-                seen: *seen,
-                site: leg.site(),
-                generation,
-                who: who.clone(),
-                why: why.clone(),
-            };
-            register.force(&force, txid)
-        }
     }
 }
 

@@ -97,11 +97,12 @@ pub(super) fn stays(condition: &Condition, plan: &Plan) -> bool {
 
 fn ready(plan: &Plan, situation: Option<&Situation<'_>>, new: &MirroredVolumeStatus) -> Said {
     let Some(situation) = situation else {
-        let why = plan.stalled.as_ref();
+        // Not known is not wrong: only what stalls says no.
+        let why = plan.stalled.as_ref().or(plan.waiting.first());
         let (word, text) = why.map_or((reason::PENDING, ""), |why| {
             (why.word, why.message.as_str())
         });
-        return said(Some(false), word, text);
+        return said(plan.stalled.as_ref().map(|_| false), word, text);
     };
     match new.role {
         Some(Role::Active) => ready_active(plan, situation),

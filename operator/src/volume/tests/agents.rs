@@ -5,8 +5,9 @@ use twinsite_api::{
     LegIndex, LegState, LegStatus, MoveMode, Timings, VolumeLegState, attachment_uid,
 };
 use twinsite_register::{
-    AttachChange, AttachmentUid, Create, GroupId, Key, KeyTag, Leg, Members, Membership, Move,
-    MoveKind, Order, Register, RegisterId, Running, Site, Stamp, VolumeId,
+    AttachChange, AttachmentUid, Create, Epoch, Force, Gen, GroupId, Key, KeyTag, Leg, LegSeed,
+    Members, Membership, Move, MoveKind, Order, Register, RegisterId, Running, Site, Stamp, TxId,
+    VolumeId,
 };
 
 use super::super::token;
@@ -88,6 +89,7 @@ impl World {
                     next.status.get_or_insert_default().state = AttachmentState::Done
                 }
                 AttachmentMode::Inspect => self.inspect(&mut next),
+                AttachmentMode::Force => self.force(place, &mut next),
                 AttachmentMode::Reseed => {}
             }
         }
@@ -142,6 +144,32 @@ impl World {
                 attachment.status.get_or_insert_default().state = AttachmentState::Done;
             }
         }
+    }
+
+    fn force(&mut self, place: usize, attachment: &mut Attachment) {
+        let (Some(register), Some(order)) = (&self.register, &attachment.spec.force) else {
+            return;
+        };
+        let txid = TxId(attachment_uid("another one"));
+        let forced = register.force(
+            &Force {
+                expect_epoch: Epoch(order.expect_epoch),
+                expect_txid: order.expect_txid.parse().unwrap(),
+                leg: Leg::BOTH[place],
+                seen: LegSeed {
+                    epoch: Epoch(order.epoch),
+                    generation: order.generation.parse().unwrap(),
+                    sb_seq: order.sb_seq,
+                },
+                site: [Site::A, Site::B][place],
+                generation: Gen(attachment_uid(attachment.metadata.uid.as_ref().unwrap())),
+                who: order.who.clone(),
+                why: String::new(),
+            },
+            txid,
+        );
+        self.register = Some(forced.unwrap());
+        attachment.status.get_or_insert_default().state = AttachmentState::Done;
     }
 
     fn inspect(&mut self, attachment: &mut Attachment) {

@@ -258,6 +258,30 @@ fn two_clusters_configured_as_one_site_do_nothing_at_the_second() {
 }
 
 #[test]
+fn an_operator_that_starts_while_the_witness_is_away_says_so_and_stops_nothing() {
+    let mut world = World::running();
+    world.witness_up = false;
+    let (desired, observed) = world.observe(0);
+    let mut desired = desired.unwrap();
+    desired.index = None;
+    let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+    let planned = super::super::plan(&desired, &observed, now);
+    assert!(planned.actions.is_empty() && planned.stalled.is_none());
+    let said = super::super::status(&desired, &observed, &planned, None, now);
+    let told = |type_: &str| {
+        said.status
+            .conditions
+            .iter()
+            .find(|told| told.type_ == type_)
+            .map(|told| told.status.clone())
+    };
+    assert_eq!(
+        (told("Ready").as_deref(), told("Stalled").as_deref()),
+        (Some("Unknown"), Some("False"))
+    );
+}
+
+#[test]
 fn a_pod_forced_onto_the_standby_site_moves_nothing() {
     let mut world = World::running();
     world.clusters[1].workloads.push((

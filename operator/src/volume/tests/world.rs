@@ -10,7 +10,7 @@ use twinsite_api::{
     Attachment, AttachmentMode, Condition, Failover, Leg, LegIndex, MirroredVolume, SitePair,
     StoragePool, VolumeId, Workload,
 };
-use twinsite_register::{Force, Gen, Leg as RegisterLeg, Mark, Register, Site, StampId, TxId};
+use twinsite_register::{Gen, Leg as RegisterLeg, Mark, Register, StampId, TxId};
 
 use super::super::{
     Action, Desired, Evidence, FailoverOrder, NodeView, Observed, Peer, Plan, PodView, Reach,
@@ -66,7 +66,7 @@ pub(super) struct World {
 fn pair() -> SitePair {
     serde_yaml::from_str(
         "{apiVersion: twinsite.io/v1alpha1, kind: SitePair, metadata: {name: ctrc}, spec: {sites: [{name: medical}, {name: research}], \
-          pairSecret: twinsite-pair, witness: {directory: {path: /srv/witness}}, failover: {policy: Automatic}}}",
+          pairSecret: twinsite-pair, peerKubeconfigSecret: twinsite-peer, witness: {directory: {path: /srv/witness}}, failover: {policy: Automatic}}}",
     )
     .unwrap()
 }
@@ -595,7 +595,7 @@ impl World {
         if let Action::ChangeRegister { expect, change } = action {
             let register = self.register.clone().unwrap();
             assert_eq!(register.txid, *expect, "the plan is about another value");
-            return self.change(place, &register, change);
+            return self.change(&register, change);
         }
         let cluster = &mut self.clusters[place];
         let merged = |mut new: ObjectMeta, old: Option<&ObjectMeta>| {
@@ -715,7 +715,7 @@ impl World {
         }
     }
 
-    fn change(&mut self, place: usize, register: &Register, change: &RegisterChange) {
+    fn change(&mut self, register: &Register, change: &RegisterChange) {
         let txid = self.txid();
         let generation = self.generation();
         let leg = |index: LegIndex| RegisterLeg::BOTH[index.number()];
@@ -739,25 +739,6 @@ impl World {
                 naa,
                 who,
             } => register.retire(leg(*index), *naa, who, txid),
-            RegisterChange::Force {
-                leg: index,
-                seen,
-                who,
-                why,
-                ..
-            } => register.force(
-                &Force {
-                    expect_epoch: register.epoch,
-                    expect_txid: register.txid,
-                    leg: leg(*index),
-                    seen: *seen,
-                    site: [Site::A, Site::B][place],
-                    generation,
-                    who: who.clone(),
-                    why: why.clone(),
-                },
-                txid,
-            ),
         };
         self.register = Some(next.unwrap_or_else(|why| panic!("{change}: {why}")));
     }

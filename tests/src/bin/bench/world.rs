@@ -225,6 +225,7 @@ impl World {
                 size: plan.size,
                 front_end: FrontEnd::None,
                 reseed: None,
+                force: None,
                 witness: witness.clone(),
                 records: records.clone(),
                 runtime: runtime.handle().clone(),

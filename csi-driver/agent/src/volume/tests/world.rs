@@ -366,6 +366,7 @@ impl World {
             size: SIZE,
             front_end: FrontEnd::None,
             reseed: None,
+            force: None,
             witness: self.witness.clone(),
             records: records.clone(),
             runtime: self.runtime.handle().clone(),

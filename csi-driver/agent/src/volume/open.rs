@@ -161,9 +161,7 @@ impl Caller {
             AttachmentMode::Birth
             | AttachmentMode::Wipe
             | AttachmentMode::Reseed
-            | AttachmentMode::Force => {
-                Purpose::Change
-            }
+            | AttachmentMode::Force => Purpose::Change,
         };
         Self {
             volume: order.volume,

@@ -359,7 +359,7 @@ fn resident() -> usize {
 
 #[test]
 fn a_peer_that_never_logs_in_holds_little_and_not_for_long() {
-    const PEERS: usize = 100;
+    const PEERS: usize = 200;
     use std::io::Write;
     let limits = twinsite_iscsi::session::TargetLimits::default();
     assert_eq!(limits.login_timeout, Duration::from_secs(15));
@@ -394,9 +394,7 @@ fn a_peer_that_never_logs_in_holds_little_and_not_for_long() {
     std::thread::sleep((patience + Duration::from_millis(500)).saturating_sub(started.elapsed()));
     for socket in &mut peers {
         socket.set_nonblocking(false).expect("set");
-        socket
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .expect("set");
+        socket.set_read_timeout(Some(PATIENCE)).expect("set");
         let mut answers = Vec::new();
         // The end of the connection, or its reset; not a time-out.
         if let Err(error) = socket.read_to_end(&mut answers) {

@@ -197,22 +197,26 @@ fn let_go(situation: &Situation<'_>, node: &str, plan: &mut Plan) {
     }
 }
 
+/// Another attachment came after this one: it never attaches again, whatever it is told.
+pub(super) fn is_over(writer: &Attachment) -> bool {
+    let status = writer.status.as_ref();
+    let reason_told = status.and_then(|status| status.reason.as_deref());
+    match situation::state(writer) {
+        AttachmentState::Superseded => true,
+        AttachmentState::Refused => reason_told == Some(reason::ORDER_STALE),
+        _ => false,
+    }
+}
+
 /// A writer that was superseded on a node that lives never attaches again: its pods start anew, if this is their site.
 fn superseded(situation: &Situation<'_>, plan: &mut Plan) {
     let Some(writer) = situation.attachment(AttachmentMode::Writer) else {
         return;
     };
-    let reason_told = writer
-        .status
-        .as_ref()
-        .and_then(|status| status.reason.as_deref());
-    let is_over = situation::state(writer) == AttachmentState::Superseded
-        || (situation::state(writer) == AttachmentState::Refused
-            && reason_told == Some(reason::ORDER_STALE));
     let is_here = situation
         .live()
         .is_some_and(|register| situation.is_active(register));
-    if !is_over || !is_here || situation.is_lost(&writer.spec.node) {
+    if !is_over(writer) || !is_here || situation.is_lost(&writer.spec.node) {
         return;
     }
     for pod in &situation.seen.pods {

@@ -2,11 +2,11 @@
 //!
 //! Up only where the register says so or under a move record; while the register cannot be read nothing is scaled.
 
-use twinsite_api::reason;
+use twinsite_api::{AttachmentMode, reason};
 use twinsite_register::Class;
 
 use super::situation::Situation;
-use super::{Action, Plan};
+use super::{Action, Plan, attachments};
 use crate::moves::Course;
 
 pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) {
@@ -24,6 +24,12 @@ pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) 
         }
         _ => None,
     };
+    // What ran here before the volume was taken away holds an order that never attaches again, and its pods keep that order
+    // alive: they go first, and the new ones get a new order.
+    let leftover = matches!(course, Course::Arrive(_))
+        && situation
+            .attachment(AttachmentMode::Writer)
+            .is_some_and(attachments::is_over);
     for view in &situation.seen.workloads {
         let named = format!("{} {}", view.workload.kind, view.workload.name);
         match (view.replicas, &view.trouble) {
@@ -31,7 +37,11 @@ pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) 
             (None, None) => plan.wait(reason::PENDING, format!("{named} is not there yet")),
             (Some(replicas), _) => {
                 let Some(up) = up else { continue };
-                let wanted = if up { view.workload.replicas } else { 0 };
+                let wanted = if up && !leftover {
+                    view.workload.replicas
+                } else {
+                    0
+                };
                 if replicas != wanted {
                     plan.act(Action::Scale {
                         workload: view.workload.clone(),

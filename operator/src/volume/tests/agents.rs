@@ -2,7 +2,7 @@
 
 use twinsite_api::{
     Attachment, AttachmentLegStatus, AttachmentMode, AttachmentState, InspectReport, InspectedLeg,
-    LegIndex, LegState, LegStatus, MoveMode, Timings, VolumeLegState, attachment_uid,
+    LegIndex, LegState, LegStatus, MoveMode, Timings, VolumeLegState, attachment_uid, reason,
 };
 use twinsite_register::{
     AttachChange, AttachmentUid, Create, Epoch, Force, Gen, GroupId, Key, KeyTag, Leg, LegSeed,
@@ -244,6 +244,14 @@ impl World {
         {
             return Self::refuse(attachment, "StillActive");
         }
+        let uid = AttachmentUid(attachment_uid(attachment.metadata.uid.as_ref().unwrap()));
+        let attached_once = attachment
+            .status
+            .as_ref()
+            .is_some_and(|status| status.key.is_some());
+        if attached_once && register.order.uid != uid {
+            return Self::refuse(attachment, reason::ORDER_STALE);
+        }
         let usable: Members = register
             .members
             .iter()
@@ -264,7 +272,6 @@ impl World {
                 _ => MoveKind::Unplanned,
             },
         });
-        let uid = AttachmentUid(attachment_uid(attachment.metadata.uid.as_ref().unwrap()));
         let key = Key::new(KeyTag::Writer(site), u64::from(self.number()) << 8 | 1);
         let stamp = Stamp {
             key,

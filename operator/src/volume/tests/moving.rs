@@ -104,6 +104,25 @@ fn a_dead_site_loses_its_volume_and_git_does_not_drag_it_back() {
 }
 
 #[test]
+fn a_site_that_returns_when_git_already_wants_it_back_starts_with_new_pods() {
+    let mut world = World::running();
+    world.kill(0);
+    world.settle();
+    edit_active(&mut world, "research");
+    world.settle();
+    // Its old pod and the order of before are still there, and its operator is the last to start.
+    world.clusters[0].operator_up = false;
+    world.revive(0);
+    world.rounds(5);
+    edit_active(&mut world, "medical");
+    world.rounds(10);
+    assert!(!world.serves(1), "research lets go");
+    world.clusters[0].operator_up = true;
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+}
+
+#[test]
 fn failback_returns_the_volume_once_both_copies_are_in_sync() {
     let mut world = World::running();
     world.edit_both(|volume| volume.spec.failback = Some(Failback::WhenInSync));

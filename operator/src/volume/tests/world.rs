@@ -28,6 +28,8 @@ pub(super) struct Cluster {
     pub(super) index: LegIndex,
     /// All of the site: API server, operator, agents, disks.
     pub(super) up: bool,
+    /// The operator alone; it may be the last to start.
+    pub(super) operator_up: bool,
     pub(super) volume: Option<MirroredVolume>,
     pub(super) pair: SitePair,
     pub(super) pools: Vec<StoragePool>,
@@ -102,6 +104,7 @@ fn cluster(place: usize) -> Cluster {
         site,
         index: LegIndex::BOTH[place],
         up: true,
+        operator_up: true,
         volume: None,
         pair: pair(),
         pools: vec![pool(site, &nodes[0], &format!("192.0.2.{}", place + 1))],
@@ -332,7 +335,7 @@ impl World {
     fn round(&mut self) {
         self.changed = false;
         for place in 0..2 {
-            if self.clusters[place].up {
+            if self.clusters[place].up && self.clusters[place].operator_up {
                 self.operate(place);
             }
         }

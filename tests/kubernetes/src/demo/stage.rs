@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use twinsite_api::{MirroredVolume, Role, VolumeLegState};
+use twinsite_api::{MirroredVolume, VolumeLegState};
 use twinsite_tests::history::{self, Event, History};
 use twinsite_tests::timeline::Timeline;
 use twinsite_tests::workload::MACHINES;
@@ -400,18 +400,28 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until the volume has followed the manifest to that site, records are acknowledged there, and the other site knows.
+    /// How often the volume has moved so far, as its present site says.
+    #[must_use]
+    pub fn moves(&self) -> Option<u64> {
+        let volume = self.volume(self.active).ok()?;
+        seat(&volume).map(|(_, seq)| seq)
+    }
+
+    /// Waits until the volume has followed the manifest to that site, in a move later than `before`, and records are
+    /// acknowledged there.
     ///
     /// # Errors
     /// It does not.
-    pub fn wait_moved(&mut self, name: &'static str) -> Result<()> {
+    pub fn wait_moved(&mut self, name: &'static str, before: Option<u64>) -> Result<()> {
         let start = Instant::now();
         let ledger = self.ledger.clone();
         until(MOVE_LIMIT, "the planned move", || {
-            self.volume(name)
-                .is_ok_and(|volume| role(&volume) == Some(Role::Active))
+            // A site that was away may still show what it saw before.
+            self.volume(name).is_ok_and(|volume| {
+                seat(&volume).is_some_and(|(site, seq)| site == name && Some(seq) > before)
+            })
         })
-        .with_context(|| self.state())?;
+        .with_context(|| self.state_of(name))?;
         let total = ledger.total();
         until(MOVE_LIMIT, "records after the move", || {
             ledger.total() > total && ledger.longest_gap() > Duration::ZERO && self.runs_at(name)
@@ -550,8 +560,10 @@ fn in_sync(volume: &MirroredVolume) -> bool {
     })
 }
 
-fn role(volume: &MirroredVolume) -> Option<Role> {
-    volume.status.as_ref()?.role
+/// Where the register says that the volume is, and by which move.
+fn seat(volume: &MirroredVolume) -> Option<(&str, u64)> {
+    let site = volume.status.as_ref()?.active_site.as_ref()?;
+    Some((&site.name, site.seq))
 }
 
 fn now_ms() -> i64 {

@@ -41,9 +41,10 @@ async fn one_round(stage: &mut Stage) -> Result<()> {
     stage.commit_active(refuge)?;
     stage.wait_unlatched()?;
     stage.diff(&[MEDICAL, RESEARCH])?;
+    let before = stage.moves();
     stage.ledger.mark();
     stage.commit_active(home)?;
-    stage.wait_moved(home)?;
+    stage.wait_moved(home, before)?;
     stage.write_records(A_WHILE)?;
     stage.verify()?;
     stage.diff(&[MEDICAL, RESEARCH])

@@ -27,6 +27,12 @@ pub struct Clusters {
     pub witness: Site,
 }
 
+/// Whether tests on whole clusters were asked for.
+#[must_use]
+pub fn wanted() -> bool {
+    std::env::var_os("TWINSITE_CLUSTERS").is_some()
+}
+
 /// Why no clusters can be had here, if so.
 #[must_use]
 pub fn missing() -> Option<String> {

@@ -241,14 +241,6 @@ fn is_mounted(path: &Path) -> bool {
     Mounts::read().unwrap().at(path).is_some()
 }
 
-/// Whether the kernel lets this process grow a mounted ext4: CAP_SYS_RESOURCE.
-fn may_grow_mounted() -> bool {
-    const SYS_RESOURCE: u64 = 1 << 24;
-    let text = fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & SYS_RESOURCE != 0
-}
-
 fn can_run() -> bool {
     if let Some(why) = needs::missing_for_devices() {
         eprintln!("skipped: {why}");
@@ -387,7 +379,7 @@ async fn a_volume_grows_under_its_pod() {
             .node
             .node_expand_volume(within(40, request.clone()))
             .await;
-        if volume.capability == ext4 && !may_grow_mounted() {
+        if volume.capability == ext4 && !world::may_grow_mounted_ext4() {
             assert_eq!(code(&answer), Code::FailedPrecondition);
             volume.unpublish("a").await.unwrap();
             volume.unstage().await.unwrap();

@@ -1,7 +1,8 @@
 //! Keeps a copy of objects of one kind, and says what changed.
 //!
 //! A copy comes up when the API server answers and stays when it goes away: the watch is repeated with a bounded wait for
-//! ever, and [`Freshness`] says since when it has failed. Managed fields are dropped from every copy: they are half of its size.
+//! ever, and [`Freshness`] says since when it has failed. After a failure the list is read anew: a watch that is merely taken up
+//! again says nothing until something changes, and a quiet kind would count as failing for ever. Managed fields are dropped from every copy: they are half of its size.
 
 use std::{
     fmt,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, stream};
 use kube::{
     Api, Resource, ResourceExt as _,
     runtime::{
@@ -128,7 +129,7 @@ where
     let sync = Freshness::default();
     let (told, seen) = (sync.clone(), store.clone());
     let config = config.timeout(WATCH_SECONDS).page_size(PAGE);
-    let stream = watcher::watcher(api, config)
+    let stream = anew_after_failure(move || watcher::watcher(api.clone(), config.clone()))
         .modify(move |object: &mut K| {
             object.managed_fields_mut().clear();
             thin(object);
@@ -169,6 +170,19 @@ where
         ready(())
     }));
     Copy { store, sync, task }
+}
+
+/// What `make` gives, made anew after each failure that it tells.
+fn anew_after_failure<S, T, E>(make: impl FnMut() -> S) -> impl Stream<Item = Result<T, E>>
+where
+    S: Stream<Item = Result<T, E>>,
+{
+    stream::repeat_with(make).flat_map(|one| {
+        one.scan(false, |failed, item| {
+            let over = std::mem::replace(failed, item.is_err());
+            ready((!over).then_some(item))
+        })
+    })
 }
 
 /// What a complete list changed: every object may be another one, and some are gone.
@@ -220,5 +234,26 @@ pub async fn within<T>(
     match timeout(REQUEST, request).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(RequestError::Timeout(REQUEST)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_failure_everything_is_read_anew() {
+        let mut made = 0;
+        let told = anew_after_failure(|| {
+            made += 1;
+            stream::iter([
+                Ok((made, "list")),
+                Err("gone"),
+                Ok((made, "taken up again")),
+            ])
+        });
+        let told: Vec<_> = told.take(4).collect().await;
+        let list = |made| Ok((made, "list"));
+        assert_eq!(told, [list(1), Err("gone"), list(2), Err("gone")]);
     }
 }

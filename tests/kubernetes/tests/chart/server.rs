@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::{
@@ -17,6 +17,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use twinsite_api::{Attachment, Leg, MirroredVolume, SitePair, StoragePool};
 use twinsite_kubernetes::control_plane::{ControlPlane, client_of};
 
@@ -234,6 +235,21 @@ async fn each_account_may_do_what_it_needs_and_no_more() {
     nobody(&site).await;
 }
 
+/// An API server takes a new admission policy up a moment after it was made.
+async fn in_force(legs: &Api<Leg>) {
+    let status = json!({"apiVersion": "twinsite.io/v1alpha1", "kind": "Leg", "status": {"observedGeneration": 1}});
+    let trial = PatchParams::apply("twinsite-agent").force().dry_run();
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let patch = Patch::Apply(&status);
+        match code(legs.patch_status("on-m2", &trial, &patch).await) {
+            (200, _) if Instant::now() < end => sleep(Duration::from_millis(100)).await,
+            (200, _) => panic!("the policy is not in force after a minute"),
+            _ => return,
+        }
+    }
+}
+
 /// A stolen token of node m1 is worth what belongs to m1.
 async fn agent_of_a_node(site: &Site) {
     let client = site.account("twinsite-agent", Some("agent-m1")).await;
@@ -256,6 +272,7 @@ async fn agent_of_a_node(site: &Site) {
         200
     );
 
+    in_force(&legs).await;
     // Its own status, as the agent writes it.
     for (kind, api) in [("Leg", true), ("StoragePool", false)] {
         let status = json!({"apiVersion": "twinsite.io/v1alpha1", "kind": kind, "status": {"observedGeneration": 1}});

@@ -328,7 +328,7 @@ pub(crate) fn until(what: &str, mut there: impl FnMut() -> bool) -> Result<()> {
 /// Whether the kernel lets this process grow a mounted ext4: CAP_SYS_RESOURCE.
 pub(crate) fn may_grow_mounted_ext4() -> bool {
     const SYS_RESOURCE: u64 = 1 << 24;
-    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let text = fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
     u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & SYS_RESOURCE != 0
 }

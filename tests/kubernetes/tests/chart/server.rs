@@ -622,7 +622,7 @@ async fn play_guard(site: &Site) -> String {
         if job.is_some() {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
     }
     let job = job.expect("helm makes the guard's job");
     let pod = job.spec.unwrap().template.spec.unwrap();

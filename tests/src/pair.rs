@@ -271,6 +271,7 @@ impl Pair {
             move_,
             front_end: twinsite_api::FrontEnd::Auto,
             drop_legs: Vec::new(),
+            verify: None,
             max_resync_bytes_per_second: None,
             command_timeout: None,
             lease: None,

@@ -23,7 +23,7 @@ use twinsite_agent::{
 };
 use twinsite_api::{AttachmentMode, FrontEnd, InspectReport, LegIndex};
 use twinsite_mirror::{
-    io::{Format, FsType, Leg},
+    io::{Format, FsType, Leg, VerifyOrder},
     status::{Refusal, StateName, Status},
 };
 use twinsite_register::State;
@@ -51,6 +51,9 @@ impl VolumeHandle for Actor {
     }
     fn expand(&self, size: u64) {
         self.0.lock().unwrap().push(format!("expand {size}"));
+    }
+    fn verify(&self, order: VerifyOrder) {
+        self.0.lock().unwrap().push(format!("{order:?}"));
     }
     fn readdress(&self, legs: [Option<LegTarget>; 2]) {
         let portals = legs.into_iter().flatten().flat_map(|leg| leg.portals);

@@ -133,7 +133,9 @@ impl FakeLeg {
     pub(crate) fn execute(&mut self, initiator: u8, op: &LegOp) -> Result<LegReply, LegError> {
         let session = match op {
             LegOp::PrRegister { session, .. } | LegOp::PrUnregister { session, .. } => *session,
-            LegOp::CopyRead { .. } | LegOp::CopyWrite { .. } => Session::Resync,
+            LegOp::CopyRead { .. } | LegOp::CopyWrite { .. } | LegOp::Digest { .. } => {
+                Session::Resync
+            }
             _ => Session::Data,
         };
         let nexus = (initiator, session);
@@ -290,6 +292,7 @@ pub(crate) fn name(op: &LegOp) -> &'static str {
         LegOp::WriteMeta { .. } => "write meta",
         LegOp::CopyRead { .. } => "copy read",
         LegOp::CopyWrite { .. } => "copy write",
+        LegOp::Digest { .. } => "digest",
         LegOp::PrReadKeys => "read keys",
         LegOp::PrReadReservation => "read reservation",
         LegOp::PrReadFullStatus => "full status",

@@ -186,6 +186,12 @@ pub enum LegOp {
         offset: u64,
         len: u32,
     },
+    /// [`crate::digest`] of each `block` bytes of the range; answered by [`LegReply::Digests`].
+    Digest {
+        offset: u64,
+        len: u32,
+        block: u32,
+    },
     PrReadKeys,
     PrReadReservation,
     PrReadFullStatus,
@@ -239,6 +245,7 @@ pub enum LegReply {
     /// GOOD, nothing to hand over (also reads whose bytes went to the shell's buffer).
     Done,
     Meta(Vec<u8>),
+    Digests(Vec<u64>),
     Identity(LegInfo),
     Keys(Vec<Key>),
     /// Key and type of the holder.
@@ -350,6 +357,15 @@ impl AttachRecord {
     }
 }
 
+/// What a comparison of both legs is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VerifyOrder {
+    /// Compare all bytes of the volume from here on; 0 for all of it. Taken in Synced only.
+    Begin { from: u64 },
+    /// End the run, if there is one.
+    Stop,
+}
+
 /// Does the attach show a device, or only look after the legs?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -398,6 +414,8 @@ pub enum Input {
         format: Format,
         fs_type: FsType,
     },
+    /// Answered by [`Output::OrderDone`] at once; how far it is stands in the status.
+    Verify(VerifyOrder),
     Guest {
         id: ReqId,
         op: GuestOp,
@@ -474,7 +492,7 @@ pub enum Output {
     FormatRecorded {
         result: Result<(), ControlError>,
     },
-    /// The answer to `Expand` or `DropLeg`.
+    /// The answer to `Expand`, `DropLeg` or `Verify`.
     OrderDone {
         result: Result<(), ControlError>,
     },

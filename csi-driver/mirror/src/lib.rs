@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod config;
+pub mod digest;
 pub mod engine;
 pub mod fence;
 pub mod ids;
@@ -21,6 +22,7 @@ mod flush;
 mod latency;
 mod lease;
 mod locks;
+mod rate;
 mod regions;
 mod resync;
 mod script;

@@ -13,93 +13,9 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::layout::Geometry;
+use crate::rate::{Bucket, Meter};
 use crate::regions::{RegionSet, extent};
 use crate::status::Progress;
-
-/// Bytes per second as a bucket of bytes.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    rate: Option<u64>,
-    /// Bytes that may be sent now; below zero after urgent copies.
-    level: i64,
-    burst: i64,
-    filled: Duration,
-}
-
-impl Bucket {
-    fn new(now: Duration, rate: Option<u64>, copy_max: u32) -> Self {
-        let burst = i64::try_from(rate.unwrap_or(0) / 10)
-            .unwrap_or(i64::MAX)
-            .max(i64::from(copy_max));
-        Self {
-            rate,
-            level: burst,
-            burst,
-            filled: now,
-        }
-    }
-
-    fn fill(&mut self, now: Duration) {
-        let Some(rate) = self.rate else { return };
-        let nanos = u64::try_from(now.saturating_sub(self.filled).as_nanos()).unwrap_or(u64::MAX);
-        let bytes = u128::from(nanos) * u128::from(rate) / 1_000_000_000;
-        if bytes > 0 {
-            self.level = self
-                .level
-                .saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX))
-                .min(self.burst);
-            self.filled = now;
-        }
-    }
-
-    /// When there is something to spend; `None` = now.
-    fn wait(&self) -> Option<Duration> {
-        let rate = self.rate?.max(1);
-        if self.level > 0 {
-            return None;
-        }
-        let missing = u64::try_from(1 - self.level).unwrap_or(u64::MAX);
-        Some(
-            self.filled
-                + Duration::from_nanos(
-                    (u128::from(missing) * 1_000_000_000 / u128::from(rate)) as u64 + 1,
-                ),
-        )
-    }
-
-    fn spend(&mut self, bytes: u64) {
-        if self.rate.is_some() {
-            self.level = self
-                .level
-                .saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-        }
-    }
-}
-
-/// Speed over the last seconds, for the ETA.
-#[derive(Clone, Copy, Debug)]
-struct Meter {
-    since: Duration,
-    bytes: u64,
-    per_second: u64,
-}
-
-impl Meter {
-    fn add(&mut self, now: Duration, bytes: u64) {
-        self.bytes += bytes;
-        let span = now.saturating_sub(self.since);
-        if span >= Duration::from_secs(1) {
-            let speed = (u128::from(self.bytes) * 1_000_000_000 / span.as_nanos().max(1)) as u64;
-            self.per_second = if self.per_second == 0 {
-                speed
-            } else {
-                (self.per_second * 3 + speed) / 4
-            };
-            self.since = now;
-            self.bytes = 0;
-        }
-    }
-}
 
 /// The regions left and the order of copying.
 #[derive(Debug)]
@@ -147,11 +63,7 @@ impl Resync {
             cursor: 0,
             passes: 0,
             bucket: Bucket::new(now, config.resync_bytes_per_second, config.copy_max),
-            meter: Meter {
-                since: now,
-                bytes: 0,
-                per_second: 0,
-            },
+            meter: Meter::new(now),
             total,
             full,
         }
@@ -159,10 +71,7 @@ impl Resync {
 
     /// From now on no faster than this.
     pub(crate) fn set_rate(&mut self, now: Duration, rate: Option<u64>) {
-        self.bucket.fill(now);
-        let level = self.bucket.level;
-        self.bucket = Bucket::new(now, rate, self.copy_max);
-        self.bucket.level = self.bucket.level.min(level);
+        self.bucket.set_rate(now, rate, self.copy_max);
     }
 
     /// Nothing is left and nothing is under way.
@@ -255,7 +164,7 @@ impl Resync {
 
     pub(crate) fn progress(&self) -> Progress {
         let left = self.left_bytes();
-        let speed = self.meter.per_second;
+        let speed = self.meter.per_second();
         Progress {
             total_bytes: self.total.min(self.geometry.size()),
             left_bytes: left,

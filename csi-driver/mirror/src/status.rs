@@ -1,5 +1,6 @@
 //! What the engine reports: a snapshot for status and metrics, and events worth a line in a log.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use twinsite_register::{Epoch, Leg, Members, Site};
@@ -92,6 +93,86 @@ impl Progress {
     }
 }
 
+/// Why a comparison of the legs ended before its end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum VerifyStop {
+    /// One leg is left; it goes on when both are members again.
+    MemberLost,
+    Detached,
+    Superseded,
+    /// The attach is decided anew.
+    Undecided,
+    /// By an order.
+    Ordered,
+}
+
+/// How far a comparison of the legs is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum VerifyPhase {
+    #[default]
+    Running,
+    Done,
+    Stopped(VerifyStop),
+}
+
+/// Bytes of the volume with something wrong about them: all are counted, the first [`LISTED`] ranges are named.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Findings {
+    pub bytes: u64,
+    /// In order; ranges that touch are one.
+    pub ranges: Vec<Range<u64>>,
+}
+
+/// Ranges that are named.
+pub const LISTED: usize = 64;
+
+impl Findings {
+    /// Says whether it could be named.
+    pub fn add(&mut self, range: Range<u64>) -> bool {
+        self.bytes += range.end.saturating_sub(range.start);
+        let at = self.ranges.partition_point(|known| known.end < range.start);
+        let full = self.ranges.len() >= LISTED;
+        match self.ranges.get_mut(at) {
+            Some(known) if known.start <= range.end => {
+                known.start = known.start.min(range.start);
+                known.end = known.end.max(range.end);
+                let end = known.end;
+                if let Some(next) = self.ranges.get(at + 1).filter(|next| next.start <= end) {
+                    self.ranges[at].end = end.max(next.end);
+                    self.ranges.remove(at + 1);
+                }
+                true
+            }
+            _ if full => false,
+            _ => {
+                self.ranges.insert(at, range);
+                true
+            }
+        }
+    }
+}
+
+/// A comparison of the legs (protocol 2.11).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VerifyStatus {
+    pub phase: VerifyPhase,
+    /// First byte of this run.
+    pub from: u64,
+    /// Everything from there to here was compared.
+    pub position: u64,
+    /// Size of the volume.
+    pub total_bytes: u64,
+    pub bytes_per_second: u64,
+    pub eta: Option<Duration>,
+    pub chunks: u64,
+    /// Chunks that had to be compared under the lock.
+    pub locked: u64,
+    /// Bytes of blocks that are not the same on both legs.
+    pub differing: Findings,
+    /// Bytes that could not be compared, because a leg cannot read them.
+    pub unreadable: Findings,
+}
+
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LegStatus {
     pub role: LegRole,
@@ -117,6 +198,8 @@ pub struct Status {
     /// Regions of this attach not yet reconciled.
     pub pending_bytes: u64,
     pub resync: Option<Progress>,
+    /// Of the run under way, or of the last one of this attach.
+    pub verify: Option<VerifyStatus>,
     /// When a rejoin is next tried, and why the last one ended.
     pub rejoin_at: Option<Duration>,
     pub rejoin_blocked: Option<RejoinBlock>,
@@ -244,6 +327,26 @@ pub enum Event {
         offset: u64,
         len: u32,
     },
+    VerifyBegan {
+        from: u64,
+    },
+    /// A block that is not the same on both legs; only of those that the status names.
+    LegsDiffer {
+        offset: u64,
+        len: u64,
+    },
+    /// A chunk that a leg cannot read.
+    VerifyUnreadable {
+        leg: Leg,
+        offset: u64,
+        len: u64,
+    },
+    VerifyEnded {
+        stop: Option<VerifyStop>,
+        position: u64,
+        differing: u64,
+        unreadable: u64,
+    },
     Raised(Condition),
     Cleared(Condition),
     /// No row of the transition table for this event in this state; told once per entry of the state.
@@ -275,11 +378,31 @@ impl Status {
             dirty_bytes: 0,
             pending_bytes: 0,
             resync: None,
+            verify: None,
             rejoin_at: None,
             rejoin_blocked: None,
             refusal: None,
             conditions: Vec::new(),
             counters: Counters::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_that_touch_are_one_range_and_the_list_is_bounded() {
+        let mut found = Findings::default();
+        for (from, to) in [(8, 9), (0, 1), (2, 3), (1, 2), (9, 10)] {
+            assert!(found.add(from..to));
+        }
+        assert_eq!((found.bytes, &found.ranges[..]), (5, &[0..3, 8..10][..]));
+        for n in 0..200 {
+            found.add(100 + 2 * n..101 + 2 * n);
+        }
+        assert_eq!((found.bytes, found.ranges.len()), (205, LISTED));
+        assert!(!found.add(1000..1001) && found.add(10..11));
     }
 }

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActiveSite, ChapRef, GroupId, LegIndex, OnNoQuorum, Quantity, Span, VolumeId, VolumeMode,
+    ActiveSite, ChapRef, GroupId, LegIndex, OnNoQuorum, Quantity, Span, VerifyReport, VolumeId,
+    VolumeMode,
 };
 
 /// Order to an agent: open a mirror, or do one thing with its legs.
@@ -120,7 +121,11 @@ pub struct AttachmentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1))]
     pub drop_legs: Vec<LegIndex>,
-    /// Bytes per second of copying; left out: the SitePair's limit.
+    /// Compare both copies while the volume is used; each new value is one comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub verify: Option<String>,
+    /// Bytes per second of copying and of comparing; left out: the SitePair's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_resync_bytes_per_second: Option<Quantity>,
     /// How long a command to a leg may take before the leg is lost. 2s to 30s, default 3s.
@@ -335,6 +340,9 @@ pub struct AttachmentStatus {
     /// When the resync will be done at this speed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
+    /// The comparison of the copies under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyReport>,
     /// Whether the volume has its file system, as recorded on the legs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<FormatState>,
@@ -350,7 +358,7 @@ pub struct AttachmentStatus {
     /// When this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
-    /// Ready, Attached, InSync, Degraded, WitnessReachable, LegLost, MembershipUnknown, SplitBrain.
+    /// Ready, Attached, InSync, Degraded, WitnessReachable, LegLost, MembershipUnknown, SplitBrain, LegsDiffer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

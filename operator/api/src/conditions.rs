@@ -33,6 +33,8 @@ pub mod condition_type {
     pub const LEG_LOST: &str = "LegLost";
     /// A membership change has had no known outcome for more than 5 s: I/O waits.
     pub const MEMBERSHIP_UNKNOWN: &str = "MembershipUnknown";
+    /// A comparison found blocks that are not the same in both copies.
+    pub const LEGS_DIFFER: &str = "LegsDiffer";
     /// A pool serves its legs.
     pub const SERVING: &str = "Serving";
     /// The device of an attachment is there.
@@ -43,6 +45,8 @@ pub mod condition_type {
 pub mod reason {
     pub const AS_DESIRED: &str = "AsDesired";
     pub const PENDING: &str = "Pending";
+    /// A comparison of the copies has ended, or is under way.
+    pub const VERIFIED: &str = "Verified";
     /// A field of the spec cannot be used; the message names it.
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// The register is older than something already seen: the witness was restored.

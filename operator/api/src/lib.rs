@@ -38,6 +38,7 @@ mod quantity;
 mod site_pair;
 mod span;
 mod storage_pool;
+mod verify;
 mod witness;
 
 pub use attachment::{
@@ -69,6 +70,7 @@ pub use span::{Span, SpanError};
 pub use storage_pool::{
     ArrayBackend, NodeBackend, StoragePool, StoragePoolSpec, StoragePoolStatus,
 };
+pub use verify::{ByteRange, VERIFY_ANNOTATION, VERIFY_REQUEST_MAX, VerifyReport, VerifyState};
 pub use witness::{DirectoryWitness, KubernetesWitness, ObjectStoreWitness, WitnessSpec};
 
 /// API group of every kind here.

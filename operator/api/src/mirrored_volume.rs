@@ -272,10 +272,13 @@ pub struct MirroredVolumeStatus {
     /// The last move between the sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_move: Option<LastMove>,
+    /// The comparison of the copies under way, or the last one; ordered by the annotation `twinsite.io/verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<crate::VerifyReport>,
     /// Size that pods can use now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Quantity>,
-    /// Ready, Reconciling, Stalled, InSync, FailoverReady, Degraded, SplitBrain, PeerReachable, WitnessReachable.
+    /// Ready, Reconciling, Stalled, InSync, FailoverReady, Degraded, SplitBrain, LegsDiffer, PeerReachable, WitnessReachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

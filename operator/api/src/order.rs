@@ -21,7 +21,8 @@ use kube::ResourceExt as _;
 
 use crate::{
     Attachment, AttachmentLeg, AttachmentMode, AttachmentSpec, BirthOrder, FrontEnd, LegIndex,
-    MirroredVolume, MoveMode, MoveOrder, SitePair, SiteState, VolumeId, VolumeLegStatus,
+    MirroredVolume, MoveMode, MoveOrder, SitePair, SiteState, VERIFY_ANNOTATION,
+    VERIFY_REQUEST_MAX, VolumeId, VolumeLegStatus,
 };
 
 /// On Attachments and Legs, put there by who makes them; the node's agent removes it once it has detached, or stopped
@@ -164,6 +165,7 @@ pub fn attachment(
         on_no_quorum: spec.on_no_quorum.unwrap_or_default(),
         move_: opens.then(|| move_order(volume)).flatten(),
         front_end: FrontEnd::Auto,
+        verify: opens.then(|| verify(volume)).flatten(),
         max_resync_bytes_per_second: None,
         command_timeout: None,
         lease: None,
@@ -196,6 +198,14 @@ fn reference(volume: &MirroredVolume) -> String {
         volume.namespace().unwrap_or_default(),
         volume.name_any()
     )
+}
+
+/// What asks for a comparison of the copies; a value too long to be one counts as none.
+fn verify(volume: &MirroredVolume) -> Option<String> {
+    let asked = volume.annotations().get(VERIFY_ANNOTATION)?;
+    (1..=VERIFY_REQUEST_MAX)
+        .contains(&asked.len())
+        .then(|| asked.clone())
 }
 
 fn move_order(volume: &MirroredVolume) -> Option<MoveOrder> {

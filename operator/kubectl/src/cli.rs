@@ -73,6 +73,18 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Screen)]
         output: Output,
     },
+    /// Compares both copies of a volume while it is used. Reads only: what differs is listed, never repaired.
+    Verify {
+        #[command(flatten)]
+        place: Where,
+        /// The volume.
+        volume: String,
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+        /// A word for this comparison; the same word twice is one comparison. Default: the time.
+        #[arg(long)]
+        request: Option<String>,
+    },
     /// Orders a move of volumes to a site by a Failover object there, and watches it.
     Failover(FailoverArgs),
     /// What is missing before volumes can live at two sites.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api,
     api::{ListParams, PostParams},
@@ -13,7 +14,7 @@ use crate::{
     bundle,
     cli::{Command, FailoverArgs, Output, PairCommand, PeerCommand},
     cluster::{self, Access},
-    failover, inspect, peer, plan, preflight, status, uninstall,
+    failover, inspect, peer, plan, preflight, status, uninstall, verify,
     world::Cluster,
 };
 
@@ -52,6 +53,20 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
                 Output::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
                 Output::Screen | Output::Wide => print!("{}", plan::render(&plan)),
             }
+            Ok(true)
+        }
+        Command::Verify {
+            place,
+            volume,
+            namespace,
+            request,
+        } => {
+            let all = cluster::clusters(&place.contexts()).await?;
+            let read = cluster::read_all(&all).await;
+            let request = request.unwrap_or_else(|| Timestamp::now().to_string());
+            let volume_of = (namespace.as_str(), volume.as_str());
+            let context = verify::order(&all, &read, volume_of, &request).await?;
+            println!("ordered in {context}; see `kubectl twinsite status -n {namespace}`");
             Ok(true)
         }
         Command::Failover(args) => order_failover(args).await,

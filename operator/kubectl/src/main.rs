@@ -1,7 +1,7 @@
 //! The kubectl plugin: what people ask of twinsite, and the few things that they order.
 //!
 //! It never writes the spec of an object that a person or Git wrote. It writes Secrets when told to, one-shot `Failover`
-//! objects, and the Inspect order of a plan, which it takes away again.
+//! objects, the Inspect order of a plan, which it takes away again, and the annotation that asks for a verify.
 #![forbid(unsafe_code)]
 
 mod bundle;
@@ -18,6 +18,7 @@ mod preflight;
 mod status;
 mod table;
 mod uninstall;
+mod verify;
 mod world;
 
 use std::process::ExitCode;

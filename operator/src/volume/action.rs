@@ -134,6 +134,8 @@ pub struct AttachmentChange {
     pub size: Option<Quantity>,
     pub drop_legs: Option<Vec<LegIndex>>,
     pub move_order: Option<MoveOrder>,
+    /// Compare the copies.
+    pub verify: Option<String>,
 }
 
 /// A transition of the register that an operator may send (protocol 2.3); random ids are the shell's.
@@ -306,6 +308,9 @@ impl fmt::Display for AttachmentChange {
         }
         if let Some(order) = &self.move_order {
             write!(f, " move={:?}@{}", order.mode, order.expect_seq)?;
+        }
+        if let Some(verify) = &self.verify {
+            write!(f, " verify={verify}")?;
         }
         Ok(())
     }

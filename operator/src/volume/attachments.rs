@@ -79,6 +79,11 @@ fn update(
             .move_
             .clone()
             .filter(|order| have.move_.as_ref() != Some(order)),
+        // An annotation that is taken away orders nothing.
+        verify: want
+            .verify
+            .clone()
+            .filter(|asked| have.verify.as_ref() != Some(asked)),
         size: None,
     };
     if want.size.bytes() > have.size.bytes() {

@@ -107,6 +107,11 @@ fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
         None if nobody || situation.seen.peer.reach.answers() => new.attached = None,
         None => {}
     }
+    if let Some(verify) =
+        open.and_then(|(attachment, _)| attachment.status.as_ref()?.verify.clone())
+    {
+        new.verify = Some(verify);
+    }
     if let Some(size) = open.and_then(|(attachment, _)| attachment.status.as_ref()?.size) {
         new.capacity = Some(Quantity::from_bytes(size));
     } else if new.capacity.is_none() && situation.live().is_some() {
@@ -159,6 +164,12 @@ fn events(
     for (type_, good, when_good, when_bad) in [
         (condition_type::IN_SYNC, "True", "InSync", "Degraded"),
         (condition_type::STALLED, "False", "Resumed", "Stalled"),
+        (
+            condition_type::LEGS_DIFFER,
+            "False",
+            "LegsEqual",
+            "LegsDiffer",
+        ),
         (
             condition_type::SPLIT_BRAIN,
             "False",

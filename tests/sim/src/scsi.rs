@@ -75,7 +75,8 @@ pub fn of_op(op: &LegOp, payload: Vec<Bytes>) -> (Command, Option<LegOp>) {
         LegOp::Identify => whole(command(client::read_capacity16(), DataDir::In(32))),
         LegOp::ReadData { offset, len, .. }
         | LegOp::ReadMeta { offset, len }
-        | LegOp::CopyRead { offset, len, .. } => whole(read(*offset, *len)),
+        | LegOp::CopyRead { offset, len, .. }
+        | LegOp::Digest { offset, len, .. } => whole(read(*offset, *len)),
         LegOp::WriteData { offset, fua, .. } => whole(write(*offset, payload, *fua)),
         LegOp::CopyWrite { offset, .. } => whole(write(*offset, payload, false)),
         LegOp::WriteMeta { offset, block } => whole(write(

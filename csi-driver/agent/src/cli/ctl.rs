@@ -50,6 +50,17 @@ enum Ctl {
         state: FormatStep,
         fs_type: String,
     },
+    /// Compare both copies of a volume while it is used. Reads only: what differs is listed, never repaired.
+    Verify {
+        /// The attachment, or the volume by id or `namespace/name`.
+        name: String,
+        /// Stay until it has ended; differences are an error.
+        #[arg(long)]
+        wait: bool,
+        /// End the comparison under way.
+        #[arg(long, conflicts_with = "wait")]
+        stop: bool,
+    },
     /// Read the superblocks of a volume's legs; writes nothing, fences nobody.
     Inspect { name: String },
     /// Wait until an attachment is in a state, such as Attached or Detached.
@@ -106,6 +117,12 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
             fs_type,
         },
         Ctl::Inspect { name } => Request::Inspect { name },
+        Ctl::Verify {
+            name,
+            wait: true,
+            stop: _,
+        } => return runtime.block_on(verify(&args.socket, name)),
+        Ctl::Verify { name, stop, .. } => Request::Verify { name, stop },
     };
     let answer = runtime.block_on(ask(&args.socket, &request))?;
     print(&answer)
@@ -124,6 +141,35 @@ fn print(answer: &Answer) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&answer.result)?);
     }
     Ok(())
+}
+
+/// Orders a comparison and follows it to its end; also over a time in which a copy is away.
+async fn verify(path: &std::path::Path, name: String) -> anyhow::Result<()> {
+    let request = Request::Verify { name, stop: false };
+    let begun = ask(path, &request).await?;
+    if !begun.ok {
+        return print(&begun);
+    }
+    let name = begun.result["attachment"].as_str().unwrap_or_default();
+    let request = Request::Status {
+        name: Some(name.to_owned()),
+    };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let answer = ask(path, &request).await?;
+        let status: twinsite_api::AttachmentStatus = serde_json::from_value(answer.result)
+            .with_context(|| format!("no status of {name}: was it detached?"))?;
+        let report = status.verify.context("the agent knows of no comparison")?;
+        if report.is_open() {
+            continue;
+        }
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        let whole = report.state == twinsite_api::VerifyState::Done;
+        if !whole || report.found_difference() || report.unreadable_bytes > 0 {
+            bail!("{name}: {}", report.sentence());
+        }
+        return Ok(());
+    }
 }
 
 async fn wait(

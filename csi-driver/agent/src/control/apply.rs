@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use twinsite_api::{AttachmentMode, AttachmentSpec, LegSpec, NodeBackend, reason};
-use twinsite_mirror::io::Leg;
+use twinsite_mirror::io::{Leg, VerifyOrder};
+use twinsite_mirror::status::{StateName, Status};
 use twinsite_register::Create;
 use twinsite_register::{Gen, GroupId, Register, RegisterId, Site, TxId};
 use twinsite_witness::{Sites, Swap, WitnessHandle};
@@ -12,7 +13,7 @@ use super::{
     durable,
     node::{Node, Told, Volume, observer, wall},
     order::{self, Local},
-    reconcile::{Action, LegSeen, OrderSeen, Over, Phase, PoolSeen, VolumeSeen},
+    reconcile::{Action, LegSeen, OrderSeen, Over, Phase, PoolSeen, VerifySeen, VolumeSeen},
     storage::Fault,
     volumes::{Ending, Report, VolumeEvent, VolumeOrder},
 };
@@ -80,6 +81,10 @@ impl Node {
                 self.order_given(&attachment);
                 self.give(&attachment, |handle| handle.expand(size));
             }
+            Action::Verify {
+                attachment,
+                request,
+            } => self.verify(&attachment, request.as_deref()),
         }
     }
 
@@ -156,6 +161,30 @@ impl Node {
         }
     }
 
+    /// Compares the copies of an open volume.
+    fn verify(&mut self, name: &str, request: Option<&str>) {
+        let Some(seen) = self.observed.volumes.get_mut(name) else {
+            return;
+        };
+        let from = self.verifies.order(seen.spec.volume, request, wall());
+        seen.order = OrderSeen::UnderWay;
+        self.give(name, |handle| handle.verify(VerifyOrder::Begin { from }));
+    }
+
+    /// What the next decision needs to know of comparisons, and what is said of them.
+    pub(super) fn note_verify(&mut self, name: &str) {
+        let (Some(seen), Some(volume)) = (
+            self.observed.volumes.get_mut(name),
+            self.volumes.get_mut(name),
+        ) else {
+            return;
+        };
+        let synced = |engine: &Status| engine.state == StateName::Synced;
+        let ready = volume.view.engine.as_deref().is_some_and(synced);
+        seen.verify = self.verifies.seen(seen.spec.volume, ready);
+        volume.view.verify = self.verifies.report(seen.spec.volume).cloned();
+    }
+
     /// Hands new addresses on, once: if they cannot be used, the object has to change again.
     fn readdress(&mut self, name: &str, spec: &AttachmentSpec) {
         let sites = self.witnesses.states();
@@ -205,6 +234,7 @@ impl Node {
             size: None,
             order: OrderSeen::None,
             dropped: Vec::new(),
+            verify: VerifySeen::default(),
         };
         self.observed.volumes.insert(name.to_owned(), seen);
         let conditions = self
@@ -227,6 +257,7 @@ impl Node {
                 format: None,
             },
         );
+        self.note_verify(name);
         let report = self.report(name.to_owned(), serial);
         match self.order((name, serial), &uid, &spec, report) {
             Ok(order) => self.begin(name, serial, &spec, order),
@@ -393,7 +424,9 @@ impl Node {
                 how: how(&ending),
                 at,
             };
+            self.verifies.detached(seen.spec.volume);
         }
+        self.note_verify(name);
         if let Some(volume) = self.volumes.get_mut(name) {
             volume.view.ending = Some(ending);
             volume.view.device = None;

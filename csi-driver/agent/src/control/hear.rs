@@ -72,7 +72,11 @@ impl Node {
                 if seen.phase == Phase::Open && is_bare(&seen.spec) {
                     seen.size = Some(status.size);
                 }
+                if let Some(verify) = &status.verify {
+                    self.verifies.heard(seen.spec.volume, verify, &wall());
+                }
                 view.engine = Some(status);
+                self.note_verify(name);
             }
             VolumeEvent::Path { leg, trouble } => view.trouble[leg.index()] = trouble,
             VolumeEvent::Shown {
@@ -117,6 +121,23 @@ impl Node {
                 view.timings.first_write_at.get_or_insert_with(wall);
             }
             VolumeEvent::Told(event) => log(name, &event),
+            VolumeEvent::OrderDone(result) if self.verifies.is_asked(seen.spec.volume) => {
+                self.verifies.answered(seen.spec.volume, result.is_ok());
+                let answer = match result {
+                    Ok(()) => Answer::ok(serde_json::json!({ "attachment": name })),
+                    Err(error) => Answer::error(error.to_string()),
+                };
+                seen.order = if answer.ok {
+                    OrderSeen::None
+                } else {
+                    OrderSeen::FailedAt(now)
+                };
+                if let Some(waiting) = volume.reply.take() {
+                    // Whoever asked may have gone.
+                    let _gone = waiting.send(answer);
+                }
+                self.note_verify(name);
+            }
             VolumeEvent::OrderDone(result) => {
                 if let Err(error) = &result {
                     tracing::warn!(attachment = name, %error, "the order was not carried out");
@@ -230,6 +251,12 @@ fn log(name: &str, event: &Event) {
         Event::LegBack { .. }
         | Event::Membership { .. }
         | Event::RejoinStarted { .. }
+        | Event::VerifyBegan { .. }
+        | Event::VerifyEnded {
+            differing: 0,
+            unreadable: 0,
+            ..
+        }
         | Event::Cleared(_) => {
             tracing::info!(attachment = name, "{event:?}");
         }
@@ -239,6 +266,9 @@ fn log(name: &str, event: &Event) {
         | Event::FlushWillFail { .. }
         | Event::ReadRepaired { .. }
         | Event::ReadFailed { .. }
+        | Event::LegsDiffer { .. }
+        | Event::VerifyUnreadable { .. }
+        | Event::VerifyEnded { .. }
         | Event::Raised(_) => tracing::warn!(attachment = name, "{event:?}"),
         Event::Ignored { .. } => tracing::debug!(attachment = name, "{event:?}"),
     }

@@ -22,5 +22,6 @@ mod say;
 pub mod secrets;
 pub mod socket;
 pub mod storage;
+pub mod verifies;
 pub mod volumes;
 pub mod witnesses;

@@ -31,6 +31,7 @@ use super::{
     records::Records,
     requests::{Answer, Request},
     storage::{LegSample, Storage},
+    verifies::Verifies,
     volumes::{VolumeEvent, VolumeHandle, VolumeOrder, Volumes},
     witnesses::{Identity, Interest, OwnCluster, Witnesses},
 };
@@ -183,6 +184,7 @@ pub struct Node {
     pub(super) opener: Box<dyn Volumes>,
     pub(super) records: Records,
     pub(super) marks: Arc<Marks>,
+    pub(super) verifies: Verifies,
     pub(super) witnesses: Witnesses,
     pub(super) teller: Teller,
     told: mpsc::Receiver<Told>,
@@ -227,6 +229,7 @@ impl Node {
         }
         let records = Records::open(&config.state).map_err(|error| state(error.into()))?;
         let marks = Arc::new(Marks::open(&config.state).map_err(|error| state(error.into()))?);
+        let verifies = Verifies::open(&config.state).map_err(|error| state(error.into()))?;
         let storage = Storage::new(threads, config.listen.clone(), &config.state)
             .map_err(|error| state(error.into()))?;
         let runtime = Handle::current();
@@ -276,6 +279,7 @@ impl Node {
             opener,
             records,
             marks,
+            verifies,
             teller,
             told,
         })

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use twinsite_api::{AttachmentMode, LegIndex, Quantity};
-use twinsite_mirror::io::{Format, FsType};
+use twinsite_mirror::io::{Format, FsType, VerifyOrder};
 
 use super::{
     node::{Inspection, Node, wall},
     order,
     reconcile::{OrderSeen, Phase},
+    verifies::BY_HAND,
 };
 use crate::status::attachment_status;
 
@@ -43,6 +44,12 @@ pub enum Request {
         name: String,
         state: FormatStep,
         fs_type: String,
+    },
+    /// Compare both copies of an open volume, or end that. The name may be that of the volume.
+    Verify {
+        name: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stop: bool,
     },
     /// Read the superblocks of a volume's legs.
     Inspect { name: String },
@@ -99,6 +106,7 @@ impl Node {
                 false => Answer::error(format!("{name} was not detached by hand")),
             },
             Request::Inspect { name } => return self.inspect(&name, reply),
+            Request::Verify { name, stop } => return self.verify_by_hand(&name, stop, reply),
             Request::DropLeg { name, leg } => {
                 return self.order_by_hand(&name, reply, |handle| handle.drop_leg(order::leg(leg)));
             }
@@ -172,6 +180,53 @@ impl Node {
             _ => "it is not open",
         };
         let _gone = reply.send(Answer::error(format!("Attachment {name}: {why}")));
+    }
+
+    /// A run of a person's own: at once, and from the beginning.
+    fn verify_by_hand(&mut self, name: &str, stop: bool, reply: oneshot::Sender<Answer>) {
+        let open = self.observed.volumes.iter().find(|(attachment, seen)| {
+            let called = [seen.spec.display_name(), seen.spec.volume.to_string()];
+            *attachment == name || called.iter().any(|called| called == name)
+        });
+        let Some((name, volume)) = open.map(|(name, seen)| (name.clone(), seen.spec.volume)) else {
+            let _gone = reply.send(Answer::error(format!("{name} is not open on this node")));
+            return;
+        };
+        if stop {
+            let was_open = self.verifies.stop(volume, &wall());
+            self.note_verify(&name);
+            if !was_open {
+                let _gone = reply.send(Answer::error(format!("nothing compares {name} now")));
+                return;
+            }
+            return self.order_by_hand(&name, reply, |handle| handle.verify(VerifyOrder::Stop));
+        }
+        if let Some(report) = self
+            .verifies
+            .report(volume)
+            .filter(|report| report.is_open())
+        {
+            let text = format!("{name} is being compared: {}", report.sentence());
+            let _gone = reply.send(Answer::error(text));
+            return;
+        }
+        let ready = self
+            .observed
+            .volumes
+            .get(&name)
+            .is_some_and(|seen| seen.verify.ready && seen.order != OrderSeen::UnderWay);
+        if !ready {
+            let text = format!(
+                "{name} cannot be compared now: both copies must be in sync, and no other order under way"
+            );
+            let _gone = reply.send(Answer::error(text));
+            return;
+        }
+        let from = self.verifies.order(volume, Some(BY_HAND), wall());
+        self.note_verify(&name);
+        self.order_by_hand(&name, reply, |handle| {
+            handle.verify(VerifyOrder::Begin { from })
+        });
     }
 
     fn inspect(&mut self, name: &str, reply: oneshot::Sender<Answer>) {
@@ -300,6 +355,13 @@ mod tests {
                 Request::DropLeg {
                     name: "w".to_owned(),
                     leg: LegIndex::B,
+                },
+            ),
+            (
+                r#"{"command":"verify","name":"w"}"#,
+                Request::Verify {
+                    name: "w".to_owned(),
+                    stop: false,
                 },
             ),
             (

@@ -261,6 +261,7 @@ impl Node {
                     .engine
                     .clone()
                     .unwrap_or_else(|| Box::new(Status::off())),
+                verify: volume.view.verify.clone(),
                 active_here: active.is_some() && active == own,
                 latched: register.is_some_and(|register| register.active.latched),
                 unconfirmed: register.is_some_and(|register| !register.unconfirmed.is_empty()),

@@ -11,7 +11,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use tokio::runtime::Handle;
 use twinsite_api::{AttachmentMode, ChapCredentials, FrontEnd, InspectReport};
 use twinsite_mirror::{
-    io::{AttachOrder, ControlError, Format, FsType, Leg, Naa},
+    io::{AttachOrder, ControlError, Format, FsType, Leg, Naa, VerifyOrder},
     status::{Event, Refusal, Status},
 };
 use twinsite_register::{Force, GroupId, RegisterId, VolumeId};
@@ -106,7 +106,7 @@ pub enum VolumeEvent {
     FirstWrite,
     /// Something worth a line in the log.
     Told(Event),
-    /// The answer to [`VolumeHandle::drop_leg`] or [`VolumeHandle::expand`].
+    /// The answer to [`VolumeHandle::drop_leg`], [`VolumeHandle::expand`] or [`VolumeHandle::verify`].
     OrderDone(Result<(), ControlError>),
     /// The answer to [`VolumeHandle::set_format`].
     FormatRecorded(Result<(), ControlError>),
@@ -139,6 +139,8 @@ pub trait VolumeHandle: Send {
     fn drop_leg(&self, leg: Leg);
     fn expand(&self, size: u64);
     fn set_format(&self, format: Format, fs_type: FsType);
+    /// Compare both legs, or end that; answered by [`VolumeEvent::OrderDone`].
+    fn verify(&self, order: VerifyOrder);
     /// How the legs are reached from now on, by [`Leg::index`]. A session that is up stays; a leg that had no address until
     /// now is logged in to.
     fn readdress(&self, legs: [Option<LegTarget>; 2]);

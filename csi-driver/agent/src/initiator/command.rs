@@ -8,6 +8,7 @@ use bytes::Bytes;
 use twinsite_iscsi::scsi::client::{self, Durability, FullStatus, Keys, ReservationStatus};
 use twinsite_iscsi::scsi::{Cdb, PrOut, PrType, Residual, ScsiOutcome, TargetAge};
 use twinsite_iscsi::session::DataDir;
+use twinsite_mirror::digest::digests;
 use twinsite_mirror::io::{
     self, CmdId, CopyId, Key, LegError, LegOp, LegReply, Registrant, ReqId, Session,
 };
@@ -38,6 +39,8 @@ enum Expect {
     Nothing,
     Data(Destination, u64),
     Meta,
+    /// Of blocks of so many bytes.
+    Digests(u32),
     Keys,
     Reservation,
     FullStatus,
@@ -99,6 +102,9 @@ pub(super) fn build(
             (session, expect, blocks.reads(offset, len)?)
         }
         O::ReadMeta { offset, len } => (session, Expect::Meta, blocks.reads(offset, len)?),
+        O::Digest { offset, len, block } => {
+            (session, Expect::Digests(block), blocks.reads(offset, len)?)
+        }
         O::WriteData {
             offset, len, fua, ..
         } => {
@@ -324,7 +330,7 @@ impl Open {
     fn may_be_short(&self) -> bool {
         !matches!(
             self.expect,
-            Expect::Nothing | Expect::Data(..) | Expect::Meta
+            Expect::Nothing | Expect::Data(..) | Expect::Meta | Expect::Digests(_)
         )
     }
 
@@ -362,6 +368,10 @@ impl Open {
                 (Ok(LegReply::Done), Some(arrived))
             }
             Expect::Meta => (Ok(LegReply::Meta(pieces.concat())), None),
+            Expect::Digests(block) => {
+                let digests = digests(block, pieces.iter().map(|piece| &piece[..]));
+                (Ok(LegReply::Digests(digests)), None)
+            }
             other => {
                 let reply = parse(other, &pieces.concat());
                 if reply.is_none() {
@@ -414,7 +424,7 @@ fn parse(expect: Expect, answer: &[u8]) -> Option<LegReply> {
                 last_foreign: age.foreign_command,
             })
         }
-        Expect::Nothing | Expect::Data(..) | Expect::Meta => return None,
+        Expect::Nothing | Expect::Data(..) | Expect::Meta | Expect::Digests(_) => return None,
     })
 }
 

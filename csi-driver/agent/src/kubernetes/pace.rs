@@ -26,11 +26,15 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(15);
 
 /// Fields whose change is not news.
-const NUMBER_FIELDS: [&str; 7] = [
+const NUMBER_FIELDS: [&str; 11] = [
     "allocatedBytes",
+    "bytesPerSecond",
+    "chunks",
+    "comparedBytes",
     "dirtyBytes",
     "etaSeconds",
     "freeBytes",
+    "percent",
     "resyncBytesPerSecond",
     "resyncCopiedBytes",
     "resyncPercent",

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use crate::status::io_waits;
+use twinsite_api::{VerifyReport, VerifyState};
 use twinsite_mirror::{
     io::Leg,
     status::{LegRole, StateName, Status},
@@ -54,6 +55,7 @@ pub struct VolumeMetrics {
     pub attached: bool,
     pub superseded: bool,
     pub engine: Box<Status>,
+    pub verify: Option<VerifyReport>,
     pub active_here: bool,
     pub latched: bool,
     pub unconfirmed: bool,
@@ -312,7 +314,7 @@ fn volumes(page: &mut Page, volumes: &[VolumeMetrics]) {
         }
     }
     type Value = fn(&VolumeMetrics) -> Option<f64>;
-    let families: [(&str, &str, &str, Value); 25] = [
+    let families: [(&str, &str, &str, Value); 30] = [
         (
             "twinsite_mirror_attached",
             "gauge",
@@ -396,6 +398,39 @@ fn volumes(page: &mut Page, volumes: &[VolumeMetrics]) {
             "gauge",
             "Its speed.",
             |v| v.engine.resync.map(|r| number(r.bytes_per_second)),
+        ),
+        (
+            "twinsite_mirror_verify_running",
+            "gauge",
+            "Whether the copies are being compared.",
+            |v| {
+                let running = |report: &VerifyReport| report.state == VerifyState::Running;
+                Some(v.verify.as_ref().is_some_and(running).into())
+            },
+        ),
+        (
+            "twinsite_mirror_verify_compared_bytes",
+            "gauge",
+            "How far the comparison under way is, or the last one came.",
+            |v| v.verify.as_ref().map(|r| number(r.compared_bytes)),
+        ),
+        (
+            "twinsite_mirror_verify_bytes_per_second",
+            "gauge",
+            "Speed of the comparison under way.",
+            |v| v.verify.as_ref()?.bytes_per_second.map(number),
+        ),
+        (
+            "twinsite_mirror_verify_differing_bytes",
+            "gauge",
+            "Bytes that the comparison under way, or the last one, found to differ.",
+            |v| v.verify.as_ref().map(|r| number(r.differing_bytes)),
+        ),
+        (
+            "twinsite_mirror_verify_unreadable_bytes",
+            "gauge",
+            "Bytes that it could not compare, because a copy cannot be read there.",
+            |v| v.verify.as_ref().map(|r| number(r.unreadable_bytes)),
         ),
         (
             "twinsite_mirror_reads_total",
@@ -507,6 +542,7 @@ mod tests {
                 attached: true,
                 superseded: false,
                 engine: Box::new(engine),
+                verify: None,
                 active_here: true,
                 latched: false,
                 unconfirmed: false,

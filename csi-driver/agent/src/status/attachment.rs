@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use twinsite_api::{
     ActiveSite, AttachmentLegStatus, AttachmentSpec, AttachmentState, AttachmentStatus, Condition,
-    Device, FormatState, InspectReport, LegIndex, LegMembership, RegisterView, Timings, condition,
-    condition_type, reason, set_condition,
+    Device, FormatState, InspectReport, LegIndex, LegMembership, RegisterView, Timings,
+    VerifyReport, VerifyState, condition, condition_type, reason, set_condition,
 };
 use twinsite_mirror::{
     io::{Format, Leg},
@@ -42,6 +42,8 @@ pub struct VolumeView {
     /// Why it waits, or cannot be tried, before anything was opened.
     pub fault: Option<Fault>,
     pub inspect: Option<InspectReport>,
+    /// The comparison of the copies under way, or the last one.
+    pub verify: Option<VerifyReport>,
     pub conditions: Vec<Condition>,
 }
 
@@ -218,7 +220,7 @@ fn set_conditions(
     now: &Time,
 ) {
     let generation = view.generation;
-    let engine = view.engine.clone();
+    let (engine, verify) = (view.engine.clone(), view.verify.clone());
     let waits_for_leg = view.waits_for_leg && words.is_some();
     let mut set = |type_: &str, status: Option<bool>, word: &str, text: &str| {
         set_condition(
@@ -240,6 +242,18 @@ fn set_conditions(
     };
     set(condition_type::READY, ready, word, text);
     set(condition_type::ATTACHED, Some(attached), word, text);
+    if let Some(verify) = &verify
+        && (verify.found_difference() || verify.state == VerifyState::Done)
+    {
+        let differs = verify.found_difference();
+        let text = verify.sentence();
+        set(
+            condition_type::LEGS_DIFFER,
+            Some(differs),
+            reason::VERIFIED,
+            &text,
+        );
+    }
     let Some(engine) = engine.filter(|_| attached) else {
         return;
     };
@@ -329,6 +343,7 @@ pub fn attachment_status(
         eta_seconds: resync
             .and_then(|resync| resync.eta)
             .map(|eta| eta.as_secs()),
+        verify: view.verify.clone(),
         format: view.format.map(|format| match format {
             Format::None => FormatState::None,
             Format::Started => FormatState::Started,

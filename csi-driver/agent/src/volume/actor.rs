@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use twinsite_api::FrontEnd;
 use twinsite_mirror::io::{
     BeatObject, CasResult, ControlError, DeviceInfo, Format, FsType, Input, Leg, LegDown, LegError,
-    Output, RegisterError, RegisterId, RemoveWhy, VolumeId,
+    Output, RegisterError, RegisterId, RemoveWhy, VerifyOrder, VolumeId,
 };
 use twinsite_mirror::status::{self, StateName};
 use twinsite_register::{GroupId, Register};
@@ -51,6 +51,7 @@ pub(super) enum Letter {
     DropLeg(Leg),
     Expand { size: u64 },
     SetFormat { format: Format, fs_type: FsType },
+    Verify(VerifyOrder),
     Readdress { leg: Leg, spec: Box<LegSpec> },
     Guest { op: GuestOp, answer: Answer },
     Drive(Workload, Finished),
@@ -464,6 +465,7 @@ impl Volume {
             Letter::Detach => Input::Detach,
             Letter::DropLeg(leg) => Input::DropLeg(leg),
             Letter::Expand { size } => Input::Expand { size },
+            Letter::Verify(order) => Input::Verify(order),
             Letter::SetFormat { format, fs_type } => Input::SetFormat { format, fs_type },
             Letter::Readdress { leg, spec } => return self.readdress(cx, leg, *spec),
             Letter::Guest { op, answer } if self.ending.is_none() => {
@@ -489,7 +491,7 @@ impl Volume {
     /// Orders to a volume that has ended are answered, if they have an answer.
     fn refuse(&self, input: &Input) -> bool {
         match input {
-            Input::DropLeg(_) | Input::Expand { .. } => {
+            Input::DropLeg(_) | Input::Expand { .. } | Input::Verify(_) => {
                 self.tell(VolumeEvent::OrderDone(Err(ControlError::NotAttached)));
                 true
             }

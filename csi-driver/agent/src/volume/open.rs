@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use twinsite_api::{AttachmentMode, ChapCredentials, FrontEnd};
 use twinsite_iscsi::chap::{Secret, SecretError};
 use twinsite_iscsi::session::{ChapInitiator, Offer};
-use twinsite_mirror::io::{Format, FsType, Leg, VolumeId};
+use twinsite_mirror::io::{Format, FsType, Leg, VerifyOrder, VolumeId};
 
 use super::DeviceChoice;
 use super::actor::{Letter, Parts, Volume, link_of};
@@ -262,6 +262,10 @@ impl VolumeHandle for OpenVolume {
 
     fn set_format(&self, format: Format, fs_type: FsType) {
         self.post(Letter::SetFormat { format, fs_type });
+    }
+
+    fn verify(&self, order: VerifyOrder) {
+        self.post(Letter::Verify(order));
     }
 
     fn readdress(&self, legs: [Option<LegTarget>; 2]) {

@@ -344,6 +344,7 @@ impl Attach {
             | Input::Attach(_)
             | Input::DropLeg(_)
             | Input::Expand { .. }
+            | Input::Verify(_)
             | Input::SetFormat { .. }
             | Input::Guest { .. } => None,
         };

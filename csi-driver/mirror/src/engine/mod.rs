@@ -288,7 +288,7 @@ fn refuse(input: Input, port: &mut Port) {
             id,
             result: Err(GuestError::NotShown),
         },
-        Input::DropLeg(_) | Input::Expand { .. } => Output::OrderDone {
+        Input::DropLeg(_) | Input::Expand { .. } | Input::Verify(_) => Output::OrderDone {
             result: not_attached,
         },
         Input::SetFormat { .. } => Output::FormatRecorded {

@@ -32,6 +32,8 @@ pub(super) enum Purpose {
     Probe,
     /// The copy in this slot, read or write by its stage.
     Copy(u32),
+    /// A chunk of a verify.
+    Digest(Handle),
     /// READ FULL STATUS after a login, or before a late stamp.
     Verify,
     /// A step of the rejoin preparation.
@@ -121,7 +123,7 @@ impl Commands {
 const fn lane(purpose: Purpose) -> Lane {
     match purpose {
         Purpose::Guest(_) => Lane::Guest,
-        Purpose::Copy(_) => Lane::Resync,
+        Purpose::Copy(_) | Purpose::Digest(_) => Lane::Resync,
         Purpose::Page(_)
         | Purpose::Job(_)
         | Purpose::Beat
@@ -189,6 +191,7 @@ impl Serve {
                 len: 4096,
             }),
             Purpose::Copy(slot) => self.copy_op(slot),
+            Purpose::Digest(at) => self.digest_op(at),
             Purpose::Verify => Some(LegOp::PrReadFullStatus),
             Purpose::Rejoin => self.rejoin_op(),
             Purpose::Identify => Some(LegOp::Identify),
@@ -268,6 +271,7 @@ impl Serve {
             }
             Purpose::Probe => self.probing[leg.index()] = false,
             Purpose::Copy(slot) => self.copy_done(slot, leg),
+            Purpose::Digest(at) => self.digest_done(at, leg, reply),
             Purpose::Verify => self.verified(leg, reply),
             Purpose::Rejoin => self.rejoin_reply(Ok(reply)),
             Purpose::Identify => self.identified(leg, reply),
@@ -283,6 +287,7 @@ impl Serve {
             Purpose::Sync => self.syncs[leg.index()].failed(),
             Purpose::Probe => self.probing[leg.index()] = false,
             Purpose::Copy(slot) => self.copy_gone(slot, leg),
+            Purpose::Digest(at) => self.digest_gone(at, leg),
             Purpose::Rejoin => self.rejoin_reply(Err(LegError::SessionGone)),
             Purpose::Verify => self.orders.stamp_checks = None,
             Purpose::Look => self.look_later(),
@@ -314,6 +319,7 @@ impl Serve {
                 self.timed_out(leg);
             }
             Purpose::Copy(slot) => self.copy_failed(slot, leg),
+            Purpose::Digest(at) => self.digest_failed(at, leg),
             Purpose::Rejoin => self.rejoin_reply(Err(error)),
             Purpose::Job(at) => {
                 self.job_gone(at);

@@ -124,6 +124,7 @@ impl Req {
 pub(super) enum Owner {
     Guest(Handle),
     Copy(u32),
+    Verify(Handle),
 }
 
 impl Serve {
@@ -311,6 +312,8 @@ impl Serve {
             self.send_read(at);
             return;
         }
+        let (offset, len) = (req.offset, req.len);
+        self.verify.note_write(offset, len);
         let (mut gate1, mut gate2) = (0, 0);
         for region in run {
             match self.map.claim(region, at, self.tick) {
@@ -476,6 +479,7 @@ impl Serve {
             match owner {
                 Owner::Guest(at) => self.locked(at, held),
                 Owner::Copy(slot) => self.copy_locked(slot, held),
+                Owner::Verify(at) => self.verify_locked(at, held),
             }
         }
     }

@@ -18,6 +18,7 @@
 //! | `script`, `superblock` | what becomes durable in order |
 //! | `equalise`, `copy`, `pages`, `clear`, `beat` | reconcile, copies, clearing, beats |
 //! | `rejoin`, `orders` | steps 0-3 of a rejoin; detach, expand, format |
+//! | `verify` | comparing the legs while they are used |
 
 mod again;
 mod beat;
@@ -45,6 +46,7 @@ mod take_over;
 mod tests;
 mod time;
 mod transitions;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -186,6 +188,7 @@ pub(crate) struct Serve {
     counters: Counters,
     pace: Pace,
     slowness: Slowness,
+    verify: verify::Verify,
 }
 
 impl Serve {
@@ -282,6 +285,7 @@ impl Serve {
             counters: Counters::default(),
             pace: Pace::new(now, config.resync_bytes_per_second),
             slowness: Slowness::new(now, config.slow_leg),
+            verify: verify::Verify::new(),
         };
         let owed = served.continued && served.order.record.flush_owed;
         serve.take_over(served);
@@ -344,6 +348,7 @@ impl Serve {
             Input::DropLeg(leg) => self.fact(Fact::DropLeg(leg)),
             Input::Expand { size } => self.fact(Fact::Expand(size)),
             Input::SetFormat { format, fs_type } => self.order_format(format, fs_type),
+            Input::Verify(order) => self.order_verify(order),
             Input::RecordSaved => {
                 self.out.record_saved();
             }
@@ -351,6 +356,10 @@ impl Serve {
         }
         self.timers();
         self.settle();
+        if self.verify.is_running() {
+            self.verify_turn();
+            self.settle();
+        }
     }
 
     /// While attach decides again, only the fate of our commands matters.

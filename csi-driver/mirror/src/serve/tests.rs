@@ -14,4 +14,5 @@ mod pair;
 mod rejoin;
 mod setup;
 mod solo;
+mod verify;
 mod without;

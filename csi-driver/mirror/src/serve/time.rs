@@ -50,11 +50,13 @@ impl Serve {
     /// The resync gives way to the guest, and a leg that is slow for long leaves. Requests and copies come often enough for
     /// this to need no time of its own.
     fn latency_turn(&mut self) {
-        if let Some(rate) = self.pace.turn(self.now)
-            && self.rejoin.target.is_some()
-            && let Some(resync) = &mut self.copies.resync
-        {
-            resync.set_rate(self.now, rate);
+        if let Some(rate) = self.pace.turn(self.now) {
+            self.verify.set_rate(self.now, rate);
+            if self.rejoin.target.is_some()
+                && let Some(resync) = &mut self.copies.resync
+            {
+                resync.set_rate(self.now, rate);
+            }
         }
         if self.state != State::Synced || !self.pending.is_empty() {
             self.slowness.forget();
@@ -113,6 +115,7 @@ impl Serve {
             (self.sweep.is_none() && self.may_clear()).then_some(self.next_sweep),
             self.policy.lease.then_some(self.probe_at),
             self.copies.next,
+            self.verify.deadline(),
             self.frozen_limit(),
             self.orders.deadline(),
             rejoin,
@@ -158,6 +161,7 @@ impl Serve {
             dirty_bytes: u64::from(self.map.dirty_regions()) * region,
             pending_bytes: u64::from(self.pending.len() + self.must.len()) * region,
             resync: self.copies.resync.as_ref().map(Resync::progress),
+            verify: self.verify.status(self.geometry.size()),
             rejoin_at: self.rejoin.at,
             rejoin_blocked: self.rejoin.blocked,
             refusal: None,

@@ -3,7 +3,7 @@
 use super::target::Blocks;
 use super::world::{Ev, World};
 use super::writer::Asked;
-use crate::io::{BLOCK, GuestOp, Input, ReqId};
+use crate::io::{BLOCK, GuestOp, Input, ReqId, VerifyOrder};
 use crate::layout::PAGE_REGIONS;
 
 impl World {
@@ -43,7 +43,14 @@ impl World {
         let count = 1 + self.rng.below(4);
         let blocks = first..first + count;
         let (offset, len) = (first * BLOCK as u64, (count * BLOCK as u64) as u32);
-        let w = self.writers.get_mut(&writer).unwrap();
+        if self.options.verify && self.rng.chance(1) {
+            self.input(writer, Input::Verify(VerifyOrder::Stop));
+            let from = offset;
+            self.input(writer, Input::Verify(VerifyOrder::Begin { from }));
+        }
+        let Some(w) = self.writers.get_mut(&writer) else {
+            return;
+        };
         let id = ReqId(w.next_req);
         w.next_req += 1;
         let op = if kind < 50 {

@@ -18,3 +18,5 @@ mod wires;
 mod witness;
 mod world;
 mod writer;
+
+pub(crate) use rng::Rng;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::digest::digests;
 use crate::fake_leg::FakeLeg;
 use crate::io::{BLOCK, DATA_START, LegError, LegOp, LegReply, Session};
 
@@ -35,7 +36,7 @@ pub(super) struct Target {
 const fn session(op: &LegOp) -> Session {
     match op {
         LegOp::PrRegister { session, .. } | LegOp::PrUnregister { session, .. } => *session,
-        LegOp::CopyRead { .. } | LegOp::CopyWrite { .. } => Session::Resync,
+        LegOp::CopyRead { .. } | LegOp::CopyWrite { .. } | LegOp::Digest { .. } => Session::Resync,
         _ => Session::Data,
     }
 }
@@ -69,6 +70,14 @@ impl Target {
                 for block in blocks_of(*offset, u64::from(*len)) {
                     seen.insert(block, self.cache.get(&block).copied().unwrap_or(0));
                 }
+            }
+            LegOp::Digest { offset, len, block } => {
+                let version = |block| self.cache.get(&block).copied().unwrap_or(0);
+                let versions: Vec<u8> = blocks_of(*offset, u64::from(*len))
+                    .flat_map(|block| version(block).to_le_bytes())
+                    .collect();
+                let digests = digests(*block / BLOCK as u32 * 8, [&versions[..]]);
+                return (Ok(LegReply::Digests(digests)), seen);
             }
             LegOp::WriteData { fua, .. } => self.write(&accepted.payload, *fua),
             LegOp::CopyWrite { .. } => self.write(&accepted.payload, false),

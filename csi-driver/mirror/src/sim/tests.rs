@@ -8,6 +8,7 @@ const CALM: Options = Options {
     faults: false,
     seconds: 10,
     moves: false,
+    verify: false,
 };
 
 fn secs(n: u64) -> Duration {
@@ -15,7 +16,7 @@ fn secs(n: u64) -> Duration {
 }
 
 /// One seed; on failure its log is printed.
-fn run(seed: u64, options: Options) {
+fn run(seed: u64, options: Options) -> World {
     let verbose = std::env::var_os("MIRROR_SEED").is_some();
     let mut world = World::new(seed, options, verbose);
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -45,6 +46,7 @@ fn run(seed: u64, options: Options) {
             world.answered()
         );
     }
+    world
 }
 
 fn seeds(count: u64) -> Vec<u64> {
@@ -74,6 +76,7 @@ fn no_acknowledged_write_is_lost_whatever_breaks() {
                 faults: true,
                 seconds: 60,
                 moves: true,
+                verify: false,
             },
         );
     }
@@ -89,7 +92,25 @@ fn no_flushed_write_is_lost_when_caches_are_volatile() {
                 faults: true,
                 seconds: 60,
                 moves: true,
+                verify: false,
             },
         );
+    }
+}
+
+#[test]
+fn a_verify_beside_writes_and_faults_never_calls_equal_legs_different() {
+    for seed in seeds(4) {
+        let world = run(
+            seed + 2000,
+            Options {
+                volatile: seed % 2 == 0,
+                faults: true,
+                seconds: 60,
+                moves: true,
+                verify: true,
+            },
+        );
+        assert!(world.compared > 5_000, "seed {seed}: {}", world.compared);
     }
 }

@@ -128,6 +128,7 @@ impl World {
             LegOp::ReadData { req, .. } if result.is_ok() => {
                 w.buffers.insert(req, seen);
             }
+            LegOp::Digest { .. } => self.compared += u64::from(result.is_ok()),
             LegOp::CopyRead { copy, .. } if result.is_ok() => {
                 w.copies.insert(copy, seen);
             }

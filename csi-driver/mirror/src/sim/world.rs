@@ -31,6 +31,8 @@ pub(super) struct Options {
     /// Seconds of virtual time with faults.
     pub(super) seconds: u64,
     pub(super) moves: bool,
+    /// Legs are compared meanwhile, from random places on.
+    pub(super) verify: bool,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,8 @@ pub(super) struct World {
     pub(super) geometry: Geometry,
     pub(super) attaches: u32,
     pub(super) epochs: u64,
+    /// Digests that were answered.
+    pub(super) compared: u64,
 }
 
 impl World {
@@ -186,6 +190,7 @@ impl World {
             geometry,
             attaches: 0,
             epochs: 0,
+            compared: 0,
         };
         world.at(Duration::from_millis(1), Ev::Operate);
         if options.faults {
@@ -462,6 +467,11 @@ impl World {
             Output::Detached => self.writers.get_mut(&writer).unwrap().over = true,
             Output::Event(event) => {
                 self.note(|| format!("w{writer} {event:?}"));
+                if let crate::status::Event::LegsDiffer { offset, .. } = event {
+                    let block = offset / crate::io::BLOCK as u64;
+                    let has = [0, 1].map(|n: usize| self.targets[n].cache.get(&block));
+                    panic!("block {block} is said to differ: {has:?}");
+                }
                 if event == crate::status::Event::Superseded {
                     self.writers.get_mut(&writer).unwrap().over = true;
                 }

@@ -405,6 +405,13 @@ fn notes(
             active.name
         ));
     }
+    let verify = speaker
+        .status
+        .as_ref()
+        .and_then(|status| status.verify.as_ref());
+    if let Some(verify) = verify.filter(|verify| verify.is_open() || verify.found_difference()) {
+        notes.push(format!("verify: {}", verify.sentence()));
+    }
     for cluster in clusters
         .iter()
         .filter(|cluster| cluster.pair(pair).is_some())

@@ -289,6 +289,7 @@ fn changed(uid: &str, change: &AttachmentChange) -> Value {
         change.drop_legs.as_ref().map(|legs| json!(legs)),
     );
     set("move", change.move_order.as_ref().map(|order| json!(order)));
+    set("verify", change.verify.as_ref().map(|asked| json!(asked)));
     json!({ "metadata": { "uid": uid }, "spec": spec })
 }
 

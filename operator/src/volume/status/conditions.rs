@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, Role, condition,
-    condition_type, reason,
+    Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, Role,
+    VerifyState, condition, condition_type, reason,
 };
 use twinsite_register::{Class, Members};
 
@@ -59,6 +59,7 @@ pub(super) fn all(
             }
         }
     }
+    all.extend(legs_differ(new).map(|told| (condition_type::LEGS_DIFFER, told)));
     if let Some(waits) = plan
         .waiting
         .iter()
@@ -237,6 +238,14 @@ fn stalled(plan: &Plan) -> Said {
         Some(why) => said(Some(true), why.word, why.message.clone()),
         None => said(Some(false), as_desired(), ""),
     }
+}
+
+/// What the last comparison of the copies found. One that is under way takes an alarm back only at its end.
+fn legs_differ(new: &MirroredVolumeStatus) -> Option<Said> {
+    let verify = new.verify.as_ref()?;
+    let differs = verify.found_difference();
+    let over = verify.state == VerifyState::Done;
+    (differs || over).then(|| said(Some(differs), reason::VERIFIED, verify.sentence()))
 }
 
 fn reach(reach: &Reach) -> Said {

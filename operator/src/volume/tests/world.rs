@@ -680,6 +680,9 @@ impl World {
                 if let Some(size) = &change.size {
                     spec.size = size.clone();
                 }
+                if let Some(asked) = &change.verify {
+                    spec.verify = Some(asked.clone());
+                }
                 if let Some(drop) = &change.drop_legs {
                     spec.drop_legs.clone_from(drop);
                 }

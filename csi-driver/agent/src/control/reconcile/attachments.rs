@@ -201,12 +201,31 @@ fn orders(name: &str, spec: &AttachmentSpec, seen: &VolumeSeen, now: Duration, p
     }
     let Some(shown) = seen.size else { return };
     if spec.size.bytes() > shown {
-        plan.act(Action::Expand {
+        return plan.act(Action::Expand {
             attachment: name.to_owned(),
             size: spec.size.bytes(),
         });
-    } else if spec.size.bytes() < shown {
+    }
+    verify(name, spec, seen, plan);
+    if spec.size.bytes() < shown {
         let message = format!("the volume has {shown} bytes and never shrinks: set spec.size back");
         plan.wait("Attachment", name, reason::INVALID_SPEC, message);
+    }
+}
+
+/// A comparison of the copies that is asked for, or goes on.
+fn verify(name: &str, spec: &AttachmentSpec, seen: &VolumeSeen, plan: &mut Plan) {
+    if !seen.verify.ready {
+        return;
+    }
+    let request = spec
+        .verify
+        .as_ref()
+        .filter(|asked| seen.verify.answered.as_ref() != Some(asked));
+    if request.is_some() || seen.verify.waits {
+        plan.act(Action::Verify {
+            attachment: name.to_owned(),
+            request: request.cloned(),
+        });
     }
 }

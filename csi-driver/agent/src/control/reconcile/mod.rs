@@ -83,6 +83,7 @@ pub struct VolumeSeen {
     pub order: OrderSeen,
     /// Legs that are kept out of the membership already.
     pub dropped: Vec<LegIndex>,
+    pub verify: VerifySeen,
 }
 
 /// How far a volume is.
@@ -120,6 +121,17 @@ pub enum OrderSeen {
     None,
     UnderWay,
     FailedAt(Duration),
+}
+
+/// Comparisons of the copies of an open volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifySeen {
+    /// The engine would take an order: both legs are members, and none is under way.
+    pub ready: bool,
+    /// The last order of the object that was begun.
+    pub answered: Option<String>,
+    /// A run that waits to go on.
+    pub waits: bool,
 }
 
 /// What to do next.
@@ -177,6 +189,11 @@ pub enum Action {
     Expand {
         attachment: String,
         size: u64,
+    },
+    /// Compare the copies, for this order; `None`: the run that waits goes on.
+    Verify {
+        attachment: String,
+        request: Option<String>,
     },
 }
 
@@ -270,6 +287,14 @@ impl fmt::Display for Action {
             Self::Readdress { attachment, .. } => write!(f, "readdress the legs of {attachment}"),
             Self::DropLeg { attachment, leg } => write!(f, "drop leg {leg} of {attachment}"),
             Self::Expand { attachment, size } => write!(f, "expand {attachment} to {size}"),
+            Self::Verify {
+                attachment,
+                request: Some(request),
+            } => write!(f, "verify {attachment} for {request}"),
+            Self::Verify {
+                attachment,
+                request: None,
+            } => write!(f, "go on with the verify of {attachment}"),
         }
     }
 }

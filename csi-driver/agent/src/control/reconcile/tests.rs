@@ -202,13 +202,16 @@ impl World {
                     size: None,
                     order: OrderSeen::None,
                     dropped: Vec::new(),
+                    verify: VerifySeen::default(),
                 };
                 assert!(volumes.insert(attachment, seen).is_none());
             }
             Action::Readdress { attachment, spec } => {
                 volumes.get_mut(&attachment).unwrap().spec.legs = spec.legs;
             }
-            Action::DropLeg { attachment, .. } | Action::Expand { attachment, .. } => {
+            Action::DropLeg { attachment, .. }
+            | Action::Expand { attachment, .. }
+            | Action::Verify { attachment, .. } => {
                 volumes.get_mut(&attachment).unwrap().order = OrderSeen::UnderWay;
             }
         }
@@ -417,6 +420,27 @@ fn a_drop_that_the_order_came_with_is_given_and_one_that_holds_is_not_repeated()
     // It came back, and the order still stands.
     world.volume("w").dropped.clear();
     world.step("drop leg B of w");
+}
+
+#[test]
+fn a_verify_begins_once_for_each_order_when_the_copies_are_in_sync_and_goes_on_by_itself() {
+    let asked = attachment("w", "  mode: Writer\n  size: 2Gi\n  verify: monday");
+    let mut world = World::new(&[PAIR, &asked]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    // Not in sync.
+    world.step("");
+    world.volume("w").verify.ready = true;
+    world.step("verify w for monday");
+    world.volume("w").order = OrderSeen::None;
+    world.volume("w").verify.answered = Some("monday".to_owned());
+    world.step("");
+    world.volume("w").verify.waits = true;
+    world.step("go on with the verify of w");
+    world.volume("w").order = OrderSeen::None;
+    let again = attachment("w", "  mode: Writer\n  size: 2Gi\n  verify: tuesday");
+    world.want(&[PAIR, &again]);
+    world.step("verify w for tuesday");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use twinsite_register::{
@@ -34,6 +34,8 @@ pub(super) struct Bench {
     pub(super) key: Key,
     pub(super) infos: [LegInfo; 2],
     open: Vec<(Leg, CmdId, LegOp, String)>,
+    /// Of the data of each leg: what its blocks were written with.
+    pub(super) contents: [BTreeMap<u64, u64>; 2],
     lines: VecDeque<String>,
     reads: Vec<AskId>,
     cas: Vec<(AskId, Register, Register)>,
@@ -187,6 +189,7 @@ impl Bench {
             key,
             infos,
             open: Vec::new(),
+            contents: [BTreeMap::new(), BTreeMap::new()],
             lines: VecDeque::new(),
             reads: Vec::new(),
             cas: Vec::new(),
@@ -232,15 +235,39 @@ impl Bench {
         panic!("does not settle: {:?}", self.lines);
     }
 
-    fn good(&self, leg: Leg, op: &LegOp) -> LegReply {
+    /// The command is executed: data is what the last write of a block stands for, its request id.
+    fn good(&mut self, leg: Leg, op: &LegOp) -> LegReply {
         match op {
+            LegOp::WriteData {
+                req, offset, len, ..
+            } => {
+                for block in Self::blocks(*offset - DATA_START, *len) {
+                    self.contents[leg.index()].insert(block, req.0);
+                }
+                LegReply::Done
+            }
             LegOp::PrReadFullStatus => self.own(),
             LegOp::Identify => LegReply::Identity(self.infos[leg.index()]),
             LegOp::ReadMeta { len, .. } => LegReply::Meta(vec![0; *len as usize]),
             LegOp::PrReadKeys => LegReply::Keys(vec![self.key]),
             LegOp::PrReadReservation => LegReply::Reservation(Some((self.key, 6))),
+            LegOp::Digest { offset, len, block } => {
+                LegReply::Digests(self.digests(leg, *offset - DATA_START, *len, *block))
+            }
             _ => LegReply::Done,
         }
+    }
+
+    fn blocks(offset: u64, len: u32) -> std::ops::Range<u64> {
+        offset / 4096..(offset + u64::from(len)) / 4096
+    }
+
+    fn digests(&self, leg: Leg, offset: u64, len: u32, block: u32) -> Vec<u64> {
+        let versions: Vec<u8> = Self::blocks(offset, len)
+            .map(|block| self.contents[leg.index()].get(&block).copied())
+            .flat_map(|version| version.unwrap_or(0).to_le_bytes())
+            .collect();
+        crate::digest::digests(block / 4096 * 8, [&versions[..]])
     }
 
     /// READ FULL STATUS as it should be.

@@ -25,6 +25,9 @@ pub(super) fn op_line(op: &LegOp) -> String {
         LegOp::Zero { offset, len } => format!("zero {}+{len}", offset - DATA_START),
         LegOp::CopyRead { offset, len, .. } => format!("copy from {}+{len}", offset - DATA_START),
         LegOp::CopyWrite { offset, len, .. } => format!("copy to {}+{len}", offset - DATA_START),
+        LegOp::Digest { offset, len, block } => {
+            format!("digest {}+{len} by {block}", offset - DATA_START)
+        }
         LegOp::ReadMeta { offset, .. } if *offset == BEAT_OFFSET => "probe".to_owned(),
         LegOp::ReadMeta { offset, len } => format!("read meta {offset}+{len}"),
         LegOp::WriteMeta { offset, block } => meta_line(*offset, &**block),

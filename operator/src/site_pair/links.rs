@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Config, ResourceExt as _};
 use twinsite_api::{LegIndex, SitePair};
 use twinsite_register::{GroupId, Site};
@@ -181,6 +182,7 @@ impl Links {
             secret: secret_of(pair, &self.site).map(|secret| self.secrets.get(&secret)),
             peer_secret: pair.spec.peer_kubeconfig_secret.clone(),
             own_site: pair.spec.witness.site.as_deref() == Some(self.site.as_str()),
+            replaces: replaces(&pair.metadata).map(str::to_owned),
             namespace: self.namespace.clone(),
         };
         let peer = pair
@@ -246,6 +248,7 @@ impl Links {
             peer,
             claimant: self.claimant.clone(),
             writer: self.writer.clone(),
+            replaces: recipe.replaces.clone(),
         };
         let (name, tell) = (recipe.pair.clone(), Arc::clone(&self.tell));
         let access = Access::start(
@@ -279,6 +282,15 @@ impl Links {
         let tell = Arc::new(move |told| tell(Told::Peer(name.clone(), told)));
         Ok(Arc::new(Peer::start(client, pair, tell)))
     }
+}
+
+/// Annotation of a SitePair by which a person says that this cluster replaces one that is gone for good: that one's id.
+pub const REPLACES_ANNOTATION: &str = "twinsite.io/replaces-cluster";
+
+/// The cluster that a person says this one replaces.
+pub fn replaces(metadata: &ObjectMeta) -> Option<&str> {
+    let annotations = metadata.annotations.as_ref()?;
+    annotations.get(REPLACES_ANNOTATION).map(String::as_str)
 }
 
 /// The claim that the status shows as ours.

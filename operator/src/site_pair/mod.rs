@@ -20,7 +20,7 @@ use crate::{
     shell::{events, operator::Operator, queue::Outcome, watch::within},
     volume::names,
 };
-pub use links::{Links, Own, Parties, Tell, Told};
+pub use links::{Links, Own, Parties, REPLACES_ANNOTATION, Tell, Told, replaces};
 use status::Seen;
 pub use status::{PeerSeen, WitnessSeen, index};
 

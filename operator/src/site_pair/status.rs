@@ -212,13 +212,33 @@ fn claimed(seen: &Seen, ours: bool, pair: &SitePair) -> Said {
                 reason::AS_DESIRED,
                 format!("site {} is index {site}", seen.site),
             ),
-            Claim::Refused(why) => said(Some(false), reason::CLAIMED_BY_ANOTHER, why.clone()),
+            Claim::Refused(why) => said(
+                Some(false),
+                reason::CLAIMED_BY_ANOTHER,
+                refused(seen, pair, why),
+            ),
             Claim::Unknown => said(
                 None,
                 reason::PENDING,
                 "the witness has not been asked yet".to_owned(),
             ),
         },
+    }
+}
+
+/// Why the name is not ours, and what a person can say if its owner is gone for good.
+fn refused(seen: &Seen, pair: &SitePair, why: &str) -> String {
+    let owner = claims(seen).and_then(|claims| {
+        let claim = claims.into_iter().find(|claim| claim.name == seen.site)?;
+        Some(claim.claimant)
+    });
+    match owner {
+        Some(owner) => format!(
+            "{why}. If that cluster is gone for good and this one replaces it: kubectl annotate sitepair {} {}={owner}",
+            pair.metadata.name.as_deref().unwrap_or(""),
+            super::REPLACES_ANNOTATION,
+        ),
+        None => why.to_owned(),
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Recipe {
     pub peer_secret: Option<String>,
     /// For `witness.site`: whether that is this cluster.
     pub own_site: bool,
+    /// The cluster that a person says this one replaces.
+    pub replaces: Option<String>,
     /// The release namespace, where the objects of a witness at a site live.
     pub namespace: String,
 }

@@ -1,7 +1,7 @@
 //! Claims of site names: which site is A and which is B, and which cluster is which site.
 //!
 //! Invariants: an index, once given, belongs to its name for ever; a name, once claimed, belongs to
-//! its claimant until a person takes the claim away.
+//! its claimant until a person says, by that claimant's id, that it is gone for good.
 
 use serde::{Deserialize, Serialize};
 use twinsite_register::Site;
@@ -68,12 +68,14 @@ impl Sites {
     }
 
     /// Adds a claim if the name has none; says whether anything changed. `wanted`: the index that the
-    /// claimant's objects already use; without one the next free index is given.
+    /// claimant's objects already use; without one the next free index is given. `gone`: the claimant of which a person
+    /// says that it is gone for good; its claim, index and all, passes on.
     pub(crate) fn claim(
         &mut self,
         name: &str,
         claimant: &str,
         wanted: Option<Site>,
+        gone: Option<&str>,
     ) -> Result<(Claim, bool), ClaimError> {
         if !crate::store::is_segment(name) {
             return Err(ClaimError::BadName(name.to_owned()));
@@ -83,6 +85,13 @@ impl Sites {
             wanted,
             taken,
         };
+        if let Some(claim) = self.claims.iter_mut().find(|claim| claim.name == name)
+            && gone == Some(claim.claimant.as_str())
+            && claim.claimant != claimant
+        {
+            claimant.clone_into(&mut claim.claimant);
+            return Ok((claim.clone(), true));
+        }
         if let Some(claim) = self.named(name) {
             if claim.claimant != claimant {
                 return Err(ClaimError::ClaimedByAnother {
@@ -134,47 +143,68 @@ mod tests {
     #[test]
     fn the_first_claim_of_a_name_gives_it_its_index_for_ever() {
         let mut sites = Sites::default();
-        let (first, _) = sites.claim("research", "r", None).unwrap();
-        let (second, _) = sites.claim("medical", "m", None).unwrap();
+        let (first, _) = sites.claim("research", "r", None, None).unwrap();
+        let (second, _) = sites.claim("medical", "m", None, None).unwrap();
         assert_eq!((first.index, second.index), (Site::A, Site::B));
-        assert_eq!(sites.claim("medical", "m", None).unwrap(), (second, false));
+        assert_eq!(
+            sites.claim("medical", "m", None, None).unwrap(),
+            (second, false)
+        );
         assert_eq!(sites.at(Site::A).unwrap().name, "research");
     }
 
     #[test]
     fn a_second_claimant_and_a_third_site_are_refused() {
         let mut sites = Sites::default();
-        sites.claim("medical", "m", None).unwrap();
+        sites.claim("medical", "m", None, None).unwrap();
         assert!(matches!(
-            sites.claim("medical", "x", None),
+            sites.claim("medical", "x", None, None),
             Err(ClaimError::ClaimedByAnother { .. })
         ));
-        sites.claim("research", "r", None).unwrap();
+        sites.claim("research", "r", None, None).unwrap();
         assert!(matches!(
-            sites.claim("third", "t", None),
+            sites.claim("third", "t", None, None),
             Err(ClaimError::ThirdSite { .. })
         ));
         assert!(matches!(
-            sites.claim("../etc", "t", None),
+            sites.claim("../etc", "t", None, None),
             Err(ClaimError::BadName(_))
         ));
     }
 
     #[test]
+    fn a_cluster_that_was_made_anew_takes_the_claim_of_the_one_that_is_named_as_gone() {
+        let mut sites = Sites::default();
+        sites.claim("medical", "m", None, None).unwrap();
+        sites.claim("research", "r", None, None).unwrap();
+        let other = sites.claim("research", "new", None, Some("m"));
+        assert!(matches!(other, Err(ClaimError::ClaimedByAnother { .. })));
+        let (claim, changed) = sites.claim("research", "new", None, Some("r")).unwrap();
+        assert_eq!((claim.index, changed), (Site::B, true));
+        let again = sites.claim("research", "new", None, Some("r")).unwrap();
+        assert_eq!(again, (claim, false));
+        assert!(sites.claim("research", "r", None, None).is_err());
+    }
+
+    #[test]
     fn a_site_that_says_its_index_gets_that_one_or_none() {
         let mut sites = Sites::default();
-        let (first, _) = sites.claim("research", "r", Some(Site::B)).unwrap();
+        let (first, _) = sites.claim("research", "r", Some(Site::B), None).unwrap();
         assert_eq!(first.index, Site::B);
         assert!(matches!(
-            sites.claim("research", "r", Some(Site::A)),
+            sites.claim("research", "r", Some(Site::A), None),
             Err(ClaimError::OtherIndex { .. })
         ));
         assert!(matches!(
-            sites.claim("medical", "m", Some(Site::B)),
+            sites.claim("medical", "m", Some(Site::B), None),
             Err(ClaimError::OtherIndex { .. })
         ));
         assert_eq!(
-            sites.claim("medical", "m", Some(Site::A)).unwrap().0.index,
+            sites
+                .claim("medical", "m", Some(Site::A), None)
+                .unwrap()
+                .0
+                .index,
             Site::A
         );
     }

@@ -260,7 +260,17 @@ impl Witness {
     /// Claims a site name. The first claim of a name gives it index A or B for ever; the same claimant
     /// may claim again and again, another one may not.
     pub async fn claim(&self, site: &str, claimant: &str) -> Result<Claim, ClaimError> {
-        self.claim_index(site, claimant, None).await
+        self.claim_index(site, claimant, None, None).await
+    }
+
+    /// Claims a site name; a claimant `gone` that a person says is gone for good hands its claim on.
+    pub async fn claim_after(
+        &self,
+        site: &str,
+        claimant: &str,
+        gone: Option<&str>,
+    ) -> Result<Claim, ClaimError> {
+        self.claim_index(site, claimant, None, gone).await
     }
 
     /// Claims a site name together with the index that its objects already use: another index is refused.
@@ -270,7 +280,7 @@ impl Witness {
         claimant: &str,
         index: Site,
     ) -> Result<Claim, ClaimError> {
-        self.claim_index(site, claimant, Some(index)).await
+        self.claim_index(site, claimant, Some(index), None).await
     }
 
     async fn claim_index(
@@ -278,6 +288,7 @@ impl Witness {
         site: &str,
         claimant: &str,
         wanted: Option<Site>,
+        gone: Option<&str>,
     ) -> Result<Claim, ClaimError> {
         let name = self.sites_name();
         for _ in 0..MAX_ROUNDS {
@@ -286,7 +297,7 @@ impl Witness {
                 Some(stored) => parse(&name, &stored.bytes)?,
                 None => Sites::default(),
             };
-            let (claim, changed) = sites.claim(site, claimant, wanted)?;
+            let (claim, changed) = sites.claim(site, claimant, wanted, gone)?;
             if !changed {
                 return Ok(claim);
             }

@@ -61,6 +61,26 @@ fn a_second_claimant_is_told_and_not_ready() {
 }
 
 #[test]
+fn a_cluster_that_was_made_anew_is_told_how_to_say_so() {
+    let mut refused = seen(open(Claim::Refused("claimed by old-uid".to_owned())));
+    if let WitnessSeen::Open { sites, .. } = &mut refused.witness {
+        *sites = Some(twinsite_witness::Sites {
+            claims: vec![twinsite_witness::Claim {
+                index: Site::A,
+                name: "medical".to_owned(),
+                claimant: "old-uid".to_owned(),
+            }],
+        });
+    }
+    let (status, _) = status(&pair(), &refused, Timestamp::UNIX_EPOCH);
+    let message = &status.conditions[0].message;
+    assert!(
+        message.ends_with("kubectl annotate sitepair ctrc twinsite.io/replaces-cluster=old-uid"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_cluster_of_another_site_says_which_field_is_wrong() {
     let mut other = seen(open(Claim::Unknown));
     other.site = "moon".to_owned();

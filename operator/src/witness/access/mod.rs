@@ -57,6 +57,8 @@ pub struct Identity {
     pub claimant: String,
     /// Name of this process, for the liveness object.
     pub writer: String,
+    /// The cluster that a person says this one replaces.
+    pub replaces: Option<String>,
 }
 
 /// Whose the site's name is.

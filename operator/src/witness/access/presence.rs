@@ -54,7 +54,11 @@ impl Share {
         loop {
             let claimed = self
                 .witness
-                .claim(&self.identity.site, &self.identity.claimant)
+                .claim_after(
+                    &self.identity.site,
+                    &self.identity.claimant,
+                    self.identity.replaces.as_deref(),
+                )
                 .await;
             let sites = match &claimed {
                 Err(ClaimError::Read(_)) => None,

@@ -417,6 +417,7 @@ impl Pair {
         Ok(MoveOrder {
             mode,
             expect_seq: self.register()?.active.seq,
+            by_person: false,
         })
     }
 

@@ -127,6 +127,7 @@ mod tests {
             expect_seq: 4,
             ordered_at: None,
             reason: None,
+            by_person: false,
         });
         let after = mended(&before, &volume, &pair()).unwrap();
         assert_eq!(after.move_.as_ref().unwrap().expect_seq, 4);

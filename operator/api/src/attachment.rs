@@ -226,6 +226,9 @@ pub struct MoveOrder {
     pub mode: MoveMode,
     /// The register's `active.seq` that the order is about: another one makes it void.
     pub expect_seq: u64,
+    /// A person ordered it. A failover without one is refused while the old writer is still heard of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_person: bool,
 }
 
 /// How a volume moves.
@@ -268,6 +271,16 @@ pub struct ReseedOrder {
     /// Legs that get it.
     #[schemars(length(min = 1, max = 2))]
     pub legs: Vec<LegIndex>,
+    /// Every register_id that it replaces: 32 hex digits each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 32, max = 32)))]
+    pub former: Vec<String>,
+    /// Highest epoch known anywhere when the order was made.
+    #[serde(default)]
+    pub highest_epoch: u64,
+    /// Highest move known anywhere when the order was made.
+    #[serde(default)]
+    pub highest_seq: u64,
 }
 
 /// Details of a force, as a person accepted them after a plan: the register and the superblock must still be these.
@@ -548,6 +561,12 @@ pub struct InspectedLeg {
     /// Sequence number of its superblock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sb_seq: Option<u64>,
+    /// The register that its superblock was written for, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub register_id: Option<String>,
+    /// How often the volume had moved when its superblock was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
     /// Beat of its last writer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beat: Option<u64>,
@@ -560,6 +579,26 @@ pub struct InspectedLeg {
     /// Why it cannot be used, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+impl InspectReport {
+    /// Token of a reseed that is based on this report: it stands for the history that each copy has. A clean detach changes
+    /// neither epoch nor generation, so that a plan can be made while the volume is still open.
+    pub fn reseed_token(&self) -> String {
+        let mut legs: Vec<&InspectedLeg> = self.legs.iter().collect();
+        legs.sort_by_key(|leg| leg.leg);
+        let parts = legs.into_iter().map(|leg| {
+            format!(
+                "{:?} {} {:?} {:?} {:?} {:?}",
+                leg.leg, leg.reachable, leg.role, leg.register_id, leg.epoch, leg.generation
+            )
+        });
+        crate::id::fingerprint(&parts.collect::<Vec<_>>())
+    }
+
+    pub fn leg(&self, index: LegIndex) -> Option<&InspectedLeg> {
+        self.legs.iter().find(|leg| leg.leg == Some(index))
+    }
 }
 
 impl AttachmentSpec {

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::LastMove;
+use crate::{LastMove, LegIndex};
 
 /// One order to move volumes to a site.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -33,7 +33,8 @@ use crate::LastMove;
 #[x_kube(
     validation = Rule::new("self == oldSelf").message("a Failover is immutable: make another one"),
     validation = Rule::new("(self.mode == 'Force') == has(self.force)").message("force stands exactly with mode Force").field_path(".force"),
-    validation = Rule::new("self.mode != 'Force' || (has(self.volumes.names) && self.volumes.names.size() == 1)").message("a Force names one volume or group").field_path(".volumes"),
+    validation = Rule::new("(self.mode == 'Reseed') == has(self.reseed)").message("reseed stands exactly with mode Reseed").field_path(".reseed"),
+    validation = Rule::new("!(self.mode in ['Force', 'Reseed']) || (has(self.volumes.names) && self.volumes.names.size() == 1)").message("a Force or Reseed names one volume or group").field_path(".volumes"),
 )]
 pub struct FailoverSpec {
     /// The SitePair of the volumes.
@@ -43,13 +44,17 @@ pub struct FailoverSpec {
     #[schemars(length(min = 1, max = 63))]
     pub to: String,
     /// Planned: both sites are up. Unplanned: the other one is down, nothing waits for detectAfter.
-    /// Force: data of the other branch is given up, as `kubectl twinsite plan` said.
+    /// Force: data of the other branch is given up, as `kubectl twinsite plan` said. Reseed: the witness lost the register,
+    /// or was restored from a backup; a new one is made from the copies.
     pub mode: FailoverMode,
     /// Which volumes.
     pub volumes: VolumeSelection,
     /// What a person read in the plan of a Force and accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<ForceToken>,
+    /// What a person read in the plan of a Reseed and accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reseed: Option<ReseedToken>,
 }
 
 /// How volumes move.
@@ -58,6 +63,7 @@ pub enum FailoverMode {
     Planned,
     Unplanned,
     Force,
+    Reseed,
 }
 
 /// Which volumes: exactly one of all, names or selector.
@@ -96,6 +102,19 @@ pub struct ForceToken {
     /// Accept a leg whose copy was never completed.
     #[serde(default)]
     pub inconsistent: bool,
+}
+
+/// What a person read in a plan of a reseed and accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReseedToken {
+    /// The copies that are valid: both, if they are equal; else one, and what only the other one has is given up.
+    #[schemars(length(min = 1, max = 2))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub legs: Vec<LegIndex>,
+    /// Token that the plan printed: it stands for exactly these copies.
+    #[schemars(length(min = 1, max = 128))]
+    pub token: String,
 }
 
 /// How far the order is.

@@ -54,6 +54,16 @@ fn digest(kind: &str, pair: &str, namespace: &str, name: &str) -> [u8; 16] {
     id
 }
 
+/// 32 hex digits that stand for exactly these texts.
+pub(crate) fn fingerprint(parts: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex(&hash.finalize()[..16])
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -51,7 +51,7 @@ pub use conditions::{Condition, condition, condition_type, reason, set_condition
 pub use credentials::{ChapCredentials, ChapRef, derive_chap};
 pub use failover::{
     Failover, FailoverMode, FailoverSpec, FailoverState, FailoverStatus, FailoverVolume,
-    ForceToken, VolumeSelection,
+    ForceToken, ReseedToken, VolumeSelection,
 };
 pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, parse_naa};
 pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};

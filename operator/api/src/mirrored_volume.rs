@@ -317,6 +317,9 @@ pub struct MoveRecord {
     /// Who or what ordered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// A person ordered it by a Failover object: the agent does not ask whether the old writer looks dead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_person: bool,
 }
 
 /// Where a volume is attached.

@@ -213,6 +213,7 @@ fn move_order(volume: &MirroredVolume) -> Option<MoveOrder> {
     Some(MoveOrder {
         mode: record.mode,
         expect_seq: record.expect_seq,
+        by_person: record.by_person,
     })
 }
 

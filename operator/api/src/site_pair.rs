@@ -24,7 +24,10 @@ use crate::{LegIndex, Quantity, Span, WitnessSpec};
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].status"
     ),
-    printcolumn(name = "Sites", type_ = "string", json_path = ".spec.sites[*].name"),
+    printcolumn(name = "Here", type_ = "string", json_path = ".status.site"),
+    // A column shows the first of what its path finds, so each site has one.
+    printcolumn(name = "Site", type_ = "string", json_path = ".spec.sites[0].name"),
+    printcolumn(name = "Other", type_ = "string", json_path = ".spec.sites[1].name"),
     printcolumn(
         name = "Peer",
         type_ = "string",

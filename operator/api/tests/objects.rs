@@ -112,7 +112,8 @@ fn the_manifests_of_the_design_are_read() {
         spec.move_,
         Some(MoveOrder {
             mode: MoveMode::Failover,
-            expect_seq: 3
+            expect_seq: 3,
+            by_person: false,
         })
     );
     assert_eq!(

@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use twinsite_api::FailoverMode;
+use twinsite_api::{FailoverMode, LegIndex};
 
 /// Volumes that live at two sites at once: what they do, and what you want them to do.
 #[derive(Debug, Parser)]
@@ -135,7 +135,8 @@ pub(crate) struct FailoverArgs {
     /// The site to move to.
     #[arg(long, value_name = "SITE")]
     pub(crate) to: String,
-    /// planned: both sites are up. unplanned: the other one is down. force: its data is given up.
+    /// planned: both sites are up. unplanned: the other one is down. force: its data is given up. reseed: the witness lost
+    /// the register, a new one is made of the copies.
     #[arg(long, value_enum)]
     pub(crate) mode: Mode,
     /// The SitePair, where there is more than one.
@@ -144,9 +145,12 @@ pub(crate) struct FailoverArgs {
     /// With force: the epoch that the plan was about.
     #[arg(long, value_name = "N")]
     pub(crate) expect_epoch: Option<u64>,
-    /// With force: the token that the plan printed.
+    /// With force or reseed: the token that the plan printed.
     #[arg(long)]
     pub(crate) token: Option<String>,
+    /// With reseed: the copies that the plan named.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = leg)]
+    pub(crate) legs: Vec<LegIndex>,
     /// With force: take a copy that was never completed.
     #[arg(long)]
     pub(crate) inconsistent: bool,
@@ -163,6 +167,15 @@ pub(crate) enum Mode {
     Planned,
     Unplanned,
     Force,
+    Reseed,
+}
+
+fn leg(text: &str) -> Result<LegIndex, String> {
+    match text {
+        "A" => Ok(LegIndex::A),
+        "B" => Ok(LegIndex::B),
+        _ => Err("the legs are A and B".to_owned()),
+    }
 }
 
 impl From<Mode> for FailoverMode {
@@ -171,6 +184,7 @@ impl From<Mode> for FailoverMode {
             Mode::Planned => Self::Planned,
             Mode::Unplanned => Self::Unplanned,
             Mode::Force => Self::Force,
+            Mode::Reseed => Self::Reseed,
         }
     }
 }

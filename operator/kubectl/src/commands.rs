@@ -182,6 +182,7 @@ async fn order_failover(args: FailoverArgs) -> Result<bool> {
         expect_epoch: args.expect_epoch,
         token: args.token,
         inconsistent: args.inconsistent,
+        legs: args.legs,
     };
     // What can be refused without a cluster is.
     failover::object(&wanted, args.mode.into())?;

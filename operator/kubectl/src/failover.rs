@@ -7,7 +7,8 @@
 
 use anyhow::{Result, bail, ensure};
 use twinsite_api::{
-    Failover, FailoverMode, FailoverSpec, FailoverState, ForceToken, VolumeSelection,
+    Failover, FailoverMode, FailoverSpec, FailoverState, ForceToken, LegIndex, ReseedToken,
+    VolumeSelection,
 };
 
 use crate::table::table;
@@ -26,11 +27,14 @@ pub(crate) struct Wanted {
     pub(crate) expect_epoch: Option<u64>,
     pub(crate) token: Option<String>,
     pub(crate) inconsistent: bool,
+    pub(crate) legs: Vec<LegIndex>,
 }
 
 /// The object for it.
 pub(crate) fn object(wanted: &Wanted, mode: FailoverMode) -> Result<Failover> {
+    let reseed = reseed(wanted, mode)?;
     let force = match (mode, wanted.expect_epoch, &wanted.token) {
+        (FailoverMode::Reseed, None, _) if !wanted.inconsistent => None,
         (FailoverMode::Force, Some(expect_epoch), Some(token)) => Some(ForceToken {
             expect_epoch,
             token: token.clone(),
@@ -42,12 +46,15 @@ pub(crate) fn object(wanted: &Wanted, mode: FailoverMode) -> Result<Failover> {
             wanted.to
         ),
         (_, None, None) if !wanted.inconsistent => None,
-        _ => bail!("--expect-epoch, --token and --inconsistent stand only with --mode force"),
+        _ => bail!(
+            "--expect-epoch, --token and --inconsistent stand only with --mode force, --token also with reseed"
+        ),
     };
     let volumes = selection(wanted)?;
     ensure!(
-        mode != FailoverMode::Force || volumes.names.as_ref().is_some_and(|names| names.len() == 1),
-        "a force names exactly one volume: the loss of each is looked at on its own"
+        !matches!(mode, FailoverMode::Force | FailoverMode::Reseed)
+            || volumes.names.as_ref().is_some_and(|names| names.len() == 1),
+        "a force or reseed names exactly one volume: each is looked at on its own"
     );
     let mut object = Failover::new(
         "",
@@ -57,11 +64,27 @@ pub(crate) fn object(wanted: &Wanted, mode: FailoverMode) -> Result<Failover> {
             mode,
             volumes,
             force,
+            reseed,
         },
     );
     object.metadata.name = None;
     object.metadata.generate_name = Some(format!("to-{}-", wanted.to));
     Ok(object)
+}
+
+fn reseed(wanted: &Wanted, mode: FailoverMode) -> Result<Option<ReseedToken>> {
+    match (mode, &wanted.token, wanted.legs.as_slice()) {
+        (FailoverMode::Reseed, Some(token), [_, ..]) => Ok(Some(ReseedToken {
+            legs: wanted.legs.clone(),
+            token: token.clone(),
+        })),
+        (FailoverMode::Reseed, ..) => bail!(
+            "a reseed needs --legs and --token, as `kubectl twinsite plan NAMESPACE/NAME --to {}` prints them",
+            wanted.to
+        ),
+        (_, _, []) => Ok(None),
+        _ => bail!("--legs stands only with --mode reseed"),
+    }
 }
 
 fn selection(wanted: &Wanted) -> Result<VolumeSelection> {
@@ -211,6 +234,15 @@ mod tests {
                 },
                 FailoverMode::Force,
             ),
+            (
+                Wanted {
+                    volumes: vec!["rv/records".into()],
+                    legs: vec![LegIndex::A, LegIndex::B],
+                    token: Some("1f2e".into()),
+                    ..wanted()
+                },
+                FailoverMode::Reseed,
+            ),
         ] {
             let object = object(&wanted, mode).unwrap();
             text.push_str("---\n");
@@ -252,6 +284,18 @@ mod tests {
             ..wanted()
         };
         assert!(refused(stray, FailoverMode::Planned).contains("only with --mode force"));
+        let unread = Wanted {
+            volumes: vec!["rv/records".into()],
+            token: Some("t".into()),
+            ..wanted()
+        };
+        assert!(refused(unread, FailoverMode::Reseed).contains("--legs"));
+        let legs = Wanted {
+            all: true,
+            legs: vec![LegIndex::A],
+            ..wanted()
+        };
+        assert!(refused(legs, FailoverMode::Planned).contains("only with --mode reseed"));
         let odd = Wanted {
             selector: Some("app".into()),
             ..wanted()

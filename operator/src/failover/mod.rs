@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
     Failover, FailoverMode, FailoverState, FailoverStatus, FailoverVolume, LegIndex,
-    MirroredVolume, condition, condition_type, reason, set_condition,
+    MirroredVolume, VolumeId, condition, condition_type, reason, set_condition,
 };
 use twinsite_register::Register;
 
@@ -222,7 +222,9 @@ fn told_of(order: &Failover, old: &FailoverStatus, view: &VolumeView) -> Failove
                 .is_some_and(|at| since.is_none_or(|since| at.0 >= since))
     };
     told.timeline = last.filter(this);
-    if order.spec.mode == FailoverMode::Force {
+    if order.spec.mode == FailoverMode::Reseed {
+        reseeded(order, view, &mut told);
+    } else if order.spec.mode == FailoverMode::Force {
         forced(order, view, is_there, &mut told);
     } else if is_there && is_told {
         arrived(order, view, &mut told);
@@ -276,6 +278,40 @@ fn arrived(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
             told.state = FailoverState::Done;
             told.message = Some(format!("was at {} already", order.spec.to));
         }
+    }
+}
+
+/// Done once the register is the one that this order makes. Of another one nothing is known here: whether it is believed is
+/// the volume's own matter.
+fn reseeded(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
+    let namespace = view.volume.metadata.namespace.as_deref().unwrap_or("");
+    let name = view.volume.metadata.name.as_deref().unwrap_or("");
+    let id = VolumeId::of(&view.volume.spec.site_pair, namespace, name);
+    let wanted = crate::volume::reseed::register_id(order, id);
+    let is_ours =
+        |register: &Register| register.register_id == wanted || register.former.contains(&wanted);
+    let status = view.volume.status.as_ref();
+    let stalled = status.and_then(|status| {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|one| one.type_ == condition_type::STALLED && one.status == "True")
+    });
+    let named = format!(
+        "Failover {}: ",
+        order.metadata.name.as_deref().unwrap_or("")
+    );
+    if view.register.as_deref().is_some_and(is_ours) {
+        told.state = FailoverState::Done;
+    } else if let Some(stalled) = stalled.filter(|one| one.message.starts_with(&named)) {
+        told.state = FailoverState::Failed;
+        told.message = Some(stalled.message.clone());
+    } else if view.register.is_some() && status.is_some() && stalled.is_none() {
+        told.state = FailoverState::Failed;
+        told.message = Some(
+            "the witness has a register of this volume that is believed: there is nothing to reseed"
+                .to_owned(),
+        );
+    } else {
+        told.message = Some(waits_for(&view.volume));
     }
 }
 

@@ -291,6 +291,7 @@ impl Metrics {
             Action::DeleteVolumeAttachment { .. } => "delete_volume_attachment",
             Action::ClearVolumeInUse { .. } => "clear_volume_in_use",
             Action::ChangeRegister { .. } => "change_register",
+            Action::SeedRegister { .. } => "seed_register",
         };
         let result = if worked { "ok" } else { "failed" };
         self.actions

@@ -58,8 +58,10 @@ pub(crate) fn wish(situation: &Situation<'_>, register: &Register) -> Option<Wis
         }
     };
     if let Some(first) = situation.seen.failovers.first() {
-        // A force has its own way: the register moves with it.
-        return (first.object.spec.mode != FailoverMode::Force).then(|| order(first));
+        // A force has its own way, and so has a reseed: the register moves with it.
+        let mode = first.object.spec.mode;
+        let own_way = matches!(mode, FailoverMode::Force | FailoverMode::Reseed);
+        return (!own_way).then(|| order(first));
     }
     let active = situation.site_name(register.active.site);
     let elsewhere = if active == situation.site {
@@ -264,7 +266,12 @@ fn takeover(
                 ),
             );
             plan.again(SOON);
-            return Some(Course::Arrive(prior.clone()));
+            let mut record = prior.clone();
+            if let Some(wish) = ordered.filter(|_| !record.by_person) {
+                // The policy began it, a person wants it too: their word is enough for the agent.
+                (record.by_person, record.reason) = (true, Some(wish.reason.clone()));
+            }
+            return Some(Course::Arrive(record));
         }
     }
     if let Some(wish) = ordered {
@@ -296,12 +303,11 @@ fn takeover(
         }
         plan.wait("Moving", format!("{}: takeover from {active}", wish.reason));
         plan.again(SOON);
-        return Some(Course::Arrive(record(
-            situation,
-            register,
-            MoveMode::Failover,
-            &wish.reason,
-        )));
+        let ordered = MoveRecord {
+            by_person: true,
+            ..record(situation, register, MoveMode::Failover, &wish.reason)
+        };
+        return Some(Course::Arrive(ordered));
     }
     let case = case(situation, register, active.clone(), is_member);
     match policy::judge(&case) {
@@ -406,5 +412,6 @@ fn record(
             expect_seq: register.active.seq,
             ordered_at: Some(Time(situation.now)),
             reason: Some(reason.to_owned()),
+            by_person: false,
         })
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use twinsite_api::{
     Attachment, AttachmentLeg, Leg, LegIndex, MoveOrder, MoveRecord, Quantity, Workload,
 };
-use twinsite_register::{Members, Naa, TxId};
+use twinsite_register::{Members, Naa, Reseed, SeedMembers, TxId};
 
 /// What to do for one volume, and what is to be said about it.
 #[derive(Clone, Debug, Default)]
@@ -124,6 +124,12 @@ pub enum Action {
     ChangeRegister {
         expect: TxId,
         change: RegisterChange,
+    },
+    /// Make a register in place of one that is lost (`None`), or compare-and-swap over the one with this txid, which is below
+    /// what was seen. Generation and txid are the shell's.
+    SeedRegister {
+        replaced: Option<TxId>,
+        seed: Box<Reseed>,
     },
 }
 
@@ -288,6 +294,22 @@ impl fmt::Display for Action {
                 write!(f, "clear volumesInUse of {node}: {volume}")
             }
             Self::ChangeRegister { change, .. } => write!(f, "register: {change}"),
+            Self::SeedRegister { replaced, seed } => {
+                let over = if replaced.is_some() {
+                    "over"
+                } else {
+                    "in place of"
+                };
+                write!(
+                    f,
+                    "register: seed {over} the old one, above epoch {}",
+                    seed.highest_epoch
+                )?;
+                match &seed.members {
+                    SeedMembers::Pair { .. } => f.write_str(" with both copies"),
+                    SeedMembers::Alone { leg, .. } => write!(f, " with copy {leg} alone"),
+                }
+            }
         }
     }
 }

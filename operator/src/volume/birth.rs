@@ -14,7 +14,7 @@ use twinsite_api::{AttachmentMode, AttachmentState, condition_type, order, reaso
 use twinsite_register::Class;
 
 use super::situation::{self, Situation};
-use super::{Action, Plan, attachments, deletion, twins};
+use super::{Action, Plan, attachments, deletion, reseed, twins};
 
 pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     match situation.class {
@@ -24,12 +24,18 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         ),
         Some(Class::Below(below)) => plan.stall(
             reason::WITNESS_ROLLED_BACK,
-            format!("{below}: the witness was restored from an older state; a person must reseed the register"),
+            format!(
+                "{below}: the witness was restored from an older state; bring its present data back, or {}",
+                reseed::way_out(situation)
+            ),
         ),
         Some(Class::Absent) => match ever_lived(situation) {
             Some(who) => plan.stall(
                 reason::REGISTER_MISSING,
-                format!("the witness has no register of this volume, but {who}: bring the witness's data back, or reseed"),
+                format!(
+                    "the witness has no register of this volume, but {who}: bring the witness's data back, or {}",
+                    reseed::way_out(situation)
+                ),
             ),
             None => be_born(situation, plan),
         },

@@ -29,6 +29,7 @@ pub mod names;
 mod observed;
 pub mod orphan;
 mod place;
+pub mod reseed;
 pub(crate) mod situation;
 mod status;
 mod twins;
@@ -110,6 +111,7 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
         .and_then(|register| moves::wish(&situation, register));
     edits::plan(&situation, wish.as_ref(), &mut plan);
     force::plan(&situation, &mut plan);
+    reseed::plan(&situation, &mut plan);
     copies::plan(&situation, &mut plan);
     birth::plan(&situation, &mut plan);
     binding::plan(&situation, &mut plan);

@@ -6,7 +6,7 @@ use twinsite_api::{AttachmentMode, reason};
 use twinsite_register::Class;
 
 use super::situation::Situation;
-use super::{Action, Plan, attachments};
+use super::{Action, Plan, attachments, reseed};
 use crate::moves::Course;
 
 pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) {
@@ -22,6 +22,8 @@ pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) 
         {
             Some(false)
         }
+        // The new register is made of copies that nobody has open.
+        _ if reseed::takes_down(situation) => Some(false),
         _ => None,
     };
     // What ran here before the volume was taken away holds an order that never attaches again, and its pods keep that order

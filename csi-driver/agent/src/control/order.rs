@@ -113,7 +113,7 @@ pub fn prepare(
         },
         mv: spec.move_.as_ref().map(|order| MoveOrder {
             expect_seq: order.expect_seq,
-            mode: move_mode(order.mode, pair),
+            mode: move_mode(order, pair),
         }),
         record: local.record,
         shown: local.shown,
@@ -187,18 +187,17 @@ fn naa(text: &str) -> Result<Naa, Fault> {
 }
 
 /// A failover that a policy ordered is refused while the holder still writes; one that a human ordered is not.
-fn move_mode(mode: MoveMode, pair: &SitePair) -> twinsite_mirror::io::MoveMode {
+/// A person who orders a failover has looked; the policy has only evidence.
+fn move_mode(order: &twinsite_api::MoveOrder, pair: &SitePair) -> twinsite_mirror::io::MoveMode {
     use twinsite_api::FailoverPolicy;
-    match (mode, pair.spec.failover.policy) {
+    match (order.mode, pair.spec.failover.policy) {
         (MoveMode::Planned, _) => twinsite_mirror::io::MoveMode::Planned,
-        (MoveMode::Failover, FailoverPolicy::Automatic) => {
+        (MoveMode::Failover, FailoverPolicy::Automatic) if !order.by_person => {
             twinsite_mirror::io::MoveMode::Automatic {
                 detect_after: pair.spec.failover.detect_after.length(),
             }
         }
-        (MoveMode::Failover, FailoverPolicy::Manual | FailoverPolicy::Observe) => {
-            twinsite_mirror::io::MoveMode::Failover
-        }
+        (MoveMode::Failover, _) => twinsite_mirror::io::MoveMode::Failover,
     }
 }
 
@@ -343,6 +342,12 @@ stringData: {key: 0123456789abcdef}
             detect_after: Duration::from_secs(7),
         };
         assert_eq!(prepared(&text).unwrap().attach.mv.unwrap().mode, mode);
+        // A person who orders it is not asked for evidence.
+        let ordered = text.replace("expectSeq: 3}", "expectSeq: 3, byPerson: true}");
+        assert_eq!(
+            prepared(&ordered).unwrap().attach.mv.unwrap().mode,
+            twinsite_mirror::io::MoveMode::Failover
+        );
     }
 
     #[test]

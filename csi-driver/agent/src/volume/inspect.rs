@@ -4,6 +4,7 @@ use twinsite_api::{InspectReport, InspectedLeg, LegIndex, reason};
 use twinsite_mirror::activation::Fit;
 use twinsite_mirror::io::{Leg, Register};
 use twinsite_mirror::oneshot::{Done, Failure, LegInspection, Token};
+use twinsite_register::LegSeed;
 
 use crate::control::volumes::{Ending, VolumeEvent};
 
@@ -14,7 +15,34 @@ pub(super) fn found(done: &Done) -> Option<VolumeEvent> {
             let report = report(register.as_deref(), legs);
             Some(VolumeEvent::Inspected(Box::new(report)))
         }
-        Done::Born { .. } | Done::Wiped | Done::Reseeded { .. } | Done::Forced => None,
+        Done::Reseeded { legs } => Some(VolumeEvent::Inspected(Box::new(seeded(legs)))),
+        Done::Born { .. } | Done::Wiped | Done::Forced => None,
+    }
+}
+
+/// The superblocks that carry the new register id.
+fn seeded(legs: &[Option<LegSeed>; 2]) -> InspectReport {
+    let told = |leg: Leg| {
+        let seed = legs[leg.index()]?;
+        Some(InspectedLeg {
+            leg: Some(index(leg)),
+            reachable: true,
+            epoch: Some(seed.epoch.0),
+            generation: Some(seed.generation.to_string()),
+            sb_seq: Some(seed.sb_seq),
+            ..InspectedLeg::default()
+        })
+    };
+    InspectReport {
+        legs: Leg::BOTH.into_iter().filter_map(told).collect(),
+        token: None,
+    }
+}
+
+const fn index(leg: Leg) -> LegIndex {
+    match leg {
+        Leg::A => LegIndex::A,
+        Leg::B => LegIndex::B,
     }
 }
 
@@ -30,10 +58,7 @@ fn report(register: Option<&Register>, legs: &[Option<Box<LegInspection>>; 2]) -
 
 fn inspected(leg: Leg, found: Option<&LegInspection>) -> InspectedLeg {
     let named = InspectedLeg {
-        leg: Some(match leg {
-            Leg::A => LegIndex::A,
-            Leg::B => LegIndex::B,
-        }),
+        leg: Some(index(leg)),
         reachable: found.is_some(),
         ..InspectedLeg::default()
     };
@@ -45,6 +70,8 @@ fn inspected(leg: Leg, found: Option<&LegInspection>) -> InspectedLeg {
         epoch: superblock.map(|sb| sb.epoch.0),
         generation: superblock.map(|sb| sb.generation.to_string()),
         sb_seq: superblock.map(|sb| sb.sb_seq),
+        register_id: superblock.map(|sb| sb.register_id.to_string()),
+        seq: superblock.map(|sb| sb.active_seq),
         beat: found.beat.as_ref().map(|beat| beat.beat),
         dirty_bytes: superblock.map(|_| found.dirty_bytes),
         node: superblock.map(|sb| sb.node.clone()),

@@ -136,6 +136,7 @@ fn record(mode: MoveMode) -> crate::MoveRecord {
         expect_seq: 4,
         ordered_at: None,
         reason: None,
+        by_person: false,
     }
 }
 

@@ -8,6 +8,7 @@
 //! Not here: making the Inspect order (`inspect`), the Failover object (`failover`).
 
 mod render;
+mod reseed;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,9 @@ pub(crate) struct Plan {
     pub(crate) force: Verdict,
     /// What a Failover of mode Force has to carry.
     pub(crate) token: Option<Token>,
+    /// The register is lost: what a new one could be made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reseed: Option<reseed::Reseed>,
 }
 
 /// What an accepted loss is named by.
@@ -90,7 +94,10 @@ pub(crate) fn plan(
         planned: facts.planned(),
         unplanned: facts.unplanned(),
         force: facts.force(),
-        token: facts.token(),
+        token: facts.token().filter(|_| !reseed::is_called_for(volume)),
+        reseed: inspected
+            .and_then(|status| status.inspect.as_ref())
+            .and_then(|report| reseed::offer(volume, report)),
     }
 }
 
@@ -176,6 +183,12 @@ impl<'a> Facts<'a> {
 
     /// Why nothing can be said about a move to this site.
     fn unknown(&self) -> Option<String> {
+        if reseed::is_called_for(self.volume) {
+            return Some(
+                "the register is lost or not to be believed: nothing moves before it is made anew"
+                    .to_owned(),
+            );
+        }
         let Some(target) = self.target else {
             return Some(format!("the volume has no leg at {}", self.to));
         };

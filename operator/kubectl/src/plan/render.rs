@@ -53,6 +53,13 @@ pub(crate) fn render(plan: &Plan) -> String {
     ] {
         self::verdict(&mut text, name, verdict);
     }
+    if let Some(reseed) = &plan.reseed {
+        let word = if reseed.whole { "" } else { "  LOSES" };
+        let _ = writeln!(text, "  {:<10}makes a new register{word}", "Reseed");
+        for line in &reseed.what {
+            let _ = writeln!(text, "            - {line}");
+        }
+    }
     text.push('\n');
     text.push_str(&next(plan));
     text
@@ -78,6 +85,15 @@ fn next(plan: &Plan) -> String {
         "kubectl twinsite failover {}/{} --to {}",
         plan.namespace, plan.name, plan.to
     );
+    if let Some(reseed) = &plan.reseed {
+        let legs: Vec<String> = reseed.legs.iter().map(ToString::to_string).collect();
+        return format!(
+            "Only if the witness cannot be brought back as it was. Whatever has the volume open is stopped first:\n  \
+             {order} --mode reseed --legs {} --token {}\n",
+            legs.join(","),
+            reseed.token
+        );
+    }
     if let Verdict::Safe { .. } = plan.planned {
         return format!("Next: edit spec.activeSite in Git, or\n  {order} --mode planned\n");
     }

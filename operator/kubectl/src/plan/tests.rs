@@ -153,3 +153,48 @@ fn a_leg_without_a_superblock_cannot_be_forced() {
     assert!(matches!(plan.force, Verdict::Impossible { .. }));
     assert!(plan.token.is_none());
 }
+
+/// The operator says that the register is not to be believed.
+fn rolled_back() -> MirroredVolume {
+    let mut volume = volume("True", "state: Member");
+    let stalled = "{type: Stalled, status: \"True\", reason: WitnessRolledBack, message: x, lastTransitionTime: 2026-11-28T06:00:00Z}";
+    let conditions = &mut volume.status.as_mut().unwrap().conditions;
+    conditions.push(serde_yaml::from_str(stalled).unwrap());
+    volume
+}
+
+#[test]
+fn two_copies_of_one_history_are_offered_together_for_a_new_register() {
+    let status = inspected("[A, B]", "", MEMBER, MEMBER);
+    let plan = plan(&rolled_back(), "research", Some(&status));
+    assert!(plan.token.is_none() && plan.reseed.as_ref().unwrap().whole);
+    let text = render(&plan);
+    let token = &plan.reseed.unwrap().token;
+    assert_eq!(*token, status.inspect.unwrap().reseed_token());
+    golden("plan-reseed.txt", &text.replace(token, "TOKEN"));
+}
+
+#[test]
+fn of_two_histories_the_later_one_is_offered_and_the_other_is_named() {
+    let old = MEMBER.replace("epoch: 17", "epoch: 15");
+    let status = inspected("[A, B]", "", MEMBER, &old);
+    let reseed = plan(&rolled_back(), "research", Some(&status))
+        .reseed
+        .unwrap();
+    assert_eq!(reseed.legs, [twinsite_api::LegIndex::A]);
+    assert!(!reseed.whole && reseed.what[1].contains("leg B is at epoch 15"));
+}
+
+#[test]
+fn a_copy_that_was_never_completed_makes_no_register() {
+    let target = MEMBER.replace("role: Member", "role: Target");
+    let status = inspected("[A, B]", "", AWAY, &target);
+    assert!(
+        plan(&rolled_back(), "research", Some(&status))
+            .reseed
+            .is_none()
+    );
+    let believed = inspected("[A, B]", "", MEMBER, MEMBER);
+    let volume = volume("True", "state: Member");
+    assert!(plan(&volume, "research", Some(&believed)).reseed.is_none());
+}

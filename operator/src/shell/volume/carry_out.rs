@@ -151,6 +151,13 @@ async fn step(
             let group = GroupId(desired.id().bytes());
             Ok(register::change(&access, group, *expect, change).await?)
         }
+        Action::SeedRegister { replaced, seed } => {
+            let access = operator
+                .links
+                .witness(&desired.volume.spec.site_pair)
+                .ok_or(StepError::NoWitness)?;
+            Ok(register::seed(&access, *replaced, seed).await?)
+        }
     }
 }
 

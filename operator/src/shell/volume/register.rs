@@ -4,7 +4,7 @@
 //! sent again, since a plan orders it only while the register does not show it.
 
 use twinsite_api::LegIndex;
-use twinsite_register::{Gen, GroupId, Leg, Refusal, Register, TxId};
+use twinsite_register::{Gen, GroupId, Leg, Refusal, Register, Reseed, TxId};
 use twinsite_witness::Swap;
 
 use crate::{
@@ -41,6 +41,33 @@ pub(super) async fn change(
         RegisterChange::Bury => access.remove(&register).await,
         change => access.swap(&register, &next(&register, change)?).await,
     };
+    outcome(swap)
+}
+
+/// Makes a register in place of one that is lost or below what was seen.
+pub(super) async fn seed(
+    access: &Access,
+    replaced: Option<TxId>,
+    seed: &Reseed,
+) -> Result<(), ChangeError> {
+    let seed = Reseed {
+        generation: Gen(random()),
+        txid: TxId(random()),
+        ..seed.clone()
+    };
+    let reading = access.reading(seed.group).map(|reading| reading.content);
+    let swap = match (reading, replaced) {
+        (Some(Content::Register(old)), Some(txid)) if old.txid == txid => {
+            let new = Register::reseed(&seed, Some(&old))?;
+            access.swap(&old, &new).await
+        }
+        (Some(Content::Absent), None) => access.create(&Register::reseed(&seed, None)?).await,
+        _ => return Err(ChangeError::Changed),
+    };
+    outcome(swap)
+}
+
+fn outcome(swap: Swap) -> Result<(), ChangeError> {
     match swap {
         Swap::Won => Ok(()),
         Swap::Conflict(_) => Err(ChangeError::Changed),

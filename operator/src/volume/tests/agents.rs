@@ -89,8 +89,8 @@ impl World {
                     next.status.get_or_insert_default().state = AttachmentState::Done
                 }
                 AttachmentMode::Inspect => self.inspect(&mut next),
+                AttachmentMode::Reseed => self.reseed(&mut next),
                 AttachmentMode::Force => self.force(place, &mut next),
-                AttachmentMode::Reseed => {}
             }
         }
         if next != attachment {
@@ -172,23 +172,42 @@ impl World {
         attachment.status.get_or_insert_default().state = AttachmentState::Done;
     }
 
-    fn inspect(&mut self, attachment: &mut Attachment) {
-        let Some(register) = &self.register else {
-            return;
-        };
+    /// What an agent finds on the copies.
+    pub(super) fn report(&self) -> InspectReport {
         let leg = |leg: LegIndex| InspectedLeg {
             leg: Some(leg),
             reachable: self.reaches(leg.number(), Leg::BOTH[leg.number()]),
             role: Some("Member".to_owned()),
             epoch: Some(1),
-            generation: Some(register.generation.to_string()),
+            generation: Some(Gen([7; 16]).to_string()),
             sb_seq: Some(7),
             ..InspectedLeg::default()
         };
-        let report = InspectReport {
+        InspectReport {
             legs: LegIndex::BOTH.map(leg).to_vec(),
-            token: Some(token(register)),
-        };
+            token: self.register.as_ref().map(token),
+        }
+    }
+
+    fn inspect(&mut self, attachment: &mut Attachment) {
+        if !self.witness_up {
+            return;
+        }
+        let report = self.report();
+        let status = attachment.status.get_or_insert_default();
+        status.state = AttachmentState::Done;
+        status.inspect = Some(report);
+    }
+
+    fn reseed(&mut self, attachment: &mut Attachment) {
+        let order = attachment.spec.reseed.clone().unwrap();
+        let mut report = self.report();
+        report
+            .legs
+            .retain(|leg| order.legs.contains(&leg.leg.unwrap()));
+        for leg in &mut report.legs {
+            (leg.sb_seq, leg.register_id) = (Some(9), Some(order.register_id.clone()));
+        }
         let status = attachment.status.get_or_insert_default();
         status.state = AttachmentState::Done;
         status.inspect = Some(report);

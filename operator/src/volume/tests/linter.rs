@@ -1,6 +1,6 @@
 //! What every plan keeps, whatever the situation.
 
-use twinsite_api::{AttachmentMode, DeletionPolicy, LegState};
+use twinsite_api::{AttachmentMode, DeletionPolicy, FailoverMode, LegState};
 use twinsite_register::{Class, State, classify};
 
 use super::super::{Action, Desired, Observed, Plan, RegisterChange};
@@ -225,6 +225,24 @@ pub(super) fn check(desired: &Desired, seen: &Observed, plan: &Plan) {
                     .iter()
                     .any(|action| matches!(action, Action::ChangeRegister { .. }));
                 assert!(!again, "{}", why("two changes of one value"));
+            }
+            Action::SeedRegister { .. } => {
+                let ordered = seen
+                    .failovers
+                    .iter()
+                    .any(|order| order.object.spec.mode == FailoverMode::Reseed);
+                let nobody = seen.pods.is_empty()
+                    && seen
+                        .attachments
+                        .iter()
+                        .all(|attachment| attachment.spec.mode.is_one_shot());
+                assert!(
+                    ordered && nobody && matches!(class, Some(Class::Below(_) | Class::Absent)),
+                    "{}",
+                    why(
+                        "seeded without an order, under a writer, or over a register that is believed"
+                    )
+                );
             }
             Action::RemoveFinalizer => assert!(desired.is_going(), "{}", why("released too early")),
             _ => {}

@@ -180,6 +180,11 @@ fn an_unplanned_order_does_not_wait_for_the_policy() {
     world.order(1, "to: research, mode: Unplanned, volumes: {all: true}");
     world.settle();
     assert!(world.serves(1));
+    let mut orders = world.clusters[1]
+        .attachments
+        .iter()
+        .filter_map(|attachment| attachment.spec.move_.as_ref());
+    assert!(orders.all(|order| order.by_person), "a person's word");
     assert_eq!(
         world.failovers[0].1.status.as_ref().unwrap().state,
         FailoverState::Done,

@@ -10,7 +10,7 @@ use twinsite_api::{
     Attachment, AttachmentMode, Condition, Failover, Leg, LegIndex, MirroredVolume, SitePair,
     StoragePool, VolumeId, Workload,
 };
-use twinsite_register::{Gen, Leg as RegisterLeg, Mark, Register, StampId, TxId};
+use twinsite_register::{Gen, Leg as RegisterLeg, Mark, Register, Reseed, StampId, TxId};
 
 use super::super::{
     Action, Desired, Evidence, FailoverOrder, NodeView, Observed, Peer, Plan, PodView, Reach,
@@ -600,6 +600,17 @@ impl World {
             assert_eq!(register.txid, *expect, "the plan is about another value");
             return self.change(&register, change);
         }
+        if let Action::SeedRegister { replaced, seed } = action {
+            let old = self.register.clone();
+            assert_eq!(old.as_ref().map(|old| old.txid), *replaced);
+            let seed = Reseed {
+                generation: Gen([0x5e; 16]),
+                txid: TxId([0x5e; 16]),
+                ..(**seed).clone()
+            };
+            self.register = Some(Register::reseed(&seed, old.as_ref()).unwrap());
+            return;
+        }
         let cluster = &mut self.clusters[place];
         let merged = |mut new: ObjectMeta, old: Option<&ObjectMeta>| {
             let base = old.cloned().unwrap_or(fresh.clone());
@@ -717,7 +728,8 @@ impl World {
                     .unwrap()
                     .volume_in_use = false;
             }
-            Action::RecordMove(_) | Action::ChangeRegister { .. } => {}
+            Action::RecordMove(_) | Action::ChangeRegister { .. } | Action::SeedRegister { .. } => {
+            }
         }
     }
 

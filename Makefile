@@ -101,7 +101,7 @@ setup-kubernetes:
 
 # The demo on two real clusters: one of them dies in mid-write. ROUNDS=n
 demo-kubernetes: setup setup-kubernetes
-	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin records --bin demo-kubernetes
+	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin demo-kubernetes
 	target/debug/demo-kubernetes
 
 # Whole clusters and their bad days, ten minutes of a quiet machine. BAD_DAYS=name,name
@@ -111,7 +111,7 @@ test-clusters: setup setup-kubernetes
 
 # Two clusters and a third API server to try things on, until Ctrl-C.
 clusters: setup-kubernetes
-	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin records --bin clusters
+	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin clusters
 	target/debug/clusters
 
 lint:

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::json;
+use serde_yaml::Value;
 
 use crate::control_plane::ControlPlane;
 use crate::images;
@@ -25,12 +27,14 @@ pub struct Clusters {
     pub medical: Site,
     pub research: Site,
     pub witness: Site,
+    folder: PathBuf,
 }
 
-/// Whether tests on whole clusters were asked for.
+/// Why tests on whole clusters are not to be run here.
 #[must_use]
-pub fn wanted() -> bool {
-    std::env::var_os("TWINSITE_CLUSTERS").is_some()
+pub fn unwanted() -> Option<String> {
+    let asked = std::env::var_os("TWINSITE_CLUSTERS").is_some();
+    (!asked).then(|| "it takes minutes of a quiet machine; make test-clusters runs it".to_owned())
 }
 
 /// Why no clusters can be had here, if so.
@@ -64,11 +68,50 @@ impl Clusters {
             medical,
             research,
             witness,
+            folder: folder.to_owned(),
         };
+        clusters.write_kubeconfig()?;
         for site in clusters.sites() {
-            write_shell(site)?;
+            write_shell(site.plane(), &site.plane().kubeconfig(), &site.shell())?;
         }
+        write_shell(
+            clusters.medical.plane(),
+            &clusters.kubeconfig(),
+            &folder.join("shell"),
+        )?;
         Ok(clusters)
+    }
+
+    /// A kubeconfig with a context for each of the three, called as they are.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    fn write_kubeconfig(&self) -> Result<()> {
+        let (mut clusters, mut users, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
+        for site in self.sites() {
+            let name = site.name.as_str();
+            let text = fs::read_to_string(site.plane().kubeconfig())?;
+            let own: Value = serde_yaml::from_str(&text)?;
+            let inner = |list: &str, what: &str| {
+                let found = own.get(list).and_then(|list| list.get(0)?.get(what));
+                found
+                    .cloned()
+                    .with_context(|| format!("the kubeconfig of {name} has no {what}"))
+            };
+            clusters.push(json!({"name": name, "cluster": inner("clusters", "cluster")?}));
+            users.push(json!({"name": name, "user": inner("users", "user")?}));
+            contexts.push(json!({"name": name, "context": {"cluster": name, "user": name}}));
+        }
+        let merged = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": MEDICAL,
+            "clusters": clusters, "users": users, "contexts": contexts,
+        });
+        Ok(fs::write(
+            self.kubeconfig(),
+            serde_yaml::to_string(&merged)?,
+        )?)
     }
 
     /// All three.
@@ -110,31 +153,32 @@ impl Clusters {
     }
 }
 
-/// A program for a person at another terminal: its arguments run in the world, with this cluster's kubeconfig.
-fn write_shell(site: &Site) -> Result<()> {
-    let programs = site.plane().programs();
-    let mut path = String::new();
-    for &program in &[Program::Kubectl, Program::Helm] {
-        if let Some(folder) = programs.path(program).parent() {
-            path.push_str(&format!("{}:", folder.display()));
-        }
+/// A program for a person at another terminal: its arguments run in the world, with this kubeconfig.
+fn write_shell(plane: &ControlPlane, kubeconfig: &Path, shell: &Path) -> Result<()> {
+    let mut folders = vec![images::built()?];
+    for program in [Program::Kubectl, Program::Helm] {
+        let path = plane.programs().path(program);
+        folders.extend(path.parent().map(Path::to_owned));
     }
+    let folders: Vec<String> = folders
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect();
     // Process ids differ inside and outside; the network namespace has one name.
-    let folder = site.folder();
     let text = format!(
         "#!/bin/sh\n\
          for process in /proc/[0-9]*; do\n\
          \x20 if [ \"$(readlink $process/ns/net 2>/dev/null)\" = \"{1}\" ]; then first=${{process#/proc/}}; break; fi\n\
          done\n\
-         export KUBECONFIG={2} PATH={3}$PATH HOME={0}\n\
-         exec nsenter -t \"$first\" --mount --net --pid \"$@\"\n",
-        folder.display(),
+         export KUBECONFIG={2} PATH={3}:$PATH HOME={0}\n\
+         exec nsenter -t \"$first\" --mount --net --pid --wd=\"$PWD\" \"$@\"\n",
+        shell.parent().unwrap_or(shell).display(),
         fs::read_link("/proc/self/ns/net")?.display(),
-        site.plane().kubeconfig().display(),
-        path,
+        kubeconfig.display(),
+        folders.join(":"),
     );
-    fs::write(site.shell(), text)?;
-    fs::set_permissions(site.shell(), fs::Permissions::from_mode(0o755))?;
+    fs::write(shell, text)?;
+    fs::set_permissions(shell, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 

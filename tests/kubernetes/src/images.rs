@@ -107,7 +107,13 @@ fn busybox() -> Result<PathBuf> {
 fn ours(folder: &Path) -> Result<PathBuf> {
     let archive = folder.join("twinsite.tar");
     let mut image = Image::new(&["twinsite-agent"]).program(&busybox()?, "/bin/sh")?;
-    for program in ["twinsite-operator", "twinsite-csi", "twinsite-agent"] {
+    for program in [
+        "twinsite-operator",
+        "twinsite-csi",
+        "twinsite-agent",
+        // The guard of an uninstall runs it.
+        "kubectl-twinsite",
+    ] {
         image = image.program(
             &slim(folder, program)?,
             &format!("/usr/local/bin/{program}"),

@@ -6,6 +6,7 @@
 //!
 //! Not undone by the kernel: loop devices, which belong to no namespace, and cgroups. [`Machine::pull_the_plug`] removes both.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -200,14 +201,28 @@ impl Machine {
             .collect()
     }
 
+    /// What runs in the machine's namespace, and what descends from it: containers have namespaces of their own.
     fn all_processes(&self) -> Vec<u32> {
         let namespace = |id: u32| fs::read_link(format!("/proc/{id}/ns/pid")).ok();
         let Some(own) = namespace(self.first) else {
             return Vec::new();
         };
-        processes()
+        let parents: HashMap<u32, u32> = processes()
+            .filter_map(|id| Some((id, parent(id)?)))
+            .collect();
+        let inside: HashSet<u32> = parents
+            .keys()
+            .copied()
             .filter(|&id| namespace(id).as_ref() == Some(&own))
-            .collect()
+            .collect();
+        let is_ours = |&id: &u32| {
+            let mut above = Some(id);
+            while let Some(one) = above.filter(|one| !inside.contains(one)) {
+                above = parents.get(&one).copied();
+            }
+            above.is_some()
+        };
+        parents.keys().copied().filter(is_ours).collect()
     }
 
     /// Signals the processes of that name; how many there were.
@@ -263,6 +278,12 @@ fn processes() -> impl Iterator<Item = u32> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(id: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn only_child(parent: u32) -> Option<u32> {

@@ -51,6 +51,10 @@ fn run() -> Result<ExitCode> {
         for site in clusters.sites() {
             println!("  {} kubectl get nodes", site.shell().display());
         }
+        println!(
+            "or with all three contexts, helm and the plugin beside it:\n  {} kubectl twinsite status",
+            folder.join("shell").display()
+        );
         std::future::pending::<()>().await;
         Ok(ExitCode::SUCCESS)
     })

@@ -166,6 +166,12 @@ impl Stage {
         self.wait_in_sync(BIRTH_LIMIT)
     }
 
+    /// What is applied to both clusters.
+    #[must_use]
+    pub fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
     /// Waits for so many more acknowledged records.
     ///
     /// # Errors

@@ -6,3 +6,4 @@ mod plugin;
 mod reference;
 mod render;
 mod server;
+mod witness;

@@ -136,7 +136,7 @@ impl Site {
     }
 
     /// A command of helm on the release; the error is what helm said.
-    async fn helm(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String, String> {
         let kubeconfig = self.plane.kubeconfig();
         let mut all = vec![
             "--kubeconfig".to_owned(),
@@ -181,7 +181,7 @@ impl Site {
     }
 
     /// A client with a token of a ServiceAccount, bound to a pod if one is named.
-    async fn account(&self, name: &str, pod: Option<&str>) -> Client {
+    pub(crate) async fn account(&self, name: &str, pod: Option<&str>) -> Client {
         client_of(&self.kubeconfig_of(name, pod).await)
             .await
             .unwrap()

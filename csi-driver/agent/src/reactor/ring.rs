@@ -8,7 +8,7 @@
     reason = "submission entries carry raw pointers to buffers that the operation table owns"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
@@ -54,6 +54,11 @@ pub(super) enum Kind {
     Bell {
         bell: Descriptor,
         counter: Box<[u8; 8]>,
+    },
+    /// Wakes the thread at this time; belongs to the ring.
+    Clock {
+        at: Duration,
+        time: Box<types::Timespec>,
     },
     Accept {
         listener: Descriptor,
@@ -149,6 +154,9 @@ pub(super) struct Ring {
     next_serial: u64,
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
+    /// When clocks will wake the thread. They stay in the ring: a time limit for each wait costs a message of 4 KiB a
+    /// twentieth of its time.
+    clocks: BTreeSet<Duration>,
 }
 
 impl Ring {
@@ -168,6 +176,7 @@ impl Ring {
             ops: Slab::new(),
             next_serial: 0,
             backlog: VecDeque::new(),
+            clocks: BTreeSet::new(),
         };
         ring.start(
             ActorId(u32::MAX),
@@ -240,19 +249,35 @@ impl Ring {
         }
     }
 
-    /// Submits everything and sleeps until a completion is there or the time is over (`None`: without limit).
-    pub(super) fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
+    /// Submits everything and looks for completions.
+    pub(super) fn look(&mut self) -> io::Result<()> {
         self.drain_backlog();
-        let result = match limit {
-            None => self.uring.submit_and_wait(1),
-            Some(Duration::ZERO) => self.uring.submit(),
-            Some(limit) => {
-                let time = types::Timespec::from(limit);
-                self.uring
-                    .submitter()
-                    .submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
-            }
-        };
+        Self::entered(self.uring.submit())
+    }
+
+    /// Submits everything and sleeps until a completion is there or this time has come (`None`: without limit). It may wake
+    /// earlier without a completion, for a time that was waited for before.
+    pub(super) fn sleep(&mut self, until: Option<Duration>) -> io::Result<()> {
+        if let Some(at) = until
+            && self.clocks.first().is_none_or(|first| at < *first)
+        {
+            self.clocks.insert(at);
+            let time = Box::new(types::Timespec::from(at));
+            self.start(ActorId(u32::MAX), Token(0), Kind::Clock { at, time });
+        }
+        self.drain_backlog();
+        Self::entered(self.uring.submit_and_wait(1))
+    }
+
+    /// As [`Self::sleep`], for a while, once.
+    fn wait(&mut self, limit: Duration) -> io::Result<()> {
+        self.drain_backlog();
+        let time = types::Timespec::from(limit);
+        let args = types::SubmitArgs::new().timespec(&time);
+        Self::entered(self.uring.submitter().submit_with_args(1, &args))
+    }
+
+    fn entered(result: io::Result<usize>) -> io::Result<()> {
         match result {
             Ok(_) => Ok(()),
             Err(error)
@@ -265,6 +290,11 @@ impl Ring {
             }
             Err(error) => Err(error),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        self.ops.len()
     }
 
     pub(super) fn has_completions(&mut self) -> bool {
@@ -286,6 +316,10 @@ impl Ring {
                 continue;
             }
             let op = self.ops.remove(index);
+            if let Kind::Clock { at, .. } = op.kind {
+                self.clocks.remove(&at);
+                continue;
+            }
             return Some((op.actor, op.token, op.kind.finish(result)));
         }
     }
@@ -315,7 +349,7 @@ impl Ring {
         loop {
             self.reap();
             let now = super::boottime();
-            if self.ops.is_empty() || now >= end || self.wait(Some(end - now)).is_err() {
+            if self.ops.is_empty() || now >= end || self.wait(end - now).is_err() {
                 break;
             }
         }
@@ -335,6 +369,9 @@ fn entry(kind: &mut Kind) -> squeue::Entry {
         Kind::Bell { bell, counter } => {
             opcode::Read::new(types::Fd(bell.raw()), counter.as_mut_ptr(), 8).build()
         }
+        Kind::Clock { time, .. } => opcode::Timeout::new(&raw const **time)
+            .flags(types::TimeoutFlags::ABS | types::TimeoutFlags::BOOTTIME)
+            .build(),
         Kind::Accept { listener, peer } => opcode::Accept::new(
             types::Fd(listener.raw()),
             (&raw mut peer.storage).cast(),
@@ -500,6 +537,7 @@ impl Kind {
                 false
             }
             Self::Bell { .. }
+            | Self::Clock { .. }
             | Self::Accept { .. }
             | Self::Connect { .. }
             | Self::Sync { .. }
@@ -518,6 +556,7 @@ impl Kind {
         };
         match self {
             Self::Bell { .. }
+            | Self::Clock { .. }
             | Self::Sync { .. }
             | Self::Clear { .. }
             | Self::Readable { .. }

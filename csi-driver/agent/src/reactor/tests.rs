@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::inbox::{Inbox, Letter};
+use super::ring::Ring;
 use super::{
     Actor, Clear, Context, Descriptor, Durability, Event, Inlet, OpId, PostError, SocketOptions,
     Stream, StreamEvent, Thread, ThreadConfig, Token, boottime, connect_socket, listen,
@@ -347,4 +349,26 @@ fn an_operation_outlives_its_actor_and_stopping_waits_for_it() {
         "the receive is cancelled, not waited out"
     );
     drop(client);
+}
+
+#[test]
+fn a_time_that_the_ring_knows_is_not_told_to_it_again() {
+    let inbox = Inbox::new().unwrap();
+    let mut ring = Ring::new(8, inbox.bell_descriptor.clone()).unwrap();
+    let far = boottime() + Duration::from_secs(600);
+    for _ in 0..10 {
+        assert!(inbox.may_sleep());
+        inbox.push(Letter::Stop);
+        inbox.take(&mut Vec::new());
+        ring.sleep(Some(far)).unwrap();
+        while ring.next().is_some() {}
+        let near = boottime() + Duration::from_millis(1);
+        while boottime() < near {
+            ring.sleep(Some(near)).unwrap();
+            while ring.next().is_some() {}
+        }
+    }
+    // The bell, the far time, and the last near one if its end was not looked at.
+    assert!(ring.under_way() <= 3, "{} under way", ring.under_way());
+    ring.close(Duration::from_secs(5));
 }

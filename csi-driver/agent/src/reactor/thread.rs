@@ -479,7 +479,7 @@ impl Loop {
         if let Spin::For(time) = self.config.spin {
             let end = boottime() + time;
             while boottime() < end {
-                self.enter(Some(Duration::ZERO));
+                entered(self.shared.ring.look());
                 if self.shared.ring.has_completions() {
                     return;
                 }
@@ -490,18 +490,17 @@ impl Loop {
             .into_iter()
             .flatten()
             .min();
-        let limit = next.map(|at| at.saturating_sub(boottime()));
-        if self.inbox.may_sleep() {
-            self.enter(limit);
+        if next.is_none_or(|at| at > boottime()) && self.inbox.may_sleep() {
+            entered(self.shared.ring.sleep(next));
             self.inbox.awake();
         } else {
-            self.enter(Some(Duration::ZERO));
+            entered(self.shared.ring.look());
         }
     }
+}
 
-    fn enter(&mut self, limit: Option<Duration>) {
-        if let Err(error) = self.shared.ring.wait(limit) {
-            panic!("io_uring_enter failed: {error}");
-        }
+fn entered(result: io::Result<()>) {
+    if let Err(error) = result {
+        panic!("io_uring_enter failed: {error}");
     }
 }

@@ -3,13 +3,18 @@
 //! ```text
 //! load iscsi://host:port/iqn/lun read|write|randread|randwrite BYTES DEPTH SECONDS [sessions=N] [span=BYTES] [fua]
 //! load pingpong REQUEST RESPONSE DEPTH SECONDS
+//! load disk FILE BYTES THREADS SECONDS
 //! ```
 //! **`write` overwrites the LUN.** It prints one line of JSON: operations per second, latencies, CPU of this process for one operation.
 //! With several sessions, number n logs in to `iqn` with `N` replaced by n if the name ends in `-N`, else all to the same.
-//! `pingpong` is the floor: two threads that exchange messages of these sizes over loopback TCP and do nothing else.
+//! `pingpong` is the floor: two threads that exchange messages of these sizes over loopback TCP and do nothing else. `disk` is
+//! that of stable writes: threads that write at random places of a file, each write on the disk (`O_DSYNC`) before the next.
+//! **It overwrites the file.**
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -334,15 +339,17 @@ fn begin(place: &Place, number: usize, work: &Work, payload: &Bytes) -> Result<S
     })
 }
 
-/// User and system time of this process.
+/// User and system time of all threads of this process that live.
 fn cpu() -> Duration {
-    let text = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    let nanos: u64 = text
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
-        .sum();
-    Duration::from_nanos(nanos)
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    tasks.flatten().map(|task| cpu_of(&task.path())).sum()
+}
+
+/// That of one thread, by its folder in `/proc`.
+fn cpu_of(task: &Path) -> Duration {
+    let line = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let nanos = line.split(' ').next().and_then(|first| first.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 fn percentile(latencies: &[u32], done: u64, permille: u64) -> usize {
@@ -451,6 +458,63 @@ fn pingpong(request: usize, response: usize, depth: usize, time: Duration) -> Re
     Ok(())
 }
 
+/// Stable writes of one thread: the latencies by microsecond, and its CPU time.
+fn overwrite(
+    file: &Path,
+    bytes: usize,
+    number: u64,
+    end: Instant,
+) -> std::io::Result<(Vec<u32>, Duration)> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DSYNC)
+        .open(file)?;
+    let places = (file.metadata()?.len() / bytes as u64).max(1);
+    let payload = vec![number as u8; bytes];
+    let mut latencies = vec![0; BUCKETS];
+    let mut random = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    loop {
+        let begun = Instant::now();
+        if begun >= end {
+            return Ok((latencies, cpu_of(Path::new("/proc/thread-self"))));
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        file.write_all_at(&payload, random % places * bytes as u64)?;
+        let micros = usize::try_from(begun.elapsed().as_micros()).unwrap_or(BUCKETS);
+        latencies[micros.min(BUCKETS - 1)] += 1;
+    }
+}
+
+fn disk(file: &Path, bytes: usize, threads: u64, time: Duration) -> Result<(), Failure> {
+    let end = Instant::now() + time;
+    let runs = std::thread::scope(|scope| {
+        let runs: Vec<_> = (1..=threads)
+            .map(|number| scope.spawn(move || overwrite(file, bytes, number, end)))
+            .collect();
+        let results = runs.into_iter().map(|run| run.join());
+        results.collect::<Vec<_>>()
+    });
+    let (mut latencies, mut used) = (vec![0u32; BUCKETS], Duration::ZERO);
+    for run in runs {
+        let (one, spent) = run.map_err(|_| "a thread ended early")??;
+        used += spent;
+        for (sum, count) in latencies.iter_mut().zip(one) {
+            *sum += count;
+        }
+    }
+    let done: u64 = latencies.iter().copied().map(u64::from).sum();
+    println!(
+        "{{\"iops\":{:.0},\"p50_us\":{},\"p99_us\":{},\"cpu_us\":{:.3},\"errors\":0}}",
+        done as f64 / time.as_secs_f64(),
+        percentile(&latencies, done, 500),
+        percentile(&latencies, done, 990),
+        used.as_secs_f64() * 1e6 / done.max(1) as f64
+    );
+    Ok(())
+}
+
 fn seconds(text: &str) -> Result<Duration, Failure> {
     Ok(Duration::try_from_secs_f64(text.parse()?)?)
 }
@@ -461,6 +525,12 @@ fn start(words: &[String]) -> Result<(), Failure> {
             request.parse()?,
             response.parse()?,
             depth.parse()?,
+            seconds(time)?,
+        ),
+        [word, file, bytes, threads, time] if word == "disk" => disk(
+            Path::new(file),
+            bytes.parse()?,
+            threads.parse()?,
             seconds(time)?,
         ),
         [url, kind, bytes, depth, time, options @ ..] => {

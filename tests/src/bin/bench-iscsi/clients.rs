@@ -22,6 +22,9 @@ pub(crate) struct Sample {
     errors: u64,
     #[serde(default)]
     pub(crate) server_cpu_us: f64,
+    /// How often threads of the server went to sleep for one operation.
+    #[serde(default)]
+    pub(crate) server_sleeps: f64,
 }
 
 pub(crate) struct Clients {
@@ -57,7 +60,7 @@ impl Clients {
     ) -> Result<Sample> {
         let program = match client {
             Client::Libiscsi => &self.libiscsi,
-            Client::Ours | Client::Four | Client::PingPong => &self.ours,
+            Client::Ours | Client::Four | Client::PingPong | Client::Disk => &self.ours,
         };
         let mut command = Command::new("timeout");
         command.arg("60").arg(program).arg(url).arg(load.verb());
@@ -81,6 +84,15 @@ impl Clients {
         let mut command = Command::new("timeout");
         command.arg("60").arg(&self.ours).arg("pingpong");
         command.args([request, response, load.depth].map(|number| number.to_string()));
+        command.arg(seconds.to_string());
+        sample(&mut command)
+    }
+
+    /// The stable writes of a load without anything around them.
+    pub(crate) fn disk(&self, load: &Load, file: &Path, seconds: f64) -> Result<Sample> {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(&self.ours).arg("disk").arg(file);
+        command.args([load.bytes, load.depth].map(|number| number.to_string()));
         command.arg(seconds.to_string());
         sample(&mut command)
     }

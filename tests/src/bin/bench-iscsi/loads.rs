@@ -11,6 +11,8 @@ pub(crate) enum Client {
     Four,
     /// Plain TCP messages of the same sizes; no server.
     PingPong,
+    /// The same stable writes to a file on the same disk, a thread each; no server.
+    Disk,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -52,7 +54,9 @@ impl Load {
         if self.opponent == Server::TgtStable {
             let clients = [Client::Libiscsi, Client::Ours];
             let servers = [Server::OursStable, Server::TgtStable];
-            return pairs(&clients, &servers);
+            let mut runs = pairs(&clients, &servers);
+            runs.push((Client::Disk, Server::None));
+            return runs;
         }
         let clients = [Client::Libiscsi, Client::Ours];
         let mut runs = pairs(&clients, &[Server::Ours, Server::Tgt, Server::Tuned]);

@@ -139,9 +139,14 @@ fn one(
     if client == Client::PingPong {
         return clients.pingpong(load, seconds);
     }
-    let before = bench.cpu(server);
+    if client == Client::Disk {
+        return clients.disk(load, bench.disk(), seconds);
+    }
+    let before = bench.effort(server);
     let mut sample = clients.run(client, &bench.url(server, client), load, seconds)?;
-    let used = bench.cpu(server).saturating_sub(before);
-    sample.server_cpu_us = used.as_secs_f64() * 1e6 / (sample.iops * seconds).max(1.0);
+    let after = bench.effort(server);
+    let done = (sample.iops * seconds).max(1.0);
+    sample.server_cpu_us = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / done;
+    sample.server_sleeps = after.sleeps.saturating_sub(before.sleeps) as f64 / done;
     Ok(sample)
 }

@@ -80,6 +80,7 @@ struct Row {
     p99_us: f64,
     client_cpu_us: f64,
     server_cpu_us: f64,
+    server_sleeps: f64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -103,16 +104,21 @@ impl Report {
     pub(crate) fn add(&mut self, load: &'static Load, rounds: Vec<Round>) {
         self.load_average.push(load_average());
         println!(
-            "\n{}\n  {:<10} {:<12} {:>8} {:>7} {:>8} {:>8} {:>8}",
-            load.name, "client", "server", "/s", "p50 us", "p99 us", "CPU us", "server"
+            "\n{}\n  {:<10} {:<12} {:>8} {:>7} {:>8} {:>8} {:>8} {:>7}",
+            load.name, "client", "server", "/s", "p50 us", "p99 us", "CPU us", "server", "sleeps"
         );
         let from = self.marks.len();
         for (client, server) in load.runs() {
             let row = row(load, client, server, &rounds);
             let (by, on) = (word(&client), word(&server));
             println!(
-                "  {by:<10} {on:<12} {:>8.0} {:>7.0} {:>8.0} {:>8.1} {:>8.1}",
-                row.iops, row.p50_us, row.p99_us, row.client_cpu_us, row.server_cpu_us
+                "  {by:<10} {on:<12} {:>8.0} {:>7.0} {:>8.0} {:>8.1} {:>8.1} {:>7.2}",
+                row.iops,
+                row.p50_us,
+                row.p99_us,
+                row.client_cpu_us,
+                row.server_cpu_us,
+                row.server_sleeps
             );
             self.rows.push(row);
         }
@@ -234,6 +240,7 @@ fn row(load: &'static Load, client: Client, server: Server, rounds: &[Round]) ->
         p99_us: of(|sample| sample.p99_us),
         client_cpu_us: of(|sample| sample.cpu_us),
         server_cpu_us: of(|sample| sample.server_cpu_us),
+        server_sleeps: of(|sample| sample.server_sleeps),
     }
 }
 

@@ -46,25 +46,37 @@ impl Drop for Running {
     }
 }
 
-/// All servers.
-pub(crate) struct Bench(Vec<Running>);
+/// All servers, and a file like their units on the disk that none of them serves.
+pub(crate) struct Bench {
+    servers: Vec<Running>,
+    disk: PathBuf,
+}
+
+/// What all threads of a server have spent.
+pub(crate) struct Effort {
+    pub(crate) cpu: Duration,
+    /// How often one went to sleep by itself.
+    pub(crate) sleeps: u64,
+}
 
 impl Bench {
     pub(crate) fn start(agent: &Path, folders: &Folders<'_>) -> Result<Self> {
         let ours = |server, name| start_ours(agent, server, name, folders);
         let tgt = |server, name| start_tgt(server, name, folders);
-        Ok(Self(vec![
+        let servers = vec![
             ours(Server::Ours, "ours")?,
             ours(Server::OursTwo, "ours-two")?,
             ours(Server::OursStable, "ours-stable")?,
             tgt(Server::Tgt, "tgt")?,
             tgt(Server::Tuned, "tgt-tuned")?,
             tgt(Server::TgtStable, "tgt-stable")?,
-        ]))
+        ];
+        let disk = unit(folders.disk, "alone", STABLE_BYTES)?;
+        Ok(Self { servers, disk })
     }
 
     fn running(&self, server: Server) -> &Running {
-        let found = self.0.iter().find(|running| running.server == server);
+        let found = self.servers.iter().find(|running| running.server == server);
         found.expect("every server of a run was started")
     }
 
@@ -77,17 +89,31 @@ impl Bench {
         format!("iscsi://{}/{name}/1", self.running(server).portal)
     }
 
-    /// Time that all threads of a server have run.
-    pub(crate) fn cpu(&self, server: Server) -> Duration {
+    pub(crate) fn disk(&self) -> &Path {
+        &self.disk
+    }
+
+    pub(crate) fn effort(&self, server: Server) -> Effort {
         let tasks = format!("/proc/{}/task", self.running(server).process.id());
-        let nanos = std::fs::read_dir(tasks)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-            .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
-            .sum();
-        Duration::from_nanos(nanos)
+        let mut effort = Effort {
+            cpu: Duration::ZERO,
+            sleeps: 0,
+        };
+        for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let nanos = read("schedstat").split(' ').next().map(str::parse);
+            if let Some(Ok(nanos)) = nanos {
+                effort.cpu += Duration::from_nanos(nanos);
+            }
+            let status = read("status");
+            let sleeps = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            effort.sleeps += sleeps
+                .and_then(|text| text.trim().parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        effort
     }
 }
 

@@ -3,6 +3,9 @@
 //! A victim writes every slot of the region at once, one write per slot; in the midst of it the other nexus cuts it off. Every
 //! second round the other nexus then overwrites the region, as a new owner would, and no slot may show the victim's bytes
 //! later; in the rounds between it only looks twice, and nothing may have changed.
+//!
+//! The cut is waited for much longer than a fence waits: LIO answers LUN RESET, and PREEMPT AND ABORT, only when a write of the
+//! victim whose data it had asked for has timed out, and then ends the victim's connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,11 +17,16 @@ use twinsite_iscsi::scsi::{PrOut, ScsiOutcome, Status, TaskFunction, TaskRespons
 use twinsite_iscsi::session::DataDir;
 
 use super::active::{SIX, SLOT_BYTES, SLOTS, held_by, read_keys};
-use super::nexus::{Done, Nexus, ProbeError, is_attention, said};
+use super::nexus::{Done, Nexus, PATIENCE, ProbeError, is_attention, said};
 use super::{Answer, Probe, Qualification};
 
 /// What the new owner writes; the victim's bytes are the number of the round, from 1.
 const MARK: u8 = 0xEE;
+/// The longest wait for the answer to a cut.
+const CUT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the report begins to tell a cut that hangs.
+const UNANSWERED: &str = "no answer";
 
 /// What a round showed.
 pub(super) struct Round {
@@ -26,6 +34,8 @@ pub(super) struct Round {
     pub caught: usize,
     /// Slots that changed afterwards.
     pub late: usize,
+    /// How long the cut took to be answered.
+    pub took: Duration,
 }
 
 type Ends = Vec<Option<Done>>;
@@ -35,7 +45,10 @@ struct Cut<T> {
     ends: Ends,
     /// When the cut was sent.
     sent: Instant,
+    took: Duration,
     answer: T,
+    /// The target ended the victim's connection: what had not ended then has no end.
+    victim_lost: bool,
     /// Per slot: it changed after the cut was answered.
     changed: Vec<bool>,
 }
@@ -61,7 +74,8 @@ impl Qualification {
                     victim: b,
                     kind: Some(SIX),
                 })
-            })?;
+            });
+            let cut = self.answered(Probe::Preempt, cut)?;
             let (held, keys) = (held_by(&mut self.a)?, read_keys(&mut self.a)?);
             let right =
                 cut.answer.status == Status::Good && held == Some((a, SIX)) && !keys.contains(&b);
@@ -72,8 +86,12 @@ impl Qualification {
             }
             let late = late(&cut.changed);
             let caught = caught(&cut.ends, cut.sent);
-            rounds.push(Round { caught, late });
+            let took = cut.took;
+            rounds.push(Round { caught, late, took });
             if n == 0 {
+                if cut.victim_lost {
+                    victim = Nexus::login(&self.place, 2)?;
+                }
                 self.kept_out(&mut victim)?;
             }
             self.a.reserve(&PrOut::Release { key: a, kind: SIX })?;
@@ -91,7 +109,8 @@ impl Qualification {
             let delay = whole * n / self.effort.rounds;
             let cut = self.cut_off(&mut victim, n, delay, |nexus| {
                 nexus.manage(TaskFunction::LunReset)
-            })?;
+            });
+            let cut = self.answered(Probe::ResetDrain, cut)?;
             if cut.answer != TaskResponse::Complete {
                 let text = format!("LUN RESET: {:?}", cut.answer);
                 self.say(Probe::ResetDrain, Answer::No(text));
@@ -105,10 +124,24 @@ impl Qualification {
                 .unwrap_or(cut.ends.len());
             let late = late(&cut.changed[..before]);
             let caught = caught(&cut.ends[..before], cut.sent);
-            rounds.push(Round { caught, late });
+            let took = cut.took;
+            rounds.push(Round { caught, late, took });
         }
         self.say(Probe::ResetDrain, drained(&rounds));
         Ok(())
+    }
+
+    /// A cut without an answer is a no, and ends the run.
+    fn answered<T>(
+        &mut self,
+        probe: Probe,
+        cut: Result<Cut<T>, ProbeError>,
+    ) -> Result<Cut<T>, ProbeError> {
+        if let Err(ProbeError::NoAnswer(after)) = &cut {
+            let text = format!("{UNANSWERED} within {} s amid writes", after.as_secs());
+            self.say(probe, Answer::No(text));
+        }
+        cut
     }
 
     /// A fresh login of the victim, registered.
@@ -152,16 +185,26 @@ impl Qualification {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                while !stop.load(Ordering::Acquire) {
-                    victim.turn(Duration::from_millis(2))?;
+                let mut lost = false;
+                while !lost && !stop.load(Ordering::Acquire) {
+                    match victim.turn(Duration::from_millis(2)) {
+                        Ok(()) => {}
+                        Err(ProbeError::Ended(_) | ProbeError::Io(_)) => lost = true,
+                        Err(error) => return Err(error),
+                    }
                 }
-                Ok::<Ends, ProbeError>(tags.iter().map(|tag| victim.take_done(*tag)).collect())
+                let ends: Ends = tags.iter().map(|tag| victim.take_done(*tag)).collect();
+                Ok((ends, lost))
             });
             thread::sleep(delay);
             let sent = Instant::now();
-            let watched = cut(&mut self.a).and_then(|answer| Ok((answer, self.watch(round)?)));
+            self.a.wait_for(CUT_PATIENCE);
+            let answer = cut(&mut self.a);
+            let took = sent.elapsed();
+            self.a.wait_for(PATIENCE);
+            let watched = answer.and_then(|answer| Ok((answer, self.watch(round)?)));
             stop.store(true, Ordering::Release);
-            let ends = match writer.join() {
+            let (ends, victim_lost) = match writer.join() {
                 Ok(ends) => ends?,
                 Err(_) => return Err(ProbeError::Ended("the victim's thread".into())),
             };
@@ -169,7 +212,9 @@ impl Qualification {
             Ok(Cut {
                 ends,
                 sent,
+                took,
                 answer,
+                victim_lost,
                 changed,
             })
         })
@@ -255,8 +300,16 @@ pub(super) fn drained(rounds: &[Round]) -> Answer {
     let late: usize = rounds.iter().map(|round| round.late).sum();
     let caught: usize = rounds.iter().map(|round| round.caught).sum();
     let hit = rounds.iter().filter(|round| round.caught > 0).count();
+    let slowest = rounds.iter().map(|round| round.took).max();
+    let slow = match slowest.filter(|took| *took > PATIENCE) {
+        Some(took) => format!(
+            "; slowest answer {} s: a takeover fences again",
+            took.as_secs()
+        ),
+        None => String::new(),
+    };
     let text = format!(
-        "{caught} writes in flight in {hit} of {} rounds, {late} late",
+        "{caught} writes in flight in {hit} of {} rounds, {late} late{slow}",
         rounds.len()
     );
     if late > 0 {

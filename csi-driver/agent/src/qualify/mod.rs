@@ -1,6 +1,6 @@
 //! `twinsite-agent qualify`: what a LUN really does, and whether it may be a leg.
 //!
-//! Two nexuses (two ISIDs) of one initiator name ask, write, reserve and preempt each other; the answers are judged by
+//! Two nexuses of two initiator names ask, write, reserve and preempt each other; the answers are judged by
 //! `verdict`, which is pure. Without `--write-test` nothing on the LUN changes.
 
 mod active;

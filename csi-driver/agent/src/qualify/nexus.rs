@@ -18,8 +18,8 @@ use twinsite_iscsi::session::{
 
 use super::Place;
 
-/// The longest wait for one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for one answer; as long as a fence waits.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Unit attentions are told once each; more than this are a broken LUN.
 const MAX_REPEATS: u32 = 16;
 /// The names of the two initiators, as those of the nodes of two sites differ. LIO lets a second session of one name share no
@@ -35,8 +35,8 @@ pub enum ProbeError {
     Io(#[from] std::io::Error),
     #[error("the session ended: {0}")]
     Ended(String),
-    #[error("no answer within 10 s")]
-    NoAnswer,
+    #[error("no answer within {} s", .0.as_secs())]
+    NoAnswer(Duration),
     #[error("{0}")]
     Unfit(String),
 }
@@ -56,6 +56,7 @@ pub(super) struct Nexus {
     done: BTreeMap<u64, Done>,
     managed: BTreeMap<u64, TaskResponse>,
     up: bool,
+    patience: Duration,
     buffer: Vec<u8>,
 }
 
@@ -89,6 +90,7 @@ impl Nexus {
             done: BTreeMap::new(),
             managed: BTreeMap::new(),
             up: false,
+            patience: PATIENCE,
             buffer: vec![0; 256 << 10],
         };
         nexus.until(|nexus| nexus.up.then_some(()))?;
@@ -97,6 +99,11 @@ impl Nexus {
             DataDir::None,
         )?;
         Ok(nexus)
+    }
+
+    /// How long it waits for each answer from now on.
+    pub(super) fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Sends, then takes what comes within this time.
@@ -150,8 +157,8 @@ impl Nexus {
             if let Some(found) = ready(self) {
                 return Ok(found);
             }
-            if start.elapsed() > PATIENCE {
-                return Err(ProbeError::NoAnswer);
+            if start.elapsed() > self.patience {
+                return Err(ProbeError::NoAnswer(self.patience));
             }
             self.turn(Duration::from_millis(50))?;
         }

@@ -143,7 +143,11 @@ fn a_registration_of_somebody_else_stops_it_even_where_content_was_given_up() {
 
 #[test]
 fn one_late_write_is_a_no_and_none_in_flight_is_no_answer() {
-    let round = |caught, late| Round { caught, late };
+    let round = |caught, late| Round {
+        caught,
+        late,
+        took: Duration::ZERO,
+    };
     assert!(matches!(
         drained(&[round(3, 0), round(0, 0)]),
         Answer::Yes(_)
@@ -154,4 +158,17 @@ fn one_late_write_is_a_no_and_none_in_flight_is_no_answer() {
     ));
     assert!(matches!(drained(&[round(0, 0)]), Answer::NotRun(_)));
     assert!(matches!(drained(&[]), Answer::NotRun(_)));
+}
+
+#[test]
+fn a_cut_that_is_answered_later_than_a_fence_waits_is_told() {
+    let slow = Round {
+        caught: 1,
+        late: 0,
+        took: Duration::from_secs(17),
+    };
+    let Answer::Yes(text) = drained(&[slow]) else {
+        panic!("slow is not unsafe");
+    };
+    assert!(text.ends_with("slowest answer 17 s: a takeover fences again"));
 }

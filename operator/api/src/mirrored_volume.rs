@@ -330,6 +330,12 @@ pub struct Attached {
     pub site: String,
     /// Name of the node there.
     pub node: String,
+    /// Key of the device that the pods here have; it dies with the agent that shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// UIDs of these pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
 }
 
 /// One copy as last seen.

@@ -22,6 +22,7 @@ mod birth;
 mod copies;
 mod deletion;
 mod desired;
+mod device;
 mod edits;
 mod force;
 pub mod group;
@@ -106,6 +107,7 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
     }
     workloads::plan(&situation, &course, &mut plan);
     attachments::plan(&situation, &course, &mut plan);
+    device::plan(&situation, &mut plan);
     let wish = situation
         .live()
         .and_then(|register| moves::wish(&situation, register));

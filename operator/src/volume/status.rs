@@ -9,12 +9,12 @@ mod conditions;
 
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    ActiveSite, Attached, AttachmentMode, Condition, MirroredVolumeStatus, Quantity, Role,
-    condition_type, reason, set_condition,
+    ActiveSite, AttachmentMode, Condition, MirroredVolumeStatus, Quantity, Role, condition_type,
+    reason, set_condition,
 };
 
 use super::situation::Situation;
-use super::{Desired, Observed, Plan, copies};
+use super::{Desired, Observed, Plan, copies, device};
 
 /// What is to be written into the status, and the events of what changed since the last one.
 #[derive(Clone, Debug, Default)]
@@ -98,10 +98,11 @@ fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
         .is_some_and(|register| register.holder.is_none());
     match writer {
         Some((attachment, _)) => {
-            new.attached = Some(Attached {
-                site: attachment.spec.site.clone(),
-                node: attachment.spec.node.clone(),
-            });
+            new.attached = Some(device::attached(
+                situation,
+                attachment,
+                new.attached.as_ref(),
+            ));
         }
         // What the peer does is not known while it is silent; the register may still say that nobody holds it.
         None if nobody || situation.seen.peer.reach.answers() => new.attached = None,

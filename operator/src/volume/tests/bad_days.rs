@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use twinsite_api::{AttachmentMode, FailoverState, NodeLossPolicy};
+use twinsite_api::{AttachmentMode, AttachmentState, FailoverState, NodeLossPolicy};
 use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
@@ -232,6 +232,31 @@ fn a_lost_node_is_fenced_and_its_pod_starts_on_another() {
     assert!(world.serves(0), "{}", world.transcript());
     assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m2"));
     golden("node-loss", &world);
+}
+
+#[test]
+fn the_pod_whose_device_died_with_its_agent_starts_anew_once() {
+    let mut world = World::running();
+    let before = world.clusters[0].pods[0].uid.clone();
+    let key = |world: &World| {
+        let attached = world.clusters[0].volume.as_ref().unwrap().status.clone();
+        attached.unwrap().attached.unwrap().key
+    };
+    let old = key(&world);
+    // The agent comes up again and attaches with another key.
+    let writer = world.clusters[0]
+        .attachments
+        .iter_mut()
+        .find(|attachment| attachment.spec.mode == AttachmentMode::Writer)
+        .unwrap();
+    writer.status.as_mut().unwrap().state = AttachmentState::Pending;
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    let pod = world.clusters[0].pods[0].uid.clone();
+    assert_ne!(pod, before, "{}", world.transcript());
+    assert!(old.is_some() && key(&world) != old);
+    world.settle();
+    assert_eq!(world.clusters[0].pods[0].uid, pod, "once is enough");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use twinsite_tests::history::event;
 use twinsite_tests::workload::{MACHINES, record, room};
 
-/// Between two patients.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two patients of a room: about 200 records a second from all rooms, which leaves a small machine room for clusters.
+const PAUSE: Duration = Duration::from_millis(40);
 
 fn main() -> ExitCode {
     match run() {

@@ -58,8 +58,8 @@ pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};
 pub use mirror_group::{MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
 pub use mirrored_volume::{
     AccessMode, ActiveSite, Attached, Claim, DeletionPolicy, Failback, LastMove, LegTarget, LunRef,
-    MirroredVolume, MirroredVolumeSpec, MirroredVolumeStatus, MoveRecord, OnNoQuorum, Role,
-    VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
+    MirroredVolume, MirroredVolumeSpec, MirroredVolumeStatus, MoveRecord, OnNoQuorum, PodDevice,
+    Role, VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use site_pair::{

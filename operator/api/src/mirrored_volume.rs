@@ -266,6 +266,9 @@ pub struct MirroredVolumeStatus {
     /// Where the volume is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attached>,
+    /// The device that the pods of this cluster have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PodDevice>,
     /// The copies as last seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legs: Vec<VolumeLegStatus>,
@@ -322,6 +325,19 @@ pub struct MoveRecord {
     pub by_person: bool,
 }
 
+/// What device pods have: it dies with the agent that shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodDevice {
+    /// Name of their node.
+    pub node: String,
+    /// Key of the attach that shows the device.
+    pub key: String,
+    /// UIDs of the pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
+}
+
 /// Where a volume is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -330,12 +346,6 @@ pub struct Attached {
     pub site: String,
     /// Name of the node there.
     pub node: String,
-    /// Key of the device that the pods here have; it dies with the agent that shows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// UIDs of these pods.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pods: Vec<String>,
 }
 
 /// One copy as last seen.

@@ -4,60 +4,48 @@
 //! The status keeps the key of the device that the present pods got, so that no clocks are compared and a restart of the
 //! operator forgets nothing; it names the new one once the pods of the old one are gone.
 
-use twinsite_api::{Attached, Attachment, AttachmentMode, reason};
+use twinsite_api::{Attachment, AttachmentMode, PodDevice, reason};
 
 use super::situation::{self, Situation};
 use super::{Action, Plan, PodView};
 
-/// Where the volume is attached, and what device its pods have.
-pub(super) fn attached(
-    situation: &Situation<'_>,
-    writer: &Attachment,
-    before: Option<&Attached>,
-) -> Attached {
-    let spec = &writer.spec;
-    let mut now = Attached {
-        site: spec.site.clone(),
-        node: spec.node.clone(),
-        key: None,
-        pods: Vec::new(),
+/// What device the pods here have, from what was known of it.
+pub(super) fn of(situation: &Situation<'_>, before: Option<&PodDevice>) -> Option<PodDevice> {
+    let writer = situation.attachment(AttachmentMode::Writer)?;
+    let before = before.filter(|before| before.node == writer.spec.node);
+    let Some(key) = shown(writer) else {
+        // While it is being attached anew the pods keep what they had.
+        return before.cloned();
     };
-    if spec.site != situation.site {
-        return now;
-    }
-    let here = pods(situation, &spec.node);
-    let before = before.filter(|before| before.site == now.site && before.node == now.node);
-    let key = writer.status.as_ref().and_then(|status| status.key.clone());
+    let here = pods(situation, &writer.spec.node);
     let old: Vec<&PodView> = before
         .into_iter()
         .flat_map(|before| here.iter().filter(|pod| before.pods.contains(&pod.uid)))
         .copied()
         .collect();
-    let (key, of) = match before.and_then(|before| before.key.clone()) {
-        Some(known) if key.as_ref() != Some(&known) && !old.is_empty() => (Some(known), old),
-        known => (key.or(known), here),
+    let (key, of) = match before {
+        Some(known) if known.key != key && !old.is_empty() => (known.key.clone(), old),
+        _ => (key.to_owned(), here),
     };
-    now.key = key;
-    now.pods = of.iter().map(|pod| pod.uid.clone()).collect();
-    now.pods.sort();
-    now
+    let mut pods: Vec<String> = of.iter().map(|pod| pod.uid.clone()).collect();
+    pods.sort();
+    Some(PodDevice {
+        node: writer.spec.node.clone(),
+        key,
+        pods,
+    })
 }
 
 /// Pods whose device died start anew.
 pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     let (Some(writer), Some(before)) = (
         situation.attachment(AttachmentMode::Writer),
-        situation.last().and_then(|status| status.attached.as_ref()),
+        situation.last().and_then(|status| status.device.as_ref()),
     ) else {
         return;
     };
-    let key = writer
-        .status
-        .as_ref()
-        .and_then(|status| status.key.as_ref());
-    let is_another = key.is_some() && before.key.is_some() && before.key.as_ref() != key;
-    let same_place = before.site == writer.spec.site && before.node == writer.spec.node;
-    if !is_another || !same_place || !situation::is_open(writer) {
+    let is_another = shown(writer).is_some_and(|key| key != before.key);
+    if !is_another || before.node != writer.spec.node || situation.is_lost(&before.node) {
         return;
     }
     for pod in pods(situation, &writer.spec.node) {
@@ -76,6 +64,12 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
             uid: pod.uid.clone(),
         });
     }
+}
+
+/// Key of the device that the agent shows now.
+fn shown(writer: &Attachment) -> Option<&str> {
+    let key = writer.status.as_ref()?.key.as_deref();
+    key.filter(|_| situation::is_open(writer))
 }
 
 fn pods<'a>(situation: &Situation<'a>, node: &str) -> Vec<&'a PodView> {

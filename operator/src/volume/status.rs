@@ -9,8 +9,8 @@ mod conditions;
 
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    ActiveSite, AttachmentMode, Condition, MirroredVolumeStatus, Quantity, Role, condition_type,
-    reason, set_condition,
+    ActiveSite, Attached, AttachmentMode, Condition, MirroredVolumeStatus, Quantity, Role,
+    condition_type, reason, set_condition,
 };
 
 use super::situation::Situation;
@@ -98,11 +98,10 @@ fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
         .is_some_and(|register| register.holder.is_none());
     match writer {
         Some((attachment, _)) => {
-            new.attached = Some(device::attached(
-                situation,
-                attachment,
-                new.attached.as_ref(),
-            ));
+            new.attached = Some(Attached {
+                site: attachment.spec.site.clone(),
+                node: attachment.spec.node.clone(),
+            });
         }
         // What the peer does is not known while it is silent; the register may still say that nobody holds it.
         None if nobody || situation.seen.peer.reach.answers() => new.attached = None,
@@ -113,6 +112,7 @@ fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
     {
         new.verify = Some(verify);
     }
+    new.device = device::of(situation, new.device.as_ref());
     if let Some(size) = open.and_then(|(attachment, _)| attachment.status.as_ref()?.size) {
         new.capacity = Some(Quantity::from_bytes(size));
     } else if new.capacity.is_none() && situation.live().is_some() {

@@ -64,7 +64,7 @@ fn a_second_claimant_is_told_and_not_ready() {
 fn a_cluster_that_was_made_anew_is_told_how_to_say_so() {
     let mut refused = seen(open(Claim::Refused("claimed by old-uid".to_owned())));
     if let WitnessSeen::Open { sites, .. } = &mut refused.witness {
-        *sites = Some(twinsite_witness::Sites {
+        *sites = Some(Sites {
             claims: vec![twinsite_witness::Claim {
                 index: Site::A,
                 name: "medical".to_owned(),

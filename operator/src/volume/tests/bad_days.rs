@@ -239,8 +239,8 @@ fn the_pod_whose_device_died_with_its_agent_starts_anew_once() {
     let mut world = World::running();
     let before = world.clusters[0].pods[0].uid.clone();
     let key = |world: &World| {
-        let attached = world.clusters[0].volume.as_ref().unwrap().status.clone();
-        attached.unwrap().attached.unwrap().key
+        let status = world.clusters[0].volume.as_ref().unwrap().status.clone();
+        status.unwrap().device.unwrap().key
     };
     let old = key(&world);
     // The agent comes up again and attaches with another key.
@@ -254,7 +254,7 @@ fn the_pod_whose_device_died_with_its_agent_starts_anew_once() {
     assert!(world.serves(0), "{}", world.transcript());
     let pod = world.clusters[0].pods[0].uid.clone();
     assert_ne!(pod, before, "{}", world.transcript());
-    assert!(old.is_some() && key(&world) != old);
+    assert_ne!(key(&world), old);
     world.settle();
     assert_eq!(world.clusters[0].pods[0].uid, pod, "once is enough");
 }

@@ -200,10 +200,11 @@ fn confirmed(stage: &mut Stage) -> Result<()> {
     thread::sleep(NOTHING);
     let sync = condition(research, BRANCH, "InSync")?;
     ensure!(sync == "False", "{}", whole(research, BRANCH));
-    let phase = field(medical, POD, "{.status.phase}")?;
+    let running = field(medical, POD, "{.status.containerStatuses[0].ready}")?;
     ensure!(
-        phase == "Pending" || phase == "Failed" || phase.is_empty(),
-        "medical runs the lost branch: {phase}"
+        running != "true",
+        "medical runs the lost branch: {}",
+        whole(medical, POD)
     );
     let epoch = field(research, BRANCH, "{.status.epoch}")?;
     let confirm = format!("twinsite.io/confirm-lost-branch=A@{epoch}");

@@ -307,7 +307,7 @@ fn reseeded(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
     } else if view.register.is_some() && status.is_some() && stalled.is_none() {
         told.state = FailoverState::Failed;
         told.message = Some(
-            "the witness has a register of this volume that is believed: there is nothing to reseed"
+            "the witness has a register of this volume that is believed here: there is nothing to reseed; if the other site does not believe it, order the reseed to that site"
                 .to_owned(),
         );
     } else {

@@ -271,6 +271,10 @@ fn takeover(
                 // The policy began it, a person wants it too: their word is enough for the agent.
                 (record.by_person, record.reason) = (true, Some(wish.reason.clone()));
             }
+            if ordered.is_none() && situation.pair.spec.failover.policy != FailoverPolicy::Manual {
+                // An order that was withdrawn spares nobody the evidence any more.
+                record.by_person = false;
+            }
             return Some(Course::Arrive(record));
         }
     }

@@ -134,6 +134,9 @@ const SOON: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Whether plans of this volume depend on how long its beat has stood still, so that it is worth reading often.
 pub fn wants_beat(desired: &Desired, seen: &Observed) -> bool {
+    if reseed::wants_beat(&desired.site, &seen.failovers) {
+        return true;
+    }
     let (Some(pair), Some(own), Some(register)) =
         (desired.pair.as_deref(), desired.index, seen.witness.last())
     else {

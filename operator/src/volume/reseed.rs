@@ -8,6 +8,7 @@
 //! second one. Nothing here judges whether it is wise.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use twinsite_api::{
     AttachmentMode, AttachmentState, FailoverMode, InspectReport, InspectedLeg, LegIndex,
@@ -23,6 +24,16 @@ use super::{Action, FailoverOrder, Plan, attachments};
 
 /// How far above the highest known order the first attachment is: nobody knows them all.
 const ORDERS_UNSEEN: u64 = 1000;
+
+/// Why an agent fails for a while: it tries again.
+const PASSING: [&str; 4] = [reason::NO_LEG, reason::WITNESS_NEEDED, "Taken", "Changed"];
+
+/// Whether a reseed is ordered here, so that it matters whether a writer of the other site still beats.
+pub(super) fn wants_beat(site: &str, orders: &[FailoverOrder]) -> bool {
+    orders.first().is_some_and(|order| {
+        order.object.spec.mode == FailoverMode::Reseed && order.object.spec.to == site
+    })
+}
 
 /// A reseed of this volume is ordered and found to be about what is there: nobody may have the volume open now.
 pub(super) fn takes_down(situation: &Situation<'_>) -> bool {
@@ -95,8 +106,16 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
             }
             (AttachmentState::Failed, ..) => {
                 let told = status.message.unwrap_or_default();
-                plan.wait(reason::PENDING, format!("{named}: {told}"));
-                attachments::delete(under_way, plan);
+                let word = status.reason.as_deref().unwrap_or_default();
+                if PASSING.contains(&word) {
+                    // The agent tries again by itself.
+                    plan.wait(reason::PENDING, format!("{named}: {told}"));
+                } else {
+                    plan.stall(
+                        reason::MEMBER_DAMAGED,
+                        format!("{named}: {told}; the workloads stay down until a reseed succeeds"),
+                    );
+                }
             }
             _ => plan.wait(
                 reason::PENDING,
@@ -121,7 +140,24 @@ fn open(situation: &Situation<'_>) -> Option<String> {
     if here {
         return Some(situation.site.to_owned());
     }
-    (situation.peer_is_detached() == Some(false)).then(|| situation.other_site.to_owned())
+    let other = situation.other_site;
+    match situation.peer_is_detached() {
+        Some(true) => None,
+        Some(false) => Some(other.to_owned()),
+        // Its cluster is silent; what its agents and writer show to the witness says whether it is dead.
+        None => {
+            let evidence = &situation.seen.evidence;
+            let enough = situation.pair.spec.failover.detect_after.length();
+            let stands = |age: Option<Duration>, enough| age.is_some_and(|age| age >= enough);
+            let is_dead = stands(evidence.site_still_for, enough)
+                && stands(evidence.beat_still_for, crate::policy::BEATS_STILL);
+            (!is_dead).then(|| {
+                format!(
+                    "{other}, whose cluster is silent but which shows signs of life at the witness,"
+                )
+            })
+        }
+    }
 }
 
 /// A second look; then the order to the agent, if everything is as it was accepted.
@@ -181,7 +217,13 @@ fn chosen(accepted: &ReseedToken, report: &InspectReport) -> Result<(), &'static
             .leg(leg)
             .filter(|leg| leg.reachable)
             .ok_or("a copy that it names does not answer")?;
-        if leg.epoch.is_none() || leg.role.as_deref() != Some("Member") {
+        // A copy that grows has every acknowledged write; the other one, a candidate, may not have them yet.
+        let complete = match leg.role.as_deref() {
+            Some("Member") => true,
+            Some("Growing") => accepted.legs.len() == 1,
+            _ => false,
+        };
+        if leg.epoch.is_none() || !complete {
             return Err("a copy that it names was never completed, or carries no superblock");
         }
         same.insert((leg.epoch, leg.generation.clone()));

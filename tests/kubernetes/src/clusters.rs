@@ -161,20 +161,25 @@ fn write_shell(plane: &ControlPlane, kubeconfig: &Path, shell: &Path) -> Result<
         let path = plane.programs().path(program);
         folders.extend(path.parent().map(Path::to_owned));
     }
+    let mut own = String::new();
+    for kind in ["net", "pid", "mnt"] {
+        let link = fs::read_link(format!("/proc/self/ns/{kind}"))?;
+        own.push_str(&format!("{} ", link.display()));
+    }
     let folders: Vec<String> = folders
         .iter()
         .map(|folder| folder.display().to_string())
         .collect();
-    // Process ids differ inside and outside; the network namespace has one name.
+    // Process ids differ inside and outside; namespaces have one name. Machines have others for processes and mounts.
     let text = format!(
         "#!/bin/sh\n\
          for process in /proc/[0-9]*; do\n\
-         \x20 if [ \"$(readlink $process/ns/net 2>/dev/null)\" = \"{1}\" ]; then first=${{process#/proc/}}; break; fi\n\
+         \x20 if [ \"$(readlink $process/ns/net $process/ns/pid $process/ns/mnt 2>/dev/null | tr '\\n' ' ')\" = \"{1}\" ]; then first=${{process#/proc/}}; break; fi\n\
          done\n\
          export KUBECONFIG={2} PATH={3}:$PATH HOME={0}\n\
          exec nsenter -t \"$first\" --mount --net --pid --wd=\"$PWD\" \"$@\"\n",
         shell.parent().unwrap_or(shell).display(),
-        fs::read_link("/proc/self/ns/net")?.display(),
+        own,
         kubeconfig.display(),
         folders.join(":"),
     );

@@ -37,15 +37,22 @@ pub(crate) fn offer(volume: &MirroredVolume, report: &InspectReport) -> Option<R
         return None;
     }
     let complete = |leg: &&InspectedLeg| {
-        leg.reachable && leg.epoch.is_some() && leg.role.as_deref() == Some("Member")
+        leg.reachable
+            && leg.epoch.is_some()
+            && matches!(leg.role.as_deref(), Some("Member" | "Growing"))
     };
     let usable: Vec<&InspectedLeg> = report.legs.iter().filter(complete).collect();
     let best = usable.iter().copied().max_by_key(|leg| leg.epoch)?;
     let history = |leg: &InspectedLeg| (leg.epoch, leg.generation.clone());
-    let same: Vec<&InspectedLeg> = usable
+    let growing = |leg: &InspectedLeg| leg.role.as_deref() == Some("Growing");
+    let mut same: Vec<&InspectedLeg> = usable
         .into_iter()
         .filter(|leg| history(leg) == history(best))
         .collect();
+    // A copy that grows has every acknowledged write, and the other one may lack some.
+    if let Some(only) = same.iter().copied().find(|leg| growing(leg)) {
+        same = vec![only];
+    }
     let epoch = best.epoch.unwrap_or_default();
     let whole = same.len() == 2;
     let mut what = Vec::new();

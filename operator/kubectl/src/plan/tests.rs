@@ -194,6 +194,13 @@ fn a_copy_that_was_never_completed_makes_no_register() {
             .reseed
             .is_none()
     );
+    let growing = MEMBER.replace("role: Member", "role: Growing");
+    let candidate = MEMBER.replace("role: Member", "role: Candidate");
+    let status = inspected("[A]", "", &growing, &candidate);
+    let reseed = plan(&rolled_back(), "research", Some(&status))
+        .reseed
+        .unwrap();
+    assert_eq!(reseed.legs, [twinsite_api::LegIndex::A]);
     let believed = inspected("[A, B]", "", MEMBER, MEMBER);
     let volume = volume("True", "state: Member");
     assert!(plan(&volume, "research", Some(&believed)).reseed.is_none());

@@ -177,7 +177,7 @@ impl World {
         let leg = |leg: LegIndex| InspectedLeg {
             leg: Some(leg),
             reachable: self.reaches(leg.number(), Leg::BOTH[leg.number()]),
-            role: Some("Member".to_owned()),
+            role: Some(self.role.to_owned()),
             epoch: Some(1),
             generation: Some(Gen([7; 16]).to_string()),
             sb_seq: Some(7),
@@ -205,6 +205,9 @@ impl World {
         report
             .legs
             .retain(|leg| order.legs.contains(&leg.leg.unwrap()));
+        if report.legs.iter().any(|leg| !leg.reachable) {
+            return;
+        }
         for leg in &mut report.legs {
             (leg.sb_seq, leg.register_id) = (Some(9), Some(order.register_id.clone()));
         }

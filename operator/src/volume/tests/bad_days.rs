@@ -142,6 +142,55 @@ fn a_lost_register_is_made_again_of_one_copy_and_the_other_waits_for_a_person() 
 }
 
 #[test]
+fn a_reseed_waits_for_a_silent_site_that_still_shows_signs_of_life() {
+    let mut world = rolled_back();
+    world.link_up = false;
+    world.settle();
+    let token = world.report().reseed_token();
+    let before = world.register.as_ref().unwrap().register_id;
+    world.order(
+        0,
+        &format!(
+            "to: medical, mode: Reseed, volumes: {{namespace: rv, names: [records]}}, reseed: {{legs: [A, B], token: {token}}}"
+        ),
+    );
+    world.rounds(30);
+    let id = |world: &World| world.register.as_ref().unwrap().register_id;
+    assert_eq!(id(&world), before, "{}", world.transcript());
+    world.kill(1);
+    world.rounds(40);
+    // Both copies were named, and one is gone: the order has to be made anew.
+    assert_eq!(id(&world), before);
+    assert!(
+        world.clusters[0]
+            .attachments
+            .iter()
+            .all(|attachment| attachment.spec.mode != AttachmentMode::Writer),
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
+fn a_copy_that_grows_makes_a_register_alone() {
+    let mut world = World::running();
+    world.register = None;
+    world.settle();
+    world.role = "Growing";
+    let token = world.report().reseed_token();
+    reseed(&mut world, "A, B", &token);
+    assert!(world.register.is_none(), "{}", world.transcript());
+    reseed(&mut world, "A", &token);
+    let register = world.register.as_ref();
+    assert_eq!(
+        register.map(|register| register.members),
+        Some(Members::only(Leg::A)),
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
 fn a_reseed_by_another_plan_fails_and_touches_nothing() {
     let mut world = rolled_back();
     reseed(&mut world, "A, B", "00");

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) failovers: Vec<(usize, Failover)>,
     pub(super) now: i64,
     pub(super) beat_at: i64,
+    /// What the superblocks say of themselves.
+    pub(super) role: &'static str,
     lines: Vec<String>,
     counter: u64,
     /// Something changed in this round.
@@ -142,6 +144,7 @@ impl World {
             failovers: Vec::new(),
             now: START,
             beat_at: START,
+            role: "Member",
             lines: Vec::new(),
             counter: 0,
             changed: false,

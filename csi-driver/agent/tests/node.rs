@@ -86,6 +86,10 @@ impl Volumes for Stage {
         });
         Box::new(Actor(orders))
     }
+
+    fn open_group(&mut self, orders: Vec<VolumeOrder>) -> Vec<Box<dyn VolumeHandle>> {
+        orders.into_iter().map(|order| self.open(order)).collect()
+    }
 }
 
 impl Stage {

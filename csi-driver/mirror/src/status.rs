@@ -60,6 +60,8 @@ pub enum Refusal {
     NotContinued,
     /// Where a leg should be, another LUN answers: the order is wrong, and running on the other leg alone would hide it.
     OtherLun,
+    /// The register is of other volumes than those that are to be opened: a group is opened as a whole or not at all.
+    OtherVolumes,
 }
 
 /// How a leg stands to the membership.

@@ -72,6 +72,7 @@ impl Node {
                 uid,
                 spec,
             } => self.open(&attachment, uid, *spec),
+            Action::OpenGroup { members } => self.open_group(members),
             Action::Readdress { attachment, spec } => self.readdress(&attachment, &spec),
             Action::DropLeg { attachment, leg } => {
                 self.order_given(&attachment);
@@ -226,9 +227,25 @@ impl Node {
     }
 
     fn open(&mut self, name: &str, uid: String, spec: AttachmentSpec) {
+        let serial = self.note_opening(name, uid.clone(), &spec);
+        let report = self.report(name.to_owned(), serial);
+        match self.order((name, serial), &uid, &spec, report) {
+            Ok(order) => self.begin(name, serial, &spec, order),
+            Err(fault) => self.failed(name, fault),
+        }
+    }
+
+    pub(super) fn failed(&mut self, name: &str, fault: Fault) {
+        tracing::error!(attachment = name, "{}", fault.text);
+        let Fault { word, text } = fault;
+        self.ended(name, Ending::Failed { word, text });
+    }
+
+    /// Writes down that the volume is being opened.
+    pub(super) fn note_opening(&mut self, name: &str, uid: String, spec: &AttachmentSpec) -> u64 {
         let serial = self.serial();
         let seen = VolumeSeen {
-            uid: uid.clone(),
+            uid,
             spec: spec.clone(),
             phase: Phase::Opening,
             size: None,
@@ -258,37 +275,27 @@ impl Node {
             },
         );
         self.note_verify(name);
-        let report = self.report(name.to_owned(), serial);
-        match self.order((name, serial), &uid, &spec, report) {
-            Ok(order) => self.begin(name, serial, &spec, order),
-            Err(fault) => {
-                tracing::error!(attachment = name, "{}", fault.text);
-                self.ended(
-                    name,
-                    Ending::Failed {
-                        word: fault.word,
-                        text: fault.text,
-                    },
-                );
-            }
+        serial
+    }
+
+    /// What the object shows of an order.
+    pub(super) fn note_order(&mut self, order: &VolumeOrder) {
+        if let Some(volume) = self.volumes.get_mut(&order.name) {
+            volume.view.key = Some(order.attach.key.to_string());
+            volume.view.order = order.attach.record.n;
         }
     }
 
     fn begin(&mut self, name: &str, serial: u64, spec: &AttachmentSpec, order: VolumeOrder) {
-        if let Some(volume) = self.volumes.get_mut(name) {
-            volume.view.key = Some(order.attach.key.to_string());
-            volume.view.order = order.attach.record.n;
-        }
+        debug_assert_eq!(name, order.name);
+        self.note_order(&order);
         match &spec.birth {
             Some(birth) if birth.create_register => {
-                let site = spec
-                    .legs
-                    .iter()
-                    .find(|leg| leg.site == birth.active_site)
-                    .map(|leg| order::leg(leg.leg).site());
+                let site = birth_site(spec, &birth.active_site).unwrap_or(order.attach.site);
                 let teller = self.teller.clone();
                 self.runtime.spawn(async move {
-                    match ensure_register(&order, site.unwrap_or(order.attach.site)).await {
+                    let volumes = vec![order.volume];
+                    match ensure_register(&order, volumes, site).await {
                         Ok(()) => teller.tell(Told::Ready {
                             serial,
                             order: Box::new(order),
@@ -476,8 +483,18 @@ fn check_indices(spec: &AttachmentSpec, sites: &Sites) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Where a volume is active when it is born.
+pub(super) fn birth_site(spec: &AttachmentSpec, name: &str) -> Option<Site> {
+    let leg = spec.legs.iter().find(|leg| leg.site == name)?;
+    Some(order::leg(leg.leg).site())
+}
+
 /// Create-if-absent of the register of a volume that is to be born.
-async fn ensure_register(order: &VolumeOrder, site: Site) -> Result<(), String> {
+pub(super) async fn ensure_register(
+    order: &VolumeOrder,
+    volumes: Vec<twinsite_register::VolumeId>,
+    site: Site,
+) -> Result<(), String> {
     let witness: &WitnessHandle = &order.witness;
     let found = witness
         .witness()
@@ -491,7 +508,7 @@ async fn ensure_register(order: &VolumeOrder, site: Site) -> Result<(), String> 
     let create = Create {
         register_id: RegisterId(durable::random().map_err(text)?),
         group: GroupId(order.group.0),
-        volumes: vec![order.volume],
+        volumes,
         generation: Gen(durable::random().map_err(text)?),
         site,
         txid: TxId(durable::random().map_err(text)?),

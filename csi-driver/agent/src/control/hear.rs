@@ -20,9 +20,14 @@ impl Node {
                 event,
             } => self.hear_volume(&name, serial, event),
             Told::Ready { serial, order } => self.ready(serial, *order),
+            Told::ReadyGroup { orders } => self.ready_group(orders),
             Told::Register { register, by } => {
                 if let Some((name, serial)) = by {
                     self.stamp(&name, serial, &register);
+                    // One of the volumes of a group asks for all.
+                    for (name, serial) in self.others_of(&name) {
+                        self.stamp(&name, serial, &register);
+                    }
                 }
                 self.registers.insert(register.group, (*register, wall()));
             }
@@ -45,6 +50,23 @@ impl Node {
                 self.looked = self.looked.max(number);
             }
         }
+    }
+
+    /// The other volumes of the group of this one, with their openings.
+    fn others_of(&self, name: &str) -> Vec<(String, u64)> {
+        let seen = &self.observed.volumes;
+        let Some(spec) = seen.get(name).map(|seen| &seen.spec) else {
+            return Vec::new();
+        };
+        let same = |other: &AttachmentSpec| {
+            spec.group.is_some() && other.group == spec.group && other.mode == spec.mode
+        };
+        let others = seen
+            .iter()
+            .filter(|(other, seen)| *other != name && same(&seen.spec));
+        others
+            .filter_map(|(other, _)| Some((other.clone(), self.volumes.get(other)?.serial)))
+            .collect()
     }
 
     fn hear_volume(&mut self, name: &str, serial: u64, event: VolumeEvent) {

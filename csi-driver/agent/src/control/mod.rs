@@ -22,6 +22,7 @@ mod say;
 pub mod secrets;
 pub mod socket;
 pub mod storage;
+mod together;
 pub mod verifies;
 pub mod volumes;
 pub mod witnesses;

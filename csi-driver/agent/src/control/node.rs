@@ -83,6 +83,10 @@ pub(super) enum Told {
         serial: u64,
         order: Box<VolumeOrder>,
     },
+    /// The same for the volumes of a group.
+    ReadyGroup {
+        orders: Vec<(u64, VolumeOrder)>,
+    },
     /// A register was read or written; by which opening of which volume, if by one.
     Register {
         register: Box<Register>,

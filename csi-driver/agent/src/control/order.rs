@@ -81,12 +81,6 @@ pub fn prepare(
         LegIndex::A => Site::A,
         LegIndex::B => Site::B,
     };
-    let alone = spec.group_id() == twinsite_api::GroupId::Volume(spec.volume);
-    if !alone || spec.group_volumes.iter().any(|other| *other != spec.volume) {
-        return Err(invalid(
-            "a group of volumes cannot be opened by this version, and one of its volumes must not be opened alone: take it out of the group",
-        ));
-    }
     let legs = targets(spec, objects)?;
     let mut initialize = [None, None];
     for named in &spec.legs {
@@ -134,6 +128,22 @@ pub fn prepare(
         reseed,
         force: force.transpose()?,
     })
+}
+
+/// Makes the orders of the volumes of a group one: one key, one seed, and one uid that follows from all their Attachments.
+pub fn make_one(orders: &mut [&mut AttachOrder]) {
+    let mut uids: Vec<String> = orders
+        .iter()
+        .map(|order| order.record.uid.to_string())
+        .collect();
+    uids.sort_unstable();
+    let all = uid(&format!("group of {}", uids.join(" and ")));
+    let Some((key, seed)) = orders.first().map(|first| (first.key, first.seed)) else {
+        return;
+    };
+    for order in orders {
+        (order.key, order.seed, order.uid) = (key, seed, all);
+    }
 }
 
 /// How the legs of an Attachment are reached, by [`Leg::index`].
@@ -351,19 +361,24 @@ stringData: {key: 0123456789abcdef}
     }
 
     #[test]
-    fn a_volume_of_a_group_is_not_opened_alone() {
-        for more in [
-            "group: tg-000102030405060708090a0b0c0d0e0f",
-            "groupVolumes: [ts-000102030405060708090a0b0c0d0e0f, ts-ff0102030405060708090a0b0c0d0e0f]",
-        ] {
-            let text = TEXT.replace("  mode: Writer", &format!("  mode: Writer\n  {more}"));
-            assert!(
-                prepared(&text)
-                    .unwrap_err()
-                    .text
-                    .contains("must not be opened alone")
-            );
-        }
+    fn the_orders_of_a_group_have_one_key_and_a_uid_that_follows_from_all_of_them() {
+        let (mut one, mut two) = (
+            prepared(TEXT).unwrap().attach,
+            prepared(TEXT).unwrap().attach,
+        );
+        two.record.uid = AttachmentUid([7; 16]);
+        let own = [one.record.uid, two.record.uid];
+        make_one(&mut [&mut one, &mut two]);
+        assert_eq!((one.key, one.seed, one.uid), (two.key, two.seed, two.uid));
+        assert!(!own.contains(&one.uid));
+        assert_eq!([one.record.uid, two.record.uid], own);
+        // Whoever is named first.
+        let (mut three, mut four) = (one.clone(), two.clone());
+        make_one(&mut [&mut four, &mut three]);
+        assert_eq!(three.uid, one.uid);
+        four.record.uid = AttachmentUid([8; 16]);
+        make_one(&mut [&mut three, &mut four]);
+        assert_ne!(three.uid, one.uid);
     }
 
     #[test]

@@ -101,10 +101,7 @@ impl Node {
             Request::Status { name: Some(name) } => self.status_of(&name),
             Request::Problems => Answer::ok(json!(self.problems)),
             Request::Detach { name } => self.hold(&name),
-            Request::Attach { name } => match self.desired.held.remove(&name) {
-                true => Answer::ok(Value::Null),
-                false => Answer::error(format!("{name} was not detached by hand")),
-            },
+            Request::Attach { name } => self.let_go(&name),
             Request::Inspect { name } => return self.inspect(&name, reply),
             Request::Verify { name, stop } => return self.verify_by_hand(&name, stop, reply),
             Request::DropLeg { name, leg } => {
@@ -147,7 +144,30 @@ impl Node {
         if !self.desired.objects.attachments.contains_key(name) {
             return Answer::error(format!("there is no Attachment {name}"));
         }
+        // The volumes of a group are detached together.
+        let spec = &self.desired.objects.attachments[name].spec;
+        let (group, mode) = (spec.group_id(), spec.mode);
+        let attachments = self.desired.objects.attachments.iter();
+        let same = attachments
+            .filter(|(_, other)| other.spec.group_id() == group && other.spec.mode == mode)
+            .map(|(other, _)| other.clone());
+        self.desired.held.extend(same);
         self.desired.held.insert(name.to_owned());
+        Answer::ok(Value::Null)
+    }
+
+    /// Undo of [`Self::hold`].
+    fn let_go(&mut self, name: &str) -> Answer {
+        if !self.desired.held.remove(name) {
+            return Answer::error(format!("{name} was not detached by hand"));
+        }
+        let attachments = &self.desired.objects.attachments;
+        let group = attachments.get(name).map(|object| object.spec.group_id());
+        let other_group = |held: &String| {
+            let held = attachments.get(held).map(|object| object.spec.group_id());
+            held.is_none() || held != group
+        };
+        self.desired.held.retain(other_group);
         Answer::ok(Value::Null)
     }
 

@@ -150,4 +150,6 @@ pub trait VolumeHandle: Send {
 pub trait Volumes: Send {
     /// Begins; everything else comes through the report.
     fn open(&mut self, order: VolumeOrder) -> Box<dyn VolumeHandle>;
+    /// The same for the volumes of a group, which are one order of several objects.
+    fn open_group(&mut self, orders: Vec<VolumeOrder>) -> Vec<Box<dyn VolumeHandle>>;
 }

@@ -109,6 +109,10 @@ fn refusal(why: Refusal) -> (&'static str, &'static str) {
             reason::INVALID_SPEC,
             "another LUN answers where a leg should be: correct spec.legs (portals, target, lun or naa); the other leg alone is not used",
         ),
+        Refusal::OtherVolumes => (
+            reason::INVALID_SPEC,
+            "the register is of other volumes than spec.groupVolumes: name exactly the volumes of the group; one of them is never opened alone",
+        ),
         Refusal::NotContinued => (
             reason::SUPERSEDED,
             "another writer served since: the device that was still shown is taken away; it is tried again",

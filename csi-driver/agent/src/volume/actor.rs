@@ -49,17 +49,30 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Letter {
     Detach,
     DropLeg(Leg),
-    Expand { size: u64 },
-    SetFormat { format: Format, fs_type: FsType },
+    Expand {
+        size: u64,
+    },
+    SetFormat {
+        format: Format,
+        fs_type: FsType,
+    },
     Verify(VerifyOrder),
-    Readdress { leg: Leg, spec: Box<LegSpec> },
-    Guest { op: GuestOp, answer: Answer },
+    Readdress {
+        leg: Leg,
+        spec: Box<LegSpec>,
+    },
+    Guest {
+        op: GuestOp,
+        answer: Answer,
+    },
     Drive(Workload, Finished),
     Device(FrontendEvent),
     RegisterRead(RegisterId, Result<Option<Box<Register>>, RegisterError>),
     RegisterCas(RegisterId, CasResult),
     Beat(Result<Option<BeatObject>, RegisterError>),
     RecordSaved,
+    /// Another volume of the group left something to do.
+    Wake,
 }
 
 /// What the actor is made of.
@@ -481,6 +494,8 @@ impl Volume {
             Letter::RegisterCas(id, result) => Input::RegisterCas { id, result },
             Letter::Beat(result) => Input::BeatObject { result },
             Letter::RecordSaved => Input::RecordSaved,
+            // What there is to do is fetched at the end of the turn.
+            Letter::Wake => return,
         };
         if self.ending.is_some() && self.refuse(&input) {
             return;

@@ -107,6 +107,10 @@ pub(super) fn failed(failure: Failure) -> Ending {
         Failure::WitnessBehind => (reason::WITNESS_BEHIND, "a human has to reseed the witness"),
         Failure::WrongState => ("WrongState", "look at the register's state"),
         Failure::Changed => ("Changed", "it is tried again"),
+        Failure::OtherVolumes => (
+            reason::INVALID_SPEC,
+            "name exactly the volumes of the register in spec.groupVolumes",
+        ),
         Failure::BadSize => (reason::INVALID_SPEC, "correct spec.size"),
     };
     let text = format!("{failure}: {what}");

@@ -5,10 +5,11 @@ use std::time::Duration;
 use twinsite_api::AttachmentMode;
 use twinsite_mirror::engine::Engine;
 use twinsite_mirror::io::{AttachOrder, Input, Members, Output};
-use twinsite_mirror::oneshot::{OneShot, OneShotOrder, Task};
+use twinsite_mirror::oneshot::{Done, Failure, OneShot, OneShotOrder, Task};
 use twinsite_mirror::status::Status;
 
 use super::inspect;
+use super::together::{self, Share};
 use crate::control::volumes::{Ending, VolumeEvent, VolumeOrder};
 
 /// Made without a clock; begins at the first turn on the data thread.
@@ -16,6 +17,8 @@ pub(super) enum Machine {
     Waiting(Option<Begin>),
     Attach(Box<Engine>),
     OneShot(Box<OneShot>),
+    /// One volume of a group.
+    Member(Share),
 }
 
 pub(super) enum Begin {
@@ -26,46 +29,35 @@ pub(super) enum Begin {
 impl Machine {
     /// `Err` says what the order lacks.
     pub(super) fn of(order: &VolumeOrder) -> Result<Self, String> {
-        let attach = &order.attach;
-        let task = match order.mode {
+        let begin = match order.mode {
             AttachmentMode::Writer | AttachmentMode::Caretaker => {
-                return Ok(Self::Waiting(Some(Begin::Attach(attach.clone()))));
+                Begin::Attach(order.attach.clone())
             }
-            AttachmentMode::Birth => Task::Birth {
-                size: order.size,
-                initialize: attach.initialize,
-            },
-            AttachmentMode::Inspect => Task::Inspect,
-            AttachmentMode::Wipe => Task::Wipe,
-            AttachmentMode::Reseed => {
-                let lacks = || "spec.reseed.registerId is missing".to_owned();
-                let register_id = order.reseed.ok_or_else(lacks)?;
-                Task::Reseed { register_id }
-            }
-            AttachmentMode::Force => {
-                let lacks = || "spec.force is missing".to_owned();
-                Task::Force(order.force.clone().ok_or_else(lacks)?)
-            }
+            _ => Begin::OneShot(Box::new(one_shot(order)?)),
         };
-        let named = twinsite_mirror::io::Leg::BOTH
-            .into_iter()
-            .filter(|leg| order.legs[leg.index()].is_some());
-        Ok(Self::Waiting(Some(Begin::OneShot(Box::new(
-            OneShotOrder {
-                task,
-                legs: named.fold(Members::NONE, Members::with),
-                volume: order.volume,
-                key: attach.key,
-                seed: attach.seed,
-                site: attach.site,
-                node: attach.node.clone(),
-                marks: attach.marks.clone(),
-                config: attach.config,
-            },
-        )))))
+        Ok(Self::Waiting(Some(begin)))
+    }
+
+    /// What the volumes of a group do together.
+    pub(super) fn of_group(orders: &[VolumeOrder]) -> Result<together::Begin, String> {
+        let mode = orders.first().map(|order| order.mode);
+        match mode {
+            Some(AttachmentMode::Writer | AttachmentMode::Caretaker) => {
+                let attaches = orders.iter().map(|order| (*order.attach).clone());
+                Ok(together::Begin::Attach(attaches.collect()))
+            }
+            Some(AttachmentMode::Birth) => {
+                let births = orders.iter().map(one_shot).collect::<Result<_, _>>()?;
+                Ok(together::Begin::Birth(births))
+            }
+            _ => Err("this mode is not offered for the volumes of a group".to_owned()),
+        }
     }
 
     pub(super) fn start(&mut self, now: Duration) {
+        if let Self::Member(share) = self {
+            share.start(now);
+        }
         let Self::Waiting(begin) = self else { return };
         match begin.take() {
             Some(Begin::Attach(order)) => {
@@ -86,6 +78,7 @@ impl Machine {
             Self::Waiting(_) => {}
             Self::Attach(engine) => engine.handle(now, input),
             Self::OneShot(one_shot) => one_shot.handle(now, &input),
+            Self::Member(share) => share.handle(now, input),
         }
     }
 
@@ -94,6 +87,7 @@ impl Machine {
             Self::Waiting(_) => None,
             Self::Attach(engine) => engine.poll(),
             Self::OneShot(one_shot) => one_shot.poll(),
+            Self::Member(share) => share.poll(),
         }
     }
 
@@ -102,6 +96,7 @@ impl Machine {
             Self::Waiting(_) => None,
             Self::Attach(engine) => engine.deadline(),
             Self::OneShot(one_shot) => one_shot.end().map_or_else(|| one_shot.deadline(), |_| None),
+            Self::Member(share) => share.deadline(),
         }
     }
 
@@ -109,6 +104,7 @@ impl Machine {
     pub(super) fn status(&self, now: Duration) -> Option<Status> {
         match self {
             Self::Attach(engine) => Some(engine.status(now)),
+            Self::Member(share) => share.status(now),
             Self::Waiting(_) | Self::OneShot(_) => None,
         }
     }
@@ -117,10 +113,61 @@ impl Machine {
     pub(super) fn end(&self) -> Option<(Option<VolumeEvent>, Ending)> {
         match self {
             Self::Waiting(_) | Self::Attach(_) => None,
-            Self::OneShot(one_shot) => Some(match one_shot.end()? {
-                Ok(done) => (inspect::found(done), Ending::Done),
-                Err(failure) => (None, inspect::failed(*failure)),
-            }),
+            Self::OneShot(one_shot) => one_shot.end().map(outcome),
+            Self::Member(share) => {
+                let unfit = |text| {
+                    let word = twinsite_api::reason::INVALID_SPEC;
+                    (None, Ending::Failed { word, text })
+                };
+                let ended = share.end().as_ref().map(outcome);
+                ended.or_else(|| share.unfit().map(unfit))
+            }
         }
     }
+}
+
+fn outcome(end: &Result<Done, Failure>) -> (Option<VolumeEvent>, Ending) {
+    match end {
+        Ok(done) => (inspect::found(done), Ending::Done),
+        Err(failure) => (None, inspect::failed(*failure)),
+    }
+}
+
+/// `Err` says what the order lacks.
+fn one_shot(order: &VolumeOrder) -> Result<OneShotOrder, String> {
+    let attach = &order.attach;
+    let task = match order.mode {
+        AttachmentMode::Writer | AttachmentMode::Caretaker => {
+            return Err("an attach is no one-shot order".to_owned());
+        }
+        AttachmentMode::Birth => Task::Birth {
+            size: order.size,
+            initialize: attach.initialize,
+        },
+        AttachmentMode::Inspect => Task::Inspect,
+        AttachmentMode::Wipe => Task::Wipe,
+        AttachmentMode::Reseed => {
+            let lacks = || "spec.reseed.registerId is missing".to_owned();
+            let register_id = order.reseed.ok_or_else(lacks)?;
+            Task::Reseed { register_id }
+        }
+        AttachmentMode::Force => {
+            let lacks = || "spec.force is missing".to_owned();
+            Task::Force(order.force.clone().ok_or_else(lacks)?)
+        }
+    };
+    let named = twinsite_mirror::io::Leg::BOTH
+        .into_iter()
+        .filter(|leg| order.legs[leg.index()].is_some());
+    Ok(OneShotOrder {
+        task,
+        legs: named.fold(Members::NONE, Members::with),
+        volume: order.volume,
+        key: attach.key,
+        seed: attach.seed,
+        site: attach.site,
+        node: attach.node.clone(),
+        marks: attach.marks.clone(),
+        config: attach.config,
+    })
 }

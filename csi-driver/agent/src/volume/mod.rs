@@ -10,6 +10,7 @@ mod inspect;
 mod machine;
 mod open;
 mod requests;
+mod together;
 
 #[cfg(test)]
 mod tests;

@@ -17,12 +17,15 @@ use super::DeviceChoice;
 use super::actor::{Letter, Parts, Volume, link_of};
 use super::drive::{Run, Workload};
 use super::machine::Machine;
-use crate::control::volumes::{Ending, LegTarget, VolumeEvent, VolumeHandle, VolumeOrder, Volumes};
+use super::together::Share;
+use crate::control::volumes::{
+    Ending, LegTarget, Report, VolumeEvent, VolumeHandle, VolumeOrder, Volumes,
+};
 use crate::frontend::{
     Cleared, FrontendError, GuestErrno, GuestOp, GuestReply, clear_leftovers, ublk_available,
 };
 use crate::initiator::{LegSpec, Purpose, Times, initiator_name, isid};
-use crate::reactor::{Inlet, Mailbox, Thread};
+use crate::reactor::{ActorId, Inlet, Mailbox, Thread};
 
 /// Letters to one volume that wait: answers of the witness, orders, requests of callers in this process.
 const LETTERS: usize = 4096;
@@ -81,12 +84,55 @@ impl DataPath {
         // Names are looked up where waiting harms nobody.
         runtime.spawn_blocking(move || {
             let report = order.report.clone();
-            match parts(order, device, mailbox, inlet) {
+            let machine = Machine::of(&order);
+            let parts = machine.and_then(|machine| parts(order, machine, device, mailbox, inlet));
+            match parts {
                 Ok(parts) => {
                     thread.start(actor, move |cx| Box::new(Volume::new(cx, parts)));
                 }
                 Err(text) => {
                     let word = "InvalidSpec";
+                    report(VolumeEvent::Ended(Ending::Failed { word, text }));
+                }
+            }
+        });
+        open
+    }
+
+    /// Opens the volumes of a group, on one thread.
+    pub fn open_together(
+        &self,
+        orders: Vec<VolumeOrder>,
+        devices: Vec<DeviceChoice>,
+    ) -> Vec<OpenVolume> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let thread = self.threads[n % self.threads.len()].clone();
+        let mut open = Vec::new();
+        let mut places = Vec::new();
+        for order in &orders {
+            let actor = thread.reserve();
+            let (mailbox, inlet) = thread.mailbox(actor, LETTERS);
+            open.push(OpenVolume {
+                mailbox: mailbox.clone(),
+                caller: Caller::of(order),
+                runtime: order.runtime.clone(),
+            });
+            places.push(Place {
+                actor,
+                mailbox,
+                inlet,
+            });
+        }
+        let Some(runtime) = orders.first().map(|order| order.runtime.clone()) else {
+            return open;
+        };
+        // Names are looked up where waiting harms nobody.
+        runtime.spawn_blocking(move || {
+            let reports: Vec<Report> = orders.iter().map(|order| order.report.clone()).collect();
+            if let Err(text) = start_together(&thread, orders, devices, places) {
+                for report in reports {
+                    let word = "InvalidSpec";
+                    let text = text.clone();
                     report(VolumeEvent::Ended(Ending::Failed { word, text }));
                 }
             }
@@ -114,10 +160,48 @@ impl Volumes for DataPath {
         let device = self.device(&order);
         Box::new(self.open_with(order, device))
     }
+
+    fn open_group(&mut self, orders: Vec<VolumeOrder>) -> Vec<Box<dyn VolumeHandle>> {
+        let devices = orders.iter().map(|order| self.device(order)).collect();
+        let open = self.open_together(orders, devices).into_iter();
+        open.map(|volume| Box::new(volume) as Box<dyn VolumeHandle>)
+            .collect()
+    }
+}
+
+/// Reserved for a volume before it is known whether it can be opened.
+struct Place {
+    actor: ActorId,
+    mailbox: Mailbox<Letter>,
+    inlet: Inlet<Letter>,
+}
+
+/// All of them, or none: their actors come to life together.
+fn start_together(
+    thread: &Thread,
+    orders: Vec<VolumeOrder>,
+    devices: Vec<DeviceChoice>,
+    places: Vec<Place>,
+) -> Result<(), String> {
+    let begin = Machine::of_group(&orders)?;
+    let mailboxes = places.iter().map(|place| place.mailbox.clone()).collect();
+    let shares = Share::of_all(begin, mailboxes);
+    let mut all = Vec::new();
+    let each = orders.into_iter().zip(devices).zip(places).zip(shares);
+    for (((order, device), place), share) in each {
+        let machine = Machine::Member(share);
+        let parts = parts(order, machine, device, place.mailbox, place.inlet)?;
+        all.push((place.actor, parts));
+    }
+    for (actor, parts) in all {
+        thread.start(actor, move |cx| Box::new(Volume::new(cx, parts)));
+    }
+    Ok(())
 }
 
 fn parts(
     order: VolumeOrder,
+    machine: Machine,
     device: DeviceChoice,
     mailbox: Mailbox<Letter>,
     inlet: Inlet<Letter>,
@@ -130,7 +214,7 @@ fn parts(
         }
     }
     Ok(Parts {
-        machine: Machine::of(&order)?,
+        machine,
         name: order.name,
         volume: order.volume,
         group: order.group,

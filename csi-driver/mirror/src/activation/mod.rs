@@ -14,7 +14,7 @@ mod view;
 
 pub use view::{BeatView, Fit, Grant, LegView, LiveView, RegView, RegisterIdView, SbView};
 
-use crate::ids::{Leg, Members, Site};
+use crate::ids::{Epoch, Gen, Leg, Members, Site};
 pub use crate::status::Refusal;
 
 /// Was a move of the volume to this site ordered?
@@ -146,34 +146,62 @@ pub fn decide(
     legs: &[LegView; 2],
     behind: Members,
 ) -> Decision {
-    let refuse = |row, why| Decision {
-        row,
-        act: Act::Refuse(why),
-    };
-    let none = legs.iter().all(|leg| *leg == LegView::Away);
-    match register {
-        RegView::Below => refuse(Row::T4, Refusal::WitnessBehind),
-        RegView::Tombstone => refuse(Row::T1, Refusal::Deleted),
-        RegView::Creating => refuse(Row::T2, Refusal::Creating),
-        RegView::Absent => refuse(Row::T3, Refusal::RegisterMissing),
-        RegView::Live(_) | RegView::Unreadable if none => refuse(Row::T5, Refusal::NoLeg),
-        RegView::Live(live) => with_register(site, mv, live, legs, behind),
-        RegView::Unreadable => without_register(site, mv, legs),
-    }
+    decide_all(site, mv, register, std::slice::from_ref(legs), behind)
 }
 
-fn with_register(
+/// The same for the volumes of a group, which run on one set of legs (2.10): a leg is usable if it is so for every volume,
+/// and Ahead, Away, Growing or behind if it is so for any.
+pub fn decide_all(
     site: Site,
     mv: Mv,
-    live: &LiveView,
-    legs: &[LegView; 2],
+    register: &RegView,
+    volumes: &[[LegView; 2]],
     behind: Members,
 ) -> Decision {
     let refuse = |row, why| Decision {
         row,
         act: Act::Refuse(why),
     };
-    let fit = |leg: Leg| live.fit(leg, &legs[leg.index()]);
+    let away = |legs: &[LegView; 2]| legs.iter().all(|leg| *leg == LegView::Away);
+    let none = volumes.iter().any(away);
+    match register {
+        RegView::Below => refuse(Row::T4, Refusal::WitnessBehind),
+        RegView::Tombstone => refuse(Row::T1, Refusal::Deleted),
+        RegView::Creating => refuse(Row::T2, Refusal::Creating),
+        RegView::Absent => refuse(Row::T3, Refusal::RegisterMissing),
+        RegView::Live(_) | RegView::Unreadable if none => refuse(Row::T5, Refusal::NoLeg),
+        RegView::Live(live) => with_register(site, mv, live, volumes, behind),
+        RegView::Unreadable => without_register(site, mv, volumes),
+    }
+}
+
+/// The class of a leg for all volumes: what speaks against it in one of them does in all. What time may mend comes before
+/// what it does not.
+fn common_fit(live: &LiveView, leg: Leg, volumes: &[[LegView; 2]]) -> Fit {
+    let fits = volumes.iter().map(|legs| live.fit(leg, &legs[leg.index()]));
+    let gravity = |fit: &Fit| match fit {
+        Fit::Usable => 0,
+        Fit::Stale => 1,
+        Fit::Damaged => 2,
+        Fit::Bad => 3,
+        Fit::Away => 4,
+        Fit::Ahead => 5,
+    };
+    fits.max_by_key(gravity).unwrap_or(Fit::Away)
+}
+
+fn with_register(
+    site: Site,
+    mv: Mv,
+    live: &LiveView,
+    volumes: &[[LegView; 2]],
+    behind: Members,
+) -> Decision {
+    let refuse = |row, why| Decision {
+        row,
+        act: Act::Refuse(why),
+    };
+    let fit = |leg: Leg| common_fit(live, leg, volumes);
     let fits = |wanted: Fit| -> Members {
         Leg::BOTH
             .into_iter()
@@ -213,18 +241,25 @@ fn with_register(
         };
         return run(row, usable, Change::Shrink);
     }
+    let growing = |leg: Leg| {
+        volumes
+            .iter()
+            .any(|legs| live.is_growing(&legs[leg.index()]))
+    };
     match usable.sole() {
         None => match behind.sole() {
             // R19: it lacks acknowledged writes, so it leaves before anything else is acknowledged.
             Some(lagging) => run(Row::L3b, Members::only(lagging.other()), Change::Shrink),
             None => run(Row::L3, usable, Change::Keep),
         },
-        Some(leg) if live.is_growing(&legs[leg.index()]) => run(Row::L9, usable, Change::Bump),
+        Some(leg) if growing(leg) => run(Row::L9, usable, Change::Bump),
         Some(_) => run(Row::L8, usable, Change::Keep),
     }
 }
 
-fn without_register(site: Site, mv: Mv, legs: &[LegView; 2]) -> Decision {
+/// Volumes of a group whose superblocks do not all say the same need the witness: one of them may have been shrunk alone
+/// in its superblock only, and which it was nobody else can say.
+fn without_register(site: Site, mv: Mv, volumes: &[[LegView; 2]]) -> Decision {
     let refuse = |row, why| Decision {
         row,
         act: Act::Refuse(why),
@@ -232,8 +267,9 @@ fn without_register(site: Site, mv: Mv, legs: &[LegView; 2]) -> Decision {
     if !mv.is_none() {
         return refuse(Row::U1, Refusal::WitnessNeeded);
     }
-    let newest = legs
+    let newest = volumes
         .iter()
+        .flatten()
         .filter_map(LegView::superblock)
         .max_by_key(|sb| (sb.seq, sb.epoch));
     if newest.is_some_and(|sb| sb.site != site) {
@@ -243,25 +279,43 @@ fn without_register(site: Site, mv: Mv, legs: &[LegView; 2]) -> Decision {
         row,
         act: Act::Run { set, cas: None },
     };
-    if let [LegView::Sb(a), LegView::Sb(b)] = legs
-        && a.is_pair()
-        && b.is_pair()
-        && (a.epoch, a.generation) == (b.epoch, b.generation)
-    {
+    if all_same(volumes.iter().map(pair_of)) {
         return run(Row::U3, Members::BOTH);
     }
     for leg in Leg::BOTH {
-        let (LegView::Sb(own), LegView::Sb(other)) =
-            (&legs[leg.index()], &legs[leg.other().index()])
-        else {
-            continue;
-        };
-        if own.is_alone(leg) && !other.is_alone(leg.other()) && other.shows_older_than(own.epoch) {
+        if all_same(volumes.iter().map(|legs| alone_of(leg, legs))) {
             return run(Row::U4, Members::only(leg));
         }
     }
     // R12: half a pair, Growing and Candidate never run alone by their own word.
     refuse(Row::U5, Refusal::WitnessNeeded)
+}
+
+/// Does every volume name a membership, and the same one?
+fn all_same(named: impl IntoIterator<Item = Option<(Epoch, Gen)>>) -> bool {
+    let mut named = named.into_iter();
+    let first = named.next().flatten();
+    first.is_some() && named.all(|other| other == first)
+}
+
+/// The membership of two legs that are an equal pair.
+fn pair_of(legs: &[LegView; 2]) -> Option<(Epoch, Gen)> {
+    let [LegView::Sb(a), LegView::Sb(b)] = legs else {
+        return None;
+    };
+    let same = (a.epoch, a.generation) == (b.epoch, b.generation);
+    (a.is_pair() && b.is_pair() && same).then_some((a.epoch, a.generation))
+}
+
+/// The membership of a leg that certifies itself while the other one shows that nothing newer is there.
+fn alone_of(leg: Leg, legs: &[LegView; 2]) -> Option<(Epoch, Gen)> {
+    let (LegView::Sb(own), LegView::Sb(other)) = (&legs[leg.index()], &legs[leg.other().index()])
+    else {
+        return None;
+    };
+    let alone =
+        own.is_alone(leg) && !other.is_alone(leg.other()) && other.shows_older_than(own.epoch);
+    alone.then_some((own.epoch, own.generation))
 }
 
 /// Does this leg lack writes of its volatile cache that a dirty region stands for? Clean maps on both: a restart does not

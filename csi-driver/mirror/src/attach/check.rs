@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Class, Leg, Members, Register, classify};
+use twinsite_register::{Class, Leg, Members, Order, Register, classify};
 
-use super::{Ask, Attach, Phase, Seen, order};
+use super::{Ask, Attach, OfVolume, Phase, Seen, order};
 use crate::activation::{Mv, RegView, may_fence};
-use crate::engine::{AttachEnd, Port};
+use crate::engine::{AttachEnd, Port, Served};
 use crate::fence::held_by_other_site;
 use crate::io::MoveMode;
 use crate::status::Refusal;
 
 impl Attach {
     pub(super) fn enter_check(&mut self, now: Duration, port: &mut Port) {
-        let config = &self.order.config;
-        let lost = match self.order.mv.map(|mv| mv.mode) {
-            Some(MoveMode::Failover | MoveMode::Automatic { .. }) => {
-                Some(self.order.site.other().leg())
-            }
+        let order = self.order();
+        let config = &order.config;
+        let lost = match order.mv.map(|mv| mv.mode) {
+            Some(MoveMode::Failover | MoveMode::Automatic { .. }) => Some(order.site.other().leg()),
             Some(MoveMode::Planned) | None => None,
         };
         let limit = |leg| {
@@ -34,8 +33,8 @@ impl Attach {
     }
 
     /// Was the leg looked at, or can it play no part?
-    pub(super) fn is_looked_at(&self, leg: Leg) -> bool {
-        let track = &self.legs[leg.index()];
+    pub(super) fn is_looked_at(&self, v: usize, leg: Leg) -> bool {
+        let track = self.track(v, leg);
         let idle_member = self
             .seen
             .value()
@@ -49,42 +48,104 @@ impl Attach {
         ask: &Ask,
         login_until: &[Duration; 2],
     ) -> bool {
-        let login_over = |leg: Leg| self.is_looked_at(leg) || login_until[leg.index()] <= now;
-        self.record.stale || (ask.is_over(now) && Leg::BOTH.into_iter().all(login_over))
+        let login_over =
+            |(v, leg): (usize, Leg)| self.is_looked_at(v, leg) || login_until[leg.index()] <= now;
+        self.is_stale() || (self.is_answered(now, ask) && self.all_legs().all(login_over))
     }
 
-    pub(super) fn check(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+    pub(super) fn check(
+        &mut self,
+        now: Duration,
+        port: &mut Port,
+    ) -> Option<AttachEnd<Vec<Served>>> {
         match self.may_begin() {
-            Ok(fence) => {
-                self.record = order::with_try(&self.record, self.order.key.attach());
-                self.save_record(port);
-                self.phase = Phase::SaveKeys { fence };
+            Ok(fences) => {
+                for (volume, fence) in self.volumes.iter_mut().zip(fences) {
+                    volume.fence = fence;
+                    volume.record = order::with_try(&volume.record, volume.order.key.attach());
+                }
+                self.save_records(port);
+                self.phase = Phase::SaveKeys;
                 None
             }
             Err(why) => self.refuse(now, why, port),
         }
     }
 
-    /// The tests of step 1, in the order of what they would cost if they were left out.
-    fn may_begin(&self) -> Result<Members, Refusal> {
-        if self.record.stale {
+    /// One of these Attachments has been passed by a later one.
+    fn is_stale(&self) -> bool {
+        self.volumes.iter().any(|volume| volume.record.stale)
+    }
+
+    /// The highest order that the register and the superblocks of this round name.
+    pub(super) fn highest_order(&self) -> Order {
+        let uid = self.order().uid;
+        order::highest(uid, self.seen.value(), self.superblocks())
+    }
+
+    /// The order rule, for every Attachment (R38).
+    pub(super) fn may_come_now(&self) -> Result<(), Refusal> {
+        let (uid, highest) = (self.order().uid, self.highest_order());
+        let may = |volume: &OfVolume| order::may_attach(&volume.record, uid, highest);
+        if self.volumes.iter().all(may) {
+            Ok(())
+        } else {
+            Err(Refusal::OrderStale)
+        }
+    }
+
+    /// The tests of step 1, in the order of what they would cost if they were left out. What is fenced, by volume: all of
+    /// them may be, or none is.
+    fn may_begin(&self) -> Result<Vec<Members>, Refusal> {
+        if self.is_stale() {
             return Err(Refusal::OrderStale);
         }
         let (view, register) = self.register_view();
-        let highest = order::highest(&self.record, register, []);
-        if !order::may_attach(&self.record, highest) {
-            return Err(Refusal::OrderStale);
-        }
+        self.may_come_now()?;
+        self.are_its_volumes(register)?;
         self.may_follow_holders(&view, register)?;
-        let reachable = self.reachable();
-        let held = reachable.iter().any(|leg| {
-            let probed = self.legs[leg.index()].probed;
-            held_by_other_site(probed.and_then(|probed| probed.holder), self.order.site)
+        let order = self.order();
+        let held = self.tracks().any(|track| {
+            let probed = track.probed.filter(|_| track.is_reachable());
+            held_by_other_site(probed.and_then(|probed| probed.holder), order.site)
         });
-        let fence = may_fence(self.order.site, self.mv(register), &view, reachable, held)?;
+        let fences = self.fences(&view, register, held)?;
         self.holder_is_gone(register)?;
         self.evidence_still_holds(register)?;
-        Ok(fence)
+        Ok(fences)
+    }
+
+    /// What may be fenced, by volume. Only if the legs that are reachable for every volume could run them all: a fence by
+    /// somebody who cannot win stops a healthy writer.
+    pub(super) fn fences(
+        &self,
+        view: &RegView,
+        register: Option<&Register>,
+        held: bool,
+    ) -> Result<Vec<Members>, Refusal> {
+        let (site, mv) = (self.order().site, self.mv(register));
+        let common = self
+            .indices()
+            .fold(Members::BOTH, |all, v| all.and(self.reachable(v)));
+        may_fence(site, mv, view, common, held)?;
+        self.indices()
+            .map(|v| may_fence(site, mv, view, self.reachable(v), held))
+            .collect()
+    }
+
+    /// A register of several volumes is not opened with fewer of them, or with others: they would not stay together.
+    pub(super) fn are_its_volumes(&self, register: Option<&Register>) -> Result<(), Refusal> {
+        let Some(register) = register else {
+            return Ok(());
+        };
+        let alone = self.volumes.len() == 1 && register.volumes.len() <= 1;
+        let named = |volume: &OfVolume| register.volumes.contains(&volume.order.volume);
+        if alone || (register.volumes.len() == self.volumes.len() && self.volumes.iter().all(named))
+        {
+            Ok(())
+        } else {
+            Err(Refusal::OtherVolumes)
+        }
     }
 
     /// A planned move is ordered when nobody holds the volume. If the old site attached again since, the move is not its
@@ -106,26 +167,28 @@ impl Attach {
         register: Option<&Register>,
     ) -> Result<(), Refusal> {
         let unreadable = *view == RegView::Unreadable;
-        let asked = self.continuing || (unreadable && self.record.n.is_some());
-        let holders = self
-            .reachable()
-            .iter()
-            .map(|leg| self.legs[leg.index()].probed?.holder)
-            .collect::<Vec<_>>();
-        if !asked || order::held_by_record(&self.record, register, holders) {
-            return Ok(());
+        for (v, volume) in self.volumes.iter().enumerate() {
+            let asked = volume.continuing || (unreadable && volume.record.n.is_some());
+            let holders = self
+                .reachable(v)
+                .iter()
+                .map(|leg| self.track(v, leg).probed?.holder)
+                .collect::<Vec<_>>();
+            if asked && !order::held_by_record(&volume.record, register, holders) {
+                return Err(if volume.continuing {
+                    Refusal::NotContinued
+                } else {
+                    Refusal::WitnessNeeded
+                });
+            }
         }
-        Err(if self.continuing {
-            Refusal::NotContinued
-        } else {
-            Refusal::WitnessNeeded
-        })
+        Ok(())
     }
 
     /// Policy Automatic: the own target must not have seen the holder within `detect_after`, asked once more right before
     /// the fence. A target that started since then has seen nobody for its uptime only.
     fn evidence_still_holds(&self, register: Option<&Register>) -> Result<(), Refusal> {
-        let Some(order) = self.order.mv else {
+        let Some(order) = self.order().mv else {
             return Ok(());
         };
         let MoveMode::Automatic { detect_after } = order.mode else {
@@ -134,10 +197,12 @@ impl Attach {
         if self.mv(register) == Mv::None {
             return Ok(());
         }
-        let own = &self.legs[self.order.site.leg().index()];
-        let age = own.probed.and_then(|probed| probed.age);
-        let quiet = age.is_some_and(|age| age.last_foreign.unwrap_or(age.uptime) >= detect_after);
-        if quiet {
+        let own = self.order().site.leg();
+        let quiet = |v: usize| {
+            let age = self.track(v, own).probed.and_then(|probed| probed.age);
+            age.is_some_and(|age| age.last_foreign.unwrap_or(age.uptime) >= detect_after)
+        };
+        if self.indices().all(quiet) {
             Ok(())
         } else {
             Err(Refusal::HolderActive)
@@ -151,7 +216,7 @@ impl Attach {
             Seen::Unreadable => RegView::Unreadable,
             Seen::Absent => RegView::of(Class::Absent, None),
             Seen::Value(value) => {
-                RegView::of(classify(Some(value), &self.order.marks, &[]), Some(value))
+                RegView::of(classify(Some(value), &self.order().marks, &[]), Some(value))
             }
         };
         (view, register)
@@ -159,7 +224,7 @@ impl Attach {
 
     /// The ordered move, if the register is still at the sequence it was ordered for: an old record never steals a volume.
     pub(super) fn mv(&self, register: Option<&Register>) -> Mv {
-        let Some(order) = self.order.mv else {
+        let Some(order) = self.order().mv else {
             return Mv::None;
         };
         let mode = match order.mode {
@@ -167,25 +232,28 @@ impl Attach {
             MoveMode::Failover | MoveMode::Automatic { .. } => Mv::Failover,
         };
         match register {
-            Some(register) if register.active.site == self.order.site => Mv::None,
+            Some(register) if register.active.site == self.order().site => Mv::None,
             Some(register) if register.active.seq != order.expect_seq => Mv::None,
             Some(_) | None => mode,
         }
     }
 
-    pub(super) fn reachable(&self) -> Members {
+    pub(super) fn reachable(&self, v: usize) -> Members {
         Leg::BOTH
             .into_iter()
-            .filter(|leg| self.legs[leg.index()].is_reachable())
+            .filter(|leg| self.track(v, *leg).is_reachable())
             .collect()
     }
 
-    pub(super) fn enter_fence(&mut self, now: Duration, fence: Members, port: &mut Port) {
+    pub(super) fn enter_fence(&mut self, now: Duration, port: &mut Port) {
         self.phase = Phase::Fence;
-        for leg in fence.iter() {
-            let track = &mut self.legs[leg.index()];
-            if track.is_reachable() && track.is_idle() {
-                track.fence(now, self.order.key, &self.order.config, port);
+        for volume in &mut self.volumes {
+            let order = &volume.order;
+            for leg in volume.fence.iter() {
+                let track = &mut volume.legs[leg.index()];
+                if track.is_reachable() && track.is_idle() {
+                    track.fence(now, order.key, &order.config, port);
+                }
             }
         }
     }

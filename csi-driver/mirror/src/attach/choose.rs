@@ -8,18 +8,17 @@ use twinsite_register::{
 
 use super::cas::CasWait;
 use super::head::Body;
-use super::{Attach, Phase, Plan, order};
+use super::{Attach, OfVolume, Phase, Plan, order};
 use crate::activation::{
-    Act, BeatView, Cas, Change, Fit, LegView, Mv, RegView, Row, SbView, decide, is_behind,
-    may_fence,
+    Act, BeatView, Cas, Change, Fit, LegView, Mv, RegView, Row, SbView, decide_all, is_behind,
 };
-use crate::engine::{AttachEnd, Port};
+use crate::engine::{AttachEnd, Port, Served};
 use crate::layout::{Role, Superblock};
 use crate::status::{Condition, Event, Refusal};
 
 impl Attach {
-    pub(super) fn body(&self, leg: Leg) -> Option<&Body> {
-        let track = &self.legs[leg.index()];
+    pub(super) fn body(&self, v: usize, leg: Leg) -> Option<&Body> {
+        let track = self.track(v, leg);
         if track.is_held() {
             track.head.as_ref()?.body.as_ref()
         } else {
@@ -27,17 +26,22 @@ impl Attach {
         }
     }
 
-    fn bodies(&self) -> impl Iterator<Item = (Leg, &Body)> {
+    fn bodies(&self, v: usize) -> impl Iterator<Item = (Leg, &Body)> {
         Leg::BOTH
             .into_iter()
-            .filter_map(|leg| Some((leg, self.body(leg)?)))
+            .filter_map(move |leg| Some((leg, self.body(v, leg)?)))
     }
 
-    fn superblocks(&self) -> impl Iterator<Item = &Superblock> {
-        self.bodies().map(|(_, body)| &body.superblock)
+    pub(super) fn superblocks(&self) -> impl Iterator<Item = &Superblock> {
+        let of = |v| self.bodies(v).map(|(_, body)| &body.superblock);
+        self.indices().flat_map(of)
     }
 
-    pub(super) fn choose(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+    pub(super) fn choose(
+        &mut self,
+        now: Duration,
+        port: &mut Port,
+    ) -> Option<AttachEnd<Vec<Served>>> {
         let named: Vec<u32> = self.superblocks().map(|sb| sb.lease_ms).collect();
         self.leases_ms.extend(named);
         if self.was_stamped_meanwhile() {
@@ -46,22 +50,26 @@ impl Attach {
         }
         match self.tests_before_the_table() {
             Err(why) => return self.refuse(now, why, port),
-            Ok(unfenced) if !unfenced.is_empty() => {
-                self.enter_fence(now, unfenced, port);
+            Ok(fences) if fences.iter().any(|fence| !fence.is_empty()) => {
+                for (volume, fence) in self.volumes.iter_mut().zip(fences) {
+                    volume.fence = fence;
+                }
+                self.enter_fence(now, port);
                 return None;
             }
             Ok(_) => {}
         }
         let (view, register) = self.register_view();
-        let legs = Leg::BOTH.map(|leg| self.leg_view(leg, register));
+        let of = |v| Leg::BOTH.map(|leg| self.leg_view(v, leg, register));
+        let legs: Vec<[LegView; 2]> = self.indices().map(of).collect();
         let mv = self.mv(register);
-        let decision = decide(self.order.site, mv, &view, &legs, self.behind());
+        let decision = decide_all(self.order().site, mv, &view, &legs, self.behind());
         if let (Row::L5, RegView::Live(live)) = (decision.row, &view) {
-            let hurt = Leg::BOTH
-                .into_iter()
-                .find(|leg| live.fit(*leg, &legs[leg.index()]) != Fit::Usable);
-            if let Some(leg) = hurt {
-                port.event(Event::Raised(Condition::LegDamaged(leg)));
+            for (v, legs) in legs.iter().enumerate() {
+                let hurt = |leg: &Leg| live.fit(*leg, &legs[leg.index()]) != Fit::Usable;
+                if let Some(leg) = Leg::BOTH.into_iter().find(hurt) {
+                    port.of(v).event(Event::Raised(Condition::LegDamaged(leg)));
+                }
             }
         }
         match decision.act {
@@ -87,48 +95,42 @@ impl Attach {
 
     /// Formats, the order rule and the rule for a shown device; then the legs that the register names by now and that are
     /// reachable but not fenced.
-    fn tests_before_the_table(&self) -> Result<Members, Refusal> {
-        let heads = self.legs.iter().filter_map(|track| track.head.as_ref());
-        if heads.into_iter().any(|head| head.is_newer()) {
+    fn tests_before_the_table(&self) -> Result<Vec<Members>, Refusal> {
+        let mut heads = self.tracks().filter_map(|track| track.head.as_ref());
+        if heads.any(|head| head.is_newer()) {
             return Err(Refusal::UnknownFormat);
         }
         let (view, register) = self.register_view();
-        let highest = order::highest(&self.record, register, self.superblocks());
-        if !order::may_attach(&self.record, highest) {
-            return Err(Refusal::OrderStale);
-        }
+        self.may_come_now()?;
+        self.are_its_volumes(register)?;
         let is_member = |sb: &&Superblock| match register {
             Some(register) => register.members.contains(sb.leg),
             None => matches!(sb.role, Role::Member | Role::Growing),
         };
-        let members = self.superblocks().filter(is_member);
-        if self.continuing && !order::written_by_record(&self.record, members) {
-            return Err(Refusal::NotContinued);
+        for (v, volume) in self.volumes.iter().enumerate() {
+            let superblocks = self.bodies(v).map(|(_, body)| &body.superblock);
+            let members = superblocks.filter(is_member);
+            if volume.continuing && !order::written_by_record(&volume.record, members) {
+                return Err(Refusal::NotContinued);
+            }
         }
         let RegView::Live(live) = view else {
-            return Ok(Members::NONE);
+            return Ok(Vec::new());
         };
-        let unfenced: Members = live
-            .members
-            .and(self.reachable())
-            .iter()
-            .filter(|leg| !self.legs[leg.index()].fenced)
-            .collect();
-        if unfenced.is_empty() {
-            return Ok(unfenced);
+        let unfenced = |v: usize| -> Members {
+            let named = live.members.and(self.reachable(v)).iter();
+            named.filter(|leg| !self.track(v, *leg).fenced).collect()
+        };
+        if self.indices().all(|v| unfenced(v).is_empty()) {
+            return Ok(Vec::new());
         }
-        let allowed = may_fence(
-            self.order.site,
-            self.mv(register),
-            &view,
-            self.reachable(),
-            false,
-        )?;
-        Ok(allowed.and(unfenced))
+        let allowed = self.fences(&view, register, false)?;
+        let both = allowed.into_iter().enumerate();
+        Ok(both.map(|(v, allowed)| allowed.and(unfenced(v))).collect())
     }
 
-    fn leg_view(&self, leg: Leg, register: Option<&Register>) -> LegView {
-        let track = &self.legs[leg.index()];
+    fn leg_view(&self, v: usize, leg: Leg, register: Option<&Register>) -> LegView {
+        let track = self.track(v, leg);
         let (true, Some(head), Some(info)) = (track.is_held(), &track.head, track.info) else {
             return LegView::Away;
         };
@@ -136,32 +138,45 @@ impl Attach {
         match &head.body {
             Some(body) if !retired => {
                 let sb = &body.superblock;
-                let beat = BeatView::of(sb, body.beat.as_ref(), self.beat_object.as_ref());
+                let object = self.volumes[v].beat_object.as_ref();
+                let beat = BeatView::of(sb, body.beat.as_ref(), object);
                 LegView::Sb(SbView::of(sb, register, beat))
             }
             Some(_) | None => LegView::Bad,
         }
     }
 
-    /// Legs that lost a volatile cache while some region is dirty in the union of both maps.
+    /// Legs that lost a volatile cache while some region is dirty in the union of both maps. One that is behind in any volume
+    /// is behind for all.
     fn behind(&self) -> Members {
-        let any_dirty = self.bodies().any(|(_, body)| body.any_dirty());
-        let lags = |(leg, body): (Leg, &Body)| {
-            let info = self.legs[leg.index()].info?;
-            let recorded = body.superblock.boot_id;
-            is_behind(recorded, info.boot_id, info.volatile_cache, any_dirty).then_some(leg)
-        };
-        self.bodies().filter_map(lags).collect()
+        self.indices().fold(Members::NONE, |all, v| {
+            let any_dirty = self.bodies(v).any(|(_, body)| body.any_dirty());
+            let lags = |(leg, body): (Leg, &Body)| {
+                let info = self.track(v, leg).info?;
+                let recorded = body.superblock.boot_id;
+                is_behind(recorded, info.boot_id, info.volatile_cache, any_dirty).then_some(leg)
+            };
+            all.or(self.bodies(v).filter_map(lags).collect())
+        })
     }
 
     /// The place in the order is on disk before anybody else can see it.
-    fn fix_place(&mut self, now: Duration, plan: Plan, port: &mut Port) -> Option<AttachEnd> {
-        if self.record.n.is_some() {
+    fn fix_place(
+        &mut self,
+        now: Duration,
+        plan: Plan,
+        port: &mut Port,
+    ) -> Option<AttachEnd<Vec<Served>>> {
+        let known = self.highest_n();
+        let fixed = |volume: &OfVolume| known.is_some() && volume.record.n == known;
+        if self.volumes.iter().all(fixed) {
             return self.carry_out(now, plan, port);
         }
-        let highest = order::highest(&self.record, self.seen.value(), self.superblocks());
-        self.record.n = Some(order::place(&self.record, highest));
-        self.save_record(port);
+        let n = order::place(known, self.order().uid, self.highest_order());
+        for volume in &mut self.volumes {
+            volume.record.n = Some(n);
+        }
+        self.save_records(port);
         self.phase = Phase::SavePlace(plan);
         None
     }
@@ -171,7 +186,7 @@ impl Attach {
         now: Duration,
         plan: Plan,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         if !self.all_held(plan.set) {
             self.begin_round();
             return None;
@@ -181,8 +196,8 @@ impl Attach {
             return None;
         };
         let change = self.change(plan.set, cas, &register);
-        let config = &self.order.config;
-        match CasWait::send(now, &register, change, &mut self.ids, config, port) {
+        let config = self.order().config;
+        match CasWait::send(now, &register, change, &mut self.ids, &config, port.of(0)) {
             Ok(wait) => {
                 self.phase = Phase::CasWait {
                     plan,
@@ -210,15 +225,15 @@ impl Attach {
             Mv::Failover | Mv::None => MoveKind::Unplanned,
         };
         AttachChange {
-            site: self.order.site,
+            site: self.order().site,
             stamp: Stamp {
-                key: self.order.key,
+                key: self.order().key,
                 stamp_id: self.ids.stamp(),
                 order: self.place(),
             },
             membership,
             moves: cas.moves.then_some(Move {
-                to: self.order.site,
+                to: self.order().site,
                 kind,
             }),
         }

@@ -7,7 +7,7 @@ use twinsite_register::{BeatObject, Leg, Members, Register};
 use super::cas::CasEnd;
 use super::leg::{Ended, Kind};
 use super::{Attach, Phase, Seen};
-use crate::engine::{AttachEnd, Port};
+use crate::engine::{AttachEnd, Port, Served};
 use crate::io::{LegDown, RegisterError, RegisterId};
 use crate::script::Fault;
 use crate::status::{Event, Refusal};
@@ -16,14 +16,14 @@ impl Attach {
     pub(super) fn leg_down(
         &mut self,
         now: Duration,
-        leg: Leg,
+        (v, leg): (usize, Leg),
         why: LegDown,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         if why == LegDown::OtherLun {
             return self.refuse(now, Refusal::OtherLun, port);
         }
-        let track = &mut self.legs[leg.index()];
+        let track = self.track_mut(v, leg);
         // Failed logins are repeated by the shell; the answer to our own `Disconnect` is no news.
         let was_up = track.info.is_some();
         let kind = track.down();
@@ -31,9 +31,9 @@ impl Attach {
             return None;
         }
         match kind {
-            Some(kind) => self.script_failed(now, leg, kind, Fault::Leg, port),
+            Some(kind) => self.script_failed(now, (v, leg), kind, Fault::Leg, port),
             None => {
-                self.leg_lost(leg);
+                self.leg_lost(v, leg);
                 None
             }
         }
@@ -42,23 +42,26 @@ impl Attach {
     pub(super) fn script_ended(
         &mut self,
         now: Duration,
-        leg: Leg,
+        (v, leg): (usize, Leg),
         ended: Ended,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         match ended {
-            Ended::Probed => self.relogged_in(now, leg, port),
+            Ended::Probed => self.relogged_in(now, v, leg, port),
             Ended::Fenced => self.last_fence = now,
             Ended::Read(head) => {
-                self.legs[leg.index()].head = Some(head);
-                return self.head_read(now, leg, port);
+                self.track_mut(v, leg).head = Some(head);
+                return self.head_read(now, v, leg, port);
             }
             Ended::Written => {
-                if let Phase::SbWrite { durable, .. } = &mut self.phase {
+                if let Phase::SbWrite { .. } = self.phase {
+                    let durable = &mut self.volumes[v].durable;
                     *durable = durable.with(leg);
                 }
             }
-            Ended::Failed(kind, fault) => return self.script_failed(now, leg, kind, fault, port),
+            Ended::Failed(kind, fault) => {
+                return self.script_failed(now, (v, leg), kind, fault, port);
+            }
         }
         None
     }
@@ -66,11 +69,11 @@ impl Attach {
     pub(super) fn script_failed(
         &mut self,
         now: Duration,
-        leg: Leg,
+        (v, leg): (usize, Leg),
         kind: Kind,
         fault: Fault,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         let decided = matches!(self.phase, Phase::SbWrite { .. } | Phase::LeaseWait { .. });
         let of_set = self.set().contains(leg) && kind != Kind::Probe;
         if fault == Fault::Taken && decided && of_set {
@@ -79,12 +82,12 @@ impl Attach {
         }
         if fault == Fault::Unreserved && decided {
             // Nobody has the leg: fence it once more, and decide on what is read then.
-            self.legs[leg.index()].fenced = false;
+            self.track_mut(v, leg).fenced = false;
             self.begin_round();
             return None;
         }
         let of_pair = self.set() == Members::BOTH;
-        let track = &mut self.legs[leg.index()];
+        let track = self.track_mut(v, leg);
         match (kind, fault) {
             (_, Fault::Taken) => track.given_up = true,
             // It may be fenced once more: nobody has it.
@@ -94,15 +97,15 @@ impl Attach {
             (_, Fault::Leg) if track.info.is_some() => track.hang_up(now, port),
             (_, Fault::Leg) => {}
         }
-        self.leg_lost(leg);
+        self.leg_lost(v, leg);
         None
     }
 
     /// A leg that counted is gone. Before the decision it is Away in this round; a set of two goes on with the other leg; a
     /// set of one waits for it. While the request is open its outcome comes first.
-    pub(super) fn leg_lost(&mut self, leg: Leg) {
-        self.legs[leg.index()].head = None;
-        if let Phase::SbWrite { plan, .. } | Phase::LeaseWait { plan, .. } = &self.phase
+    pub(super) fn leg_lost(&mut self, v: usize, leg: Leg) {
+        self.track_mut(v, leg).head = None;
+        if let Phase::SbWrite { plan } | Phase::LeaseWait { plan, .. } = &self.phase
             && plan.set == Members::BOTH
         {
             self.begin_round();
@@ -113,10 +116,10 @@ impl Attach {
         match &self.phase {
             Phase::SavePlace(plan)
             | Phase::CasWait { plan, .. }
-            | Phase::SbWrite { plan, .. }
+            | Phase::SbWrite { plan }
             | Phase::LeaseWait { plan, .. } => plan.set,
             Phase::Check { .. }
-            | Phase::SaveKeys { .. }
+            | Phase::SaveKeys
             | Phase::Fence
             | Phase::Drain
             | Phase::ReadLegs
@@ -131,7 +134,7 @@ impl Attach {
         id: RegisterId,
         result: &Result<Option<Box<Register>>, RegisterError>,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         let seen = || match result {
             Ok(Some(register)) => Seen::Value(register.clone()),
             Ok(None) => Seen::Absent,
@@ -144,12 +147,12 @@ impl Attach {
                 None
             }
             Phase::CasWait { wait, .. } => {
-                let config = &self.order.config;
-                let end = wait.handle_read(now, id, result, &mut self.ids, config, port);
+                let config = self.volumes[0].order.config;
+                let end = wait.handle_read(now, id, result, &mut self.ids, &config, port.of(0));
                 end.and_then(|end| self.cas_ended(now, end, port))
             }
             Phase::Check { .. }
-            | Phase::SaveKeys { .. }
+            | Phase::SaveKeys
             | Phase::Fence
             | Phase::Drain
             | Phase::ReadLegs
@@ -161,22 +164,32 @@ impl Attach {
         }
     }
 
-    pub(super) fn beat_read(&mut self, result: Result<Option<BeatObject>, RegisterError>) {
+    pub(super) fn beat_read(
+        &mut self,
+        v: usize,
+        result: Result<Option<BeatObject>, RegisterError>,
+    ) {
+        let volume = &mut self.volumes[v];
         if let Ok(Some(beat)) = result {
             // The object only grows, so the highest answer is the newest one.
-            self.beat_object = self.beat_object.max(Some(beat));
+            volume.beat_object = volume.beat_object.max(Some(beat));
         }
-        if let Phase::Check { ask, .. } | Phase::ReadRegister(ask) = &mut self.phase {
-            ask.beat = false;
-        }
+        volume.beat_asked = false;
     }
 
-    pub(super) fn record_saved(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
-        self.record_open = false;
+    pub(super) fn record_saved(
+        &mut self,
+        now: Duration,
+        v: usize,
+        port: &mut Port,
+    ) -> Option<AttachEnd<Vec<Served>>> {
+        self.volumes[v].record_open = false;
+        if self.record_is_open() {
+            return None;
+        }
         match &self.phase {
-            Phase::SaveKeys { fence } => {
-                let fence = *fence;
-                self.enter_fence(now, fence, port);
+            Phase::SaveKeys => {
+                self.enter_fence(now, port);
                 None
             }
             Phase::SavePlace(plan) => {
@@ -200,14 +213,14 @@ impl Attach {
         now: Duration,
         end: CasEnd,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         let Phase::CasWait { plan, .. } = &self.phase else {
             return None;
         };
         let plan = *plan;
         match end {
             CasEnd::Won(register) => {
-                port.event(Event::Membership {
+                port.of(0).event(Event::Membership {
                     epoch: register.epoch,
                     members: register.members,
                 });

@@ -112,6 +112,8 @@ enum Sent {
 /// One leg.
 #[derive(Clone, Debug)]
 pub(super) struct LegTrack {
+    /// Of which volume of the attach.
+    volume: usize,
     leg: Leg,
     /// `Some` while its sessions are logged in.
     pub(super) info: Option<LegInfo>,
@@ -132,8 +134,9 @@ pub(super) struct LegTrack {
 }
 
 impl LegTrack {
-    pub(super) fn new(leg: Leg) -> Self {
+    pub(super) const fn new(volume: usize, leg: Leg) -> Self {
         Self {
+            volume,
             leg,
             info: None,
             probed: None,
@@ -188,6 +191,7 @@ impl LegTrack {
     /// A command had no answer: tear the sessions down, which ends it, and log in again.
     fn reset(&mut self, port: &mut Port) {
         self.down();
+        let port = port.of(self.volume);
         port.push(Output::Disconnect { leg: self.leg });
         port.push(Output::Connect { leg: self.leg });
     }
@@ -195,7 +199,8 @@ impl LegTrack {
     /// The leg answers, but with errors: log in again after a pause.
     pub(super) fn hang_up(&mut self, now: Duration, port: &mut Port) {
         self.down();
-        port.push(Output::Disconnect { leg: self.leg });
+        port.of(self.volume)
+            .push(Output::Disconnect { leg: self.leg });
         self.connect_at = Some(now + RECONNECT_AFTER);
     }
 
@@ -273,7 +278,9 @@ impl LegTrack {
     }
 
     fn send(&mut self, now: Duration, op: LegOp, config: &Config, port: &mut Port) {
-        let cmd = port.attach_command(self.leg, op, Lane::Meta);
+        let cmd = port
+            .of(self.volume)
+            .attach_command(self.leg, op, Lane::Meta);
         // A fence drains the victim's commands; only its whole time is limited.
         let limit = if matches!(self.job, Job::Fence(_)) {
             config.fence_timeout
@@ -367,7 +374,7 @@ impl LegTrack {
     ) -> Option<Ended> {
         if self.connect_at.is_some_and(|at| at <= now) {
             self.connect_at = None;
-            port.push(Output::Connect { leg: self.leg });
+            port.of(self.volume).push(Output::Connect { leg: self.leg });
         }
         if let Sent::Pause { at, op } = &self.sent
             && *at <= now

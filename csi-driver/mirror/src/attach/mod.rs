@@ -12,6 +12,9 @@
 //! is lost sends the attach back to Decide with the fences held, at most [`MAX_ROUNDS`] times. An attach that goes on behind
 //! a shown device (`patient`) waits where another one refuses.
 //!
+//! The volumes of a group attach as one (2.10): every step is done for all of them before the next one begins, the set is the
+//! legs that are usable for every volume, and there is one request. A single volume is a group of one.
+//!
 //! Invariants: no fence before the keys are on disk; no request before `n` is on disk; at most one request is open; nothing
 //! is served before every leg of the set is durable and the lease is over.
 //! Not here: what a row says ([`crate::activation`]), how a leg is fenced ([`crate::fence`]), serving.
@@ -37,7 +40,7 @@ use std::time::Duration;
 use twinsite_register::{BeatObject, Leg, Members, Order, Register, StampId};
 
 use crate::activation::Cas;
-use crate::engine::{AttachEnd, Held, IdSource, Port};
+use crate::engine::{AttachEnd, Held, IdSource, Port, Served};
 use crate::io::{AttachOrder, AttachRecord, Input, Output, RegisterId, RemoveWhy};
 use crate::status::{Condition, Event, Refusal, StateName};
 use cas::CasWait;
@@ -63,18 +66,11 @@ impl Seen {
     }
 }
 
-/// Register and beat object were asked for.
+/// The register and the beat object of every volume were asked for.
 #[derive(Clone, Copy, Debug)]
 struct Ask {
     register: Option<RegisterId>,
-    beat: bool,
     until: Duration,
-}
-
-impl Ask {
-    fn is_over(&self, now: Duration) -> bool {
-        (self.register.is_none() && !self.beat) || self.until <= now
-    }
 }
 
 /// What the table said, carried through the request and the writes.
@@ -93,9 +89,7 @@ enum Phase {
         login_until: [Duration; 2],
     },
     /// The keys go to disk before the first fence.
-    SaveKeys {
-        fence: Members,
-    },
+    SaveKeys,
     Fence,
     /// What is under way on the legs ends first: a late write of ours must not come after a newer one.
     Drain,
@@ -109,7 +103,6 @@ enum Phase {
     },
     SbWrite {
         plan: Plan,
-        durable: Members,
     },
     LeaseWait {
         plan: Plan,
@@ -121,17 +114,36 @@ enum Phase {
     },
 }
 
+/// One volume of an attach.
+#[derive(Clone, Debug)]
+struct OfVolume {
+    /// Key, seed, site, node, move, marks and limits are those of every volume of the attach.
+    order: AttachOrder,
+    record: AttachRecord,
+    /// A record is on its way to the disk.
+    record_open: bool,
+    legs: [LegTrack; 2],
+    beat_object: Option<BeatObject>,
+    beat_asked: bool,
+    /// What step 2 fences.
+    fence: Members,
+    /// Legs whose superblocks of step 6 are durable.
+    durable: Members,
+    /// The leg that runs alone lost a volatile cache since its recorded boot id (R40).
+    restarted: bool,
+    /// A device of an earlier attach would go on: only behind keys of the record (R38).
+    continuing: bool,
+}
+
 /// One attach.
 #[derive(Clone, Debug)]
 pub(crate) struct Attach {
-    order: AttachOrder,
-    record: AttachRecord,
+    /// At least one.
+    volumes: Vec<OfVolume>,
     ids: IdSource,
-    legs: [LegTrack; 2],
     seen: Seen,
     /// The stamp that the register showed before the verification of this round.
     stamp_before: Option<StampId>,
-    beat_object: Option<BeatObject>,
     phase: Phase,
     started: Duration,
     /// Of the last input.
@@ -140,32 +152,27 @@ pub(crate) struct Attach {
     last_fence: Duration,
     /// Every lease that a superblock named, over all rounds: our own writes must not hide an older one.
     leases_ms: Vec<u32>,
-    /// The leg that runs alone lost a volatile cache since its recorded boot id (R40).
-    restarted: bool,
     /// The register after our own won request: a detach releases it.
     stamped: Option<Box<Register>>,
-    /// A device of an earlier attach would go on: only behind keys of the record (R38).
-    continuing: bool,
     /// The device is shown by this engine and its requests wait: nobody else tries again for us.
     patient: bool,
     /// Where a patient attach begins again.
     from_check: bool,
     detaching: bool,
-    /// A record is on its way to the disk.
-    record_open: bool,
 }
 
 impl Attach {
-    /// Begin with an order: read the register, log in to both legs.
-    pub(crate) fn start(now: Duration, order: AttachOrder, port: &mut Port) -> Self {
-        let ids = IdSource::new(order.seed);
-        let continuing = order.shown;
-        let mut attach = Self::new(now, order, ids);
-        attach.continuing = continuing;
-        // What an earlier device was owed is nothing to a new one.
-        attach.record.flush_owed &= continuing;
-        for leg in Leg::BOTH {
-            port.push(Output::Connect { leg });
+    /// Begin with the orders of one or more volumes that share a register: read it, log in to all legs.
+    pub(crate) fn start(now: Duration, orders: Vec<AttachOrder>, port: &mut Port) -> Self {
+        let ids = IdSource::new(orders.first().map_or([0; 32], |order| order.seed));
+        let mut attach = Self::new(now, orders, ids);
+        for (v, volume) in attach.volumes.iter_mut().enumerate() {
+            volume.continuing = volume.order.shown;
+            // What an earlier device was owed is nothing to a new one.
+            volume.record.flush_owed &= volume.continuing;
+            for leg in Leg::BOTH {
+                port.of(v).push(Output::Connect { leg });
+            }
         }
         attach.enter_check(now, port);
         attach
@@ -173,9 +180,8 @@ impl Attach {
 
     /// Decide again with the fences held: a leg was lost before the first beat, or a writer that never stamped found the
     /// register ahead.
-    pub(crate) fn decide_again(now: Duration, held: Held, port: &mut Port) -> Self {
-        let fenced = held.fenced;
-        let mut attach = Self::of_held(now, held, fenced, port);
+    pub(crate) fn decide_again(now: Duration, held: Vec<Held>, port: &mut Port) -> Self {
+        let mut attach = Self::of_held(now, held, port);
         attach.begin_round();
         let end = attach.advance(now, port);
         debug_assert!(end.is_none(), "a round ends with an answer, not at once");
@@ -183,79 +189,112 @@ impl Attach {
     }
 
     /// No key is left on the last member: attach in place from Check, with a new key, the device held (2.14).
-    pub(crate) fn reattach(now: Duration, held: Held, port: &mut Port) -> Self {
-        let mut attach = Self::of_held(now, held, Members::NONE, port);
-        attach.order.key = attach.ids.key(attach.order.site);
-        attach.continuing = true;
+    pub(crate) fn reattach(now: Duration, mut held: Vec<Held>, port: &mut Port) -> Self {
+        for held in &mut held {
+            held.fenced = Members::NONE;
+        }
+        let mut attach = Self::of_held(now, held, port);
+        let key = attach.ids.key(attach.order().site);
+        for volume in &mut attach.volumes {
+            volume.order.key = key;
+            volume.continuing = true;
+        }
         attach.from_check = true;
         attach.enter_check(now, port);
         attach
     }
 
-    fn new(now: Duration, order: AttachOrder, ids: IdSource) -> Self {
-        let record = order.record.clone();
-        Self {
+    fn new(now: Duration, orders: Vec<AttachOrder>, ids: IdSource) -> Self {
+        let of_volume = |(v, order): (usize, AttachOrder)| OfVolume {
+            record: order.record.clone(),
+            record_open: false,
             order,
-            record,
+            legs: Leg::BOTH.map(|leg| LegTrack::new(v, leg)),
+            beat_object: None,
+            beat_asked: false,
+            fence: Members::NONE,
+            durable: Members::NONE,
+            restarted: false,
+            continuing: false,
+        };
+        Self {
+            volumes: orders.into_iter().enumerate().map(of_volume).collect(),
             ids,
-            legs: Leg::BOTH.map(LegTrack::new),
             seen: Seen::Unreadable,
             stamp_before: None,
-            beat_object: None,
             phase: Phase::Pause { until: now },
             started: now,
             now,
             rounds: 0,
             last_fence: now,
             leases_ms: Vec::new(),
-            restarted: false,
             stamped: None,
-            continuing: false,
             patient: false,
             from_check: false,
             detaching: false,
-            record_open: false,
         }
     }
 
-    fn of_held(now: Duration, held: Held, fenced: Members, port: &mut Port) -> Self {
-        let Held {
-            order,
-            place,
-            ids,
-            connected,
-            fenced: _,
-            shown,
-        } = held;
-        let own = order.key;
-        let mut attach = Self::new(now, order, ids);
-        attach.patient = shown;
-        attach.record.n = Some(place.n);
-        for leg in Leg::BOTH {
-            let track = &mut attach.legs[leg.index()];
-            let Some(info) = connected[leg.index()] else {
-                // The serving phase may have hung up; a leg that is being logged in to stays so.
-                port.push(Output::Connect { leg });
-                continue;
-            };
-            if fenced.contains(leg) {
-                track.info = Some(info);
-                track.probed = Some(Probed {
-                    holder: Some(own),
-                    age: None,
-                });
-                track.fenced = true;
-            } else {
-                track.up(now, info, &attach.order.config, port);
+    /// All were given their key by the same attach, so the first one's ids are as good as any.
+    fn of_held(now: Duration, held: Vec<Held>, port: &mut Port) -> Self {
+        let ids = held.first().map(|held| held.ids.clone());
+        let orders = held.iter().map(|held| held.order.clone()).collect();
+        let mut attach = Self::new(now, orders, ids.unwrap_or_else(|| IdSource::new([0; 32])));
+        for (v, held) in held.into_iter().enumerate() {
+            attach.patient |= held.shown;
+            let volume = &mut attach.volumes[v];
+            volume.record.n = Some(held.place.n);
+            for leg in Leg::BOTH {
+                let track = &mut volume.legs[leg.index()];
+                let Some(info) = held.connected[leg.index()] else {
+                    // The serving phase may have hung up; a leg that is being logged in to stays so.
+                    port.of(v).push(Output::Connect { leg });
+                    continue;
+                };
+                if held.fenced.contains(leg) {
+                    track.info = Some(info);
+                    track.probed = Some(Probed {
+                        holder: Some(volume.order.key),
+                        age: None,
+                    });
+                    track.fenced = true;
+                } else {
+                    track.up(now, info, &volume.order.config, port);
+                }
             }
         }
         attach
     }
 
+    /// What is the same for all volumes.
+    fn order(&self) -> &AttachOrder {
+        &self.volumes[0].order
+    }
+
+    fn indices(&self) -> std::ops::Range<usize> {
+        0..self.volumes.len()
+    }
+
+    fn all_legs(&self) -> impl Iterator<Item = (usize, Leg)> + use<> {
+        self.indices().flat_map(|v| Leg::BOTH.map(|leg| (v, leg)))
+    }
+
+    fn tracks(&self) -> impl Iterator<Item = &LegTrack> {
+        self.volumes.iter().flat_map(|volume| &volume.legs)
+    }
+
+    fn track(&self, v: usize, leg: Leg) -> &LegTrack {
+        &self.volumes[v].legs[leg.index()]
+    }
+
+    fn track_mut(&mut self, v: usize, leg: Leg) -> &mut LegTrack {
+        &mut self.volumes[v].legs[leg.index()]
+    }
+
     /// For status.
     pub(crate) fn state(&self) -> StateName {
         match self.phase {
-            Phase::Check { .. } | Phase::SaveKeys { .. } => StateName::Check,
+            Phase::Check { .. } | Phase::SaveKeys => StateName::Check,
             Phase::Fence => StateName::Fence,
             Phase::Drain
             | Phase::ReadLegs
@@ -272,7 +311,8 @@ impl Attach {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let phase = match &self.phase {
             Phase::Check { ask, login_until } => {
-                let logins = Leg::BOTH.into_iter().filter(|leg| !self.is_looked_at(*leg));
+                let waited = |leg: &Leg| self.indices().any(|v| !self.is_looked_at(v, *leg));
+                let logins = Leg::BOTH.into_iter().filter(waited);
                 let waits = logins
                     .map(|leg| login_until[leg.index()])
                     .chain([ask.until]);
@@ -282,10 +322,10 @@ impl Attach {
             Phase::CasWait { wait, .. } => Some(wait.deadline()),
             // Else the wait is for the record or for a leg, and a tick in the past would only be repeated.
             Phase::LeaseWait { plan, until } => {
-                (!self.record_open && self.all_held(plan.set)).then_some(*until)
+                (!self.record_is_open() && self.all_held(plan.set)).then_some(*until)
             }
             Phase::Pause { until } => Some(*until),
-            Phase::SaveKeys { .. }
+            Phase::SaveKeys
             | Phase::Fence
             | Phase::Drain
             | Phase::ReadLegs
@@ -294,46 +334,47 @@ impl Attach {
         };
         // What is past was acted on, and waits for something else now.
         let phase = phase.filter(|at| *at > self.now);
-        let legs = self.legs.iter().filter_map(LegTrack::deadline);
+        let legs = self.tracks().filter_map(LegTrack::deadline);
         phase.into_iter().chain(legs).chain(self.budget()).min()
     }
 
     fn budget(&self) -> Option<Duration> {
-        (!self.patient).then(|| self.started + self.order.config.attach_timeout)
+        (!self.patient).then(|| self.started + self.order().config.attach_timeout)
     }
 
-    /// Take one input; the end, if it was the last.
+    /// Take one input of a volume; the end, if it was the last.
     pub(crate) fn handle(
         &mut self,
         now: Duration,
+        v: usize,
         input: &Input,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         self.now = now;
+        let config = self.order().config;
         let ended = match input {
             Input::LegUp { leg, info } => {
-                self.legs[leg.index()].up(now, *info, &self.order.config, port);
+                self.track_mut(v, *leg).up(now, *info, &config, port);
                 None
             }
-            Input::LegDown { leg, why } => self.leg_down(now, *leg, *why, port),
+            Input::LegDown { leg, why } => self.leg_down(now, (v, *leg), *why, port),
             Input::LegDone { leg, cmd, result } => {
-                let config = &self.order.config;
-                let track = &mut self.legs[leg.index()];
-                let ended = track.handle_done(now, *cmd, result.clone(), config, port);
-                ended.and_then(|ended| self.script_ended(now, *leg, ended, port))
+                let track = self.track_mut(v, *leg);
+                let ended = track.handle_done(now, *cmd, result.clone(), &config, port);
+                ended.and_then(|ended| self.script_ended(now, (v, *leg), ended, port))
             }
             Input::RegisterRead { id, result } => self.register_read(now, *id, result, port),
             Input::RegisterCas { id, result } => {
                 let Phase::CasWait { wait, .. } = &mut self.phase else {
                     return None;
                 };
-                let end = wait.handle_cas(now, *id, *result, &self.order.config, port);
+                let end = wait.handle_cas(now, *id, *result, &config, port);
                 end.and_then(|end| self.cas_ended(now, end, port))
             }
-            Input::RecordSaved if port.record_saved() => self.record_saved(now, port),
+            Input::RecordSaved if port.of(v).record_saved() => self.record_saved(now, v, port),
             Input::RecordSaved => None,
             Input::BeatObject { result } => {
-                self.beat_read(*result);
+                self.beat_read(v, *result);
                 None
             }
             Input::Detach => {
@@ -356,25 +397,33 @@ impl Attach {
 
     fn ask(&mut self, now: Duration, port: &mut Port) -> Ask {
         self.seen = Seen::Unreadable;
-        port.push(Output::ReadBeat);
+        for (v, volume) in self.volumes.iter_mut().enumerate() {
+            volume.beat_asked = true;
+            port.of(v).push(Output::ReadBeat);
+        }
         Ask {
-            register: Some(port.read_register()),
-            beat: true,
-            until: now + self.order.config.register_timeout,
+            register: Some(port.of(0).read_register()),
+            until: now + self.order().config.register_timeout,
         }
     }
 
-    fn time(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
-        for leg in Leg::BOTH {
-            let ended = self.legs[leg.index()].handle_time(now, &self.order.config, port);
+    fn is_answered(&self, now: Duration, ask: &Ask) -> bool {
+        let beats = self.volumes.iter().any(|volume| volume.beat_asked);
+        (ask.register.is_none() && !beats) || ask.until <= now
+    }
+
+    fn time(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd<Vec<Served>>> {
+        let config = self.order().config;
+        for (v, leg) in self.all_legs() {
+            let ended = self.track_mut(v, leg).handle_time(now, &config, port);
             if let Some(Ended::Failed(kind, fault)) = ended
-                && let Some(end) = self.script_failed(now, leg, kind, fault, port)
+                && let Some(end) = self.script_failed(now, (v, leg), kind, fault, port)
             {
                 return Some(end);
             }
         }
         match &mut self.phase {
-            Phase::CasWait { wait, .. } => wait.handle_time(now, &self.order.config, port),
+            Phase::CasWait { wait, .. } => wait.handle_time(now, &config, port.of(0)),
             Phase::Pause { until } if *until <= now => {
                 self.rounds = 0;
                 if self.from_check {
@@ -408,7 +457,7 @@ impl Attach {
     }
 
     /// Go on as far as what is known allows.
-    fn advance(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+    fn advance(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd<Vec<Served>>> {
         // Each turn leaves its phase, and rounds are bounded.
         while self.is_due(now) {
             if let Some(end) = self.turn(now, port) {
@@ -420,23 +469,23 @@ impl Attach {
 
     /// Has the phase all it waited for?
     fn is_due(&self, now: Duration) -> bool {
-        let idle = || self.legs.iter().all(LegTrack::is_idle);
+        let idle = || self.tracks().all(LegTrack::is_idle);
         match &self.phase {
             // A request under way has an outcome first, and what it stamped is released.
             Phase::CasWait { .. } => false,
             _ if self.detaching => true,
             Phase::Check { ask, login_until } => self.check_is_over(now, ask, login_until),
             Phase::Fence | Phase::Drain | Phase::ReadLegs => idle(),
-            Phase::ReadRegister(ask) => ask.is_over(now),
-            Phase::SbWrite { plan, durable } => *durable == plan.set,
+            Phase::ReadRegister(ask) => self.is_answered(now, ask),
+            Phase::SbWrite { plan } => self.volumes.iter().all(|volume| volume.durable == plan.set),
             Phase::LeaseWait { plan, until } => {
-                *until <= now && !self.record_open && self.all_held(plan.set)
+                *until <= now && !self.record_is_open() && self.all_held(plan.set)
             }
-            Phase::SaveKeys { .. } | Phase::SavePlace(_) | Phase::Pause { .. } => false,
+            Phase::SaveKeys | Phase::SavePlace(_) | Phase::Pause { .. } => false,
         }
     }
 
-    fn turn(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd> {
+    fn turn(&mut self, now: Duration, port: &mut Port) -> Option<AttachEnd<Vec<Served>>> {
         if self.detaching {
             return Some(self.detached(port));
         }
@@ -453,7 +502,7 @@ impl Attach {
                 self.phase = Phase::ReadRegister(ask);
             }
             Phase::ReadRegister(_) => return self.choose(now, port),
-            Phase::SbWrite { plan, .. } => {
+            Phase::SbWrite { plan } => {
                 let plan = *plan;
                 self.enter_lease(now, plan, port);
             }
@@ -461,10 +510,8 @@ impl Attach {
                 let plan = *plan;
                 return Some(self.serve(plan, port));
             }
-            Phase::SaveKeys { .. }
-            | Phase::SavePlace(_)
-            | Phase::CasWait { .. }
-            | Phase::Pause { .. } => {}
+            Phase::SaveKeys | Phase::SavePlace(_) | Phase::CasWait { .. } | Phase::Pause { .. } => {
+            }
         }
         None
     }
@@ -477,25 +524,36 @@ impl Attach {
 
     fn read_legs(&mut self, now: Duration, port: &mut Port) {
         self.phase = Phase::ReadLegs;
-        for track in &mut self.legs {
-            track.head = None;
-            if let (Some(info), true, false) = (track.info, track.fenced, track.given_up) {
-                let (key, volume) = (self.order.key, self.order.volume);
-                track.read(now, key, volume, info, &self.order.config, port);
+        for volume in &mut self.volumes {
+            let order = &volume.order;
+            for track in &mut volume.legs {
+                track.head = None;
+                if let (Some(info), true, false) = (track.info, track.fenced, track.given_up) {
+                    track.read(now, order.key, order.volume, info, &order.config, port);
+                }
             }
         }
     }
 
+    /// Are these legs of every volume ours, and at rest?
     fn all_held(&self, set: Members) -> bool {
-        set.iter().all(|leg| {
-            let track = &self.legs[leg.index()];
-            track.is_held() && track.is_idle()
+        self.indices().all(|v| {
+            set.iter().all(|leg| {
+                let track = self.track(v, leg);
+                track.is_held() && track.is_idle()
+            })
         })
     }
 
-    fn save_record(&mut self, port: &mut Port) {
-        self.record_open = true;
-        port.save_record(self.record.clone());
+    fn record_is_open(&self) -> bool {
+        self.volumes.iter().any(|volume| volume.record_open)
+    }
+
+    fn save_records(&mut self, port: &mut Port) {
+        for (v, volume) in self.volumes.iter_mut().enumerate() {
+            volume.record_open = true;
+            port.of(v).save_record(volume.record.clone());
+        }
     }
 
     /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.
@@ -504,7 +562,7 @@ impl Attach {
         now: Duration,
         why: Refusal,
         port: &mut Port,
-    ) -> Option<AttachEnd> {
+    ) -> Option<AttachEnd<Vec<Served>>> {
         if why == Refusal::WitnessBehind {
             port.event(Event::Raised(Condition::WitnessRolledBack));
         }
@@ -512,63 +570,85 @@ impl Attach {
             why,
             Refusal::NotActive | Refusal::OrderStale | Refusal::Deleted | Refusal::NotContinued
         );
-        if why == Refusal::OrderStale && !self.record.stale {
-            self.record.stale = true;
-            self.save_record(port);
+        if why == Refusal::OrderStale {
+            self.note_stale(port);
         }
         if self.patient {
             if for_good {
                 return Some(self.superseded(port));
             }
             self.phase = Phase::Pause {
-                until: now + self.order.config.refused_poll,
+                until: now + self.order().config.refused_poll,
             };
             return None;
         }
-        if self.continuing && matches!(why, Refusal::OrderStale | Refusal::NotContinued) {
-            port.push(Output::RemoveDevice {
-                why: RemoveWhy::NotContinued,
-            });
-        } else if self.continuing && why == Refusal::Deleted {
-            port.push(Output::RemoveDevice {
-                why: RemoveWhy::Deleted,
-            });
+        match why {
+            Refusal::OrderStale | Refusal::NotContinued => {
+                self.remove_devices(RemoveWhy::NotContinued, port);
+            }
+            Refusal::Deleted => self.remove_devices(RemoveWhy::Deleted, port),
+            _ => {}
         }
         self.log_out(port);
         Some(AttachEnd::Refused(why))
     }
 
+    /// Attachments that a later one has passed never attach again.
+    fn note_stale(&mut self, port: &mut Port) {
+        let uid = self.order().uid;
+        let highest = self.highest_order();
+        for v in self.indices() {
+            let record = &mut self.volumes[v].record;
+            if !record.stale && !order::may_attach(record, uid, highest) {
+                record.stale = true;
+                self.volumes[v].record_open = true;
+                port.of(v).save_record(self.volumes[v].record.clone());
+            }
+        }
+    }
+
     /// A device that the engine itself shows is removed by the engine.
-    fn superseded(&mut self, port: &mut Port) -> AttachEnd {
-        if self.continuing && !self.patient {
-            port.push(Output::RemoveDevice {
-                why: RemoveWhy::Superseded,
-            });
+    fn superseded(&mut self, port: &mut Port) -> AttachEnd<Vec<Served>> {
+        if !self.patient {
+            self.remove_devices(RemoveWhy::Superseded, port);
         }
         self.log_out(port);
         AttachEnd::Superseded
     }
 
-    fn detached(&mut self, port: &mut Port) -> AttachEnd {
+    /// Devices of an earlier attach that may not go on.
+    fn remove_devices(&self, why: RemoveWhy, port: &mut Port) {
+        for (v, volume) in self.volumes.iter().enumerate() {
+            if volume.continuing {
+                port.of(v).push(Output::RemoveDevice { why });
+            }
+        }
+    }
+
+    fn detached(&mut self, port: &mut Port) -> AttachEnd<Vec<Served>> {
         self.log_out(port);
-        let own = Some(self.order.key.attach());
+        let own = Some(self.order().key.attach());
         let seen = self.seen.value().filter(|register| register.holder == own);
         let release = self.stamped.take().or_else(|| seen.cloned().map(Box::new));
         AttachEnd::Off { release }
     }
 
     fn log_out(&mut self, port: &mut Port) {
-        for leg in Leg::BOTH {
-            self.legs[leg.index()].down();
-            port.push(Output::Disconnect { leg });
+        for (v, leg) in self.all_legs() {
+            self.track_mut(v, leg).down();
+            port.of(v).push(Output::Disconnect { leg });
         }
     }
 
     fn place(&self) -> Order {
         Order {
-            n: self.record.n.unwrap_or(0),
-            uid: self.record.uid,
+            n: self.highest_n().unwrap_or(0),
+            uid: self.order().uid,
         }
+    }
+
+    fn highest_n(&self) -> Option<u64> {
+        self.volumes.iter().filter_map(|v| v.record.n).max()
     }
 }
 

@@ -3,8 +3,11 @@
 //! Every Attachment uid gets a place in the order at its first attach. Once a later one attached, the old one never does
 //! again: it would fence a healthy writer, and its page cache would go over newer data. A block device that the kernel still
 //! shows is continued only if nobody else's key can have served since.
+//!
+//! The volumes of a group have one place, under a uid of the group that follows from all their Attachments; each Attachment
+//! keeps the number in its own record, so that none of them ever attaches again once a later one did, in whatever company.
 
-use twinsite_register::{Key, Order, Register};
+use twinsite_register::{AttachmentUid, Key, Order, Register};
 
 use crate::io::AttachRecord;
 use crate::layout::Superblock;
@@ -15,7 +18,7 @@ pub(super) const MAX_KEYS: usize = 64;
 
 /// The highest order that the register and these superblocks name. At equal numbers another uid counts as the higher one.
 pub(super) fn highest<'a>(
-    record: &AttachRecord,
+    uid: AttachmentUid,
     register: Option<&Register>,
     superblocks: impl IntoIterator<Item = &'a Superblock>,
 ) -> Order {
@@ -24,20 +27,20 @@ pub(super) fn highest<'a>(
         .map(|register| register.order)
         .into_iter()
         .chain(of_legs);
-    all.max_by_key(|order| (order.n, order.uid != record.uid))
+    all.max_by_key(|order| (order.n, order.uid != uid))
         .unwrap_or_default()
 }
 
-/// May this Attachment attach at all?
-pub(super) fn may_attach(record: &AttachRecord, highest: Order) -> bool {
-    highest.uid == record.uid || record.n.is_none_or(|n| highest.n < n)
+/// May the Attachment of this record attach at all, in the place of `uid`?
+pub(super) fn may_attach(record: &AttachRecord, uid: AttachmentUid, highest: Order) -> bool {
+    highest.uid == uid || record.n.is_none_or(|n| highest.n < n)
 }
 
-/// The place of this Attachment, fixed at its first attach.
-pub(super) fn place(record: &AttachRecord, highest: Order) -> u64 {
-    match record.n {
+/// The place of these Attachments, fixed at their first attach; `n`: the highest that their records name.
+pub(super) fn place(n: Option<u64>, uid: AttachmentUid, highest: Order) -> u64 {
+    match n {
         Some(n) => n,
-        None if highest.uid == record.uid => highest.n,
+        None if highest.uid == uid => highest.n,
         None => highest.n.saturating_add(1),
     }
 }
@@ -90,7 +93,6 @@ pub(super) fn served(record: &AttachRecord, key: Key) -> AttachRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::AttachmentUid;
     use crate::layout::tests::superblock;
 
     fn record(uid: u8, n: Option<u64>, keys: &[u64]) -> AttachRecord {
@@ -120,7 +122,7 @@ mod tests {
             (Some(5), order(1, 5), true),
         ] {
             assert_eq!(
-                may_attach(&record(1, n, &[]), highest),
+                may_attach(&record(1, n, &[]), AttachmentUid([1; 16]), highest),
                 expected,
                 "{n:?} {highest:?}"
             );
@@ -129,10 +131,11 @@ mod tests {
 
     #[test]
     fn the_place_is_one_above_the_highest_and_fixed_from_then_on() {
-        assert_eq!(place(&record(1, None, &[]), order(9, 7)), 8);
-        assert_eq!(place(&record(1, None, &[]), order(1, 7)), 7);
-        assert_eq!(place(&record(1, Some(3), &[]), order(9, 7)), 3);
-        assert_eq!(place(&record(1, None, &[]), Order::default()), 1);
+        let uid = AttachmentUid([1; 16]);
+        assert_eq!(place(None, uid, order(9, 7)), 8);
+        assert_eq!(place(None, uid, order(1, 7)), 7);
+        assert_eq!(place(Some(3), uid, order(9, 7)), 3);
+        assert_eq!(place(None, uid, Order::default()), 1);
     }
 
     #[test]
@@ -141,12 +144,12 @@ mod tests {
         low.order = order(1, 4);
         let mut high = superblock(6);
         high.order = order(2, 6);
-        let own = record(1, Some(6), &[]);
-        assert_eq!(highest(&own, None, [&low, &high]), order(2, 6));
+        let own = AttachmentUid([1; 16]);
+        assert_eq!(highest(own, None, [&low, &high]), order(2, 6));
         low.order = order(1, 6);
-        assert_eq!(highest(&own, None, [&high, &low]), order(2, 6));
-        assert_eq!(highest(&own, None, [&low, &high]), order(2, 6));
-        assert_eq!(highest(&own, None, []), Order::default());
+        assert_eq!(highest(own, None, [&high, &low]), order(2, 6));
+        assert_eq!(highest(own, None, [&low, &high]), order(2, 6));
+        assert_eq!(highest(own, None, []), Order::default());
     }
 
     #[test]

@@ -97,10 +97,10 @@ impl Engine {
                     serve.handle_held(now, &input);
                     self.port = std::mem::take(&mut serve.out);
                 }
-                let end = attach.handle(now, &input, &mut self.port);
+                let end = attach.handle(now, 0, &input, &mut self.port);
                 let answered = held.is_some();
                 if let Some(end) = end {
-                    self.attach_ended(now, end);
+                    self.attach_ended(now, end.alone());
                 } else if !matches!(input, Input::Detach | Input::Guest { .. }) || !answered {
                     refuse(input, &mut self.port);
                 }
@@ -119,7 +119,7 @@ impl Engine {
     fn attach(&mut self, now: Duration, order: AttachOrder) {
         self.config = order.config;
         self.seed = order.seed;
-        let attach = Box::new(Attach::start(now, order, &mut self.port));
+        let attach = Box::new(Attach::start(now, vec![order], &mut self.port));
         self.enter(now, Phase::Attaching { attach, held: None });
     }
 
@@ -141,14 +141,14 @@ impl Engine {
                 self.port.push(Output::Detached);
             }
             ServeEnd::Decide(again) => {
-                let attach = Box::new(Attach::decide_again(now, *again, &mut self.port));
+                let attach = Box::new(Attach::decide_again(now, vec![*again], &mut self.port));
                 self.phase = Phase::Attaching {
                     attach,
                     held: serve,
                 };
             }
             ServeEnd::Reattach(again) => {
-                let attach = Box::new(Attach::reattach(now, *again, &mut self.port));
+                let attach = Box::new(Attach::reattach(now, vec![*again], &mut self.port));
                 self.phase = Phase::Attaching {
                     attach,
                     held: serve,
@@ -157,7 +157,7 @@ impl Engine {
         }
     }
 
-    fn attach_ended(&mut self, now: Duration, end: AttachEnd) {
+    fn attach_ended(&mut self, now: Duration, end: AttachEnd<Box<Served>>) {
         let held = match self.enter(now, Phase::Off) {
             Phase::Attaching { held, .. } => held,
             Phase::Off | Phase::Refused(_) | Phase::Serving(_) | Phase::Superseded => None,
@@ -229,7 +229,7 @@ impl Engine {
 
     /// The next output, in the order in which they must be carried out.
     pub fn poll(&mut self) -> Option<Output> {
-        self.port.pop()
+        self.port.pop().map(|(_, output)| output)
     }
 
     /// When the engine wants a [`Input::Tick`] at the latest; `None` = never.
@@ -281,7 +281,7 @@ impl Engine {
 }
 
 /// Nothing is attached, or not yet.
-fn refuse(input: Input, port: &mut Port) {
+pub(crate) fn refuse(input: Input, port: &mut Port) {
     let not_attached = Err(ControlError::NotAttached);
     let answer = match input {
         Input::Guest { id, .. } => Output::GuestDone {

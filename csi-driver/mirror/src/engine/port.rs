@@ -1,4 +1,7 @@
 //! What both phases of the engine write to: the queue of outputs and the names of what is under way.
+//!
+//! The volumes of a group share one port, so that names are unique among them and outputs keep their order. Whoever writes
+//! for a volume selects it first; an engine of one volume has only the volume 0.
 
 use std::collections::VecDeque;
 
@@ -11,10 +14,13 @@ pub(crate) const ATTACH_COMMAND: u64 = 1 << 63;
 /// Outputs not yet polled, and counters for names.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
-    out: VecDeque<Output>,
+    out: VecDeque<(usize, Output)>,
+    /// Whose outputs come now.
+    volume: usize,
     commands: u64,
     registers: u64,
-    record: RecordSave,
+    /// By volume.
+    records: Vec<RecordSave>,
 }
 
 /// One record is on its way to the disk at a time: an answer is always to the last one that was asked for.
@@ -29,11 +35,17 @@ enum RecordSave {
 }
 
 impl Port {
-    pub(crate) fn push(&mut self, output: Output) {
-        self.out.push_back(output);
+    /// What comes from now on is of this volume.
+    pub(crate) const fn of(&mut self, volume: usize) -> &mut Self {
+        self.volume = volume;
+        self
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Output> {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.out.push_back((self.volume, output));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(usize, Output)> {
         self.out.pop_front()
     }
 
@@ -67,9 +79,10 @@ impl Port {
 
     /// Put this record on disk, after the one that is on its way.
     pub(crate) fn save_record(&mut self, record: AttachRecord) {
-        match &mut self.record {
+        let saving = self.saving();
+        match saving {
             RecordSave::Idle => {
-                self.record = RecordSave::Open { next: None };
+                *saving = RecordSave::Open { next: None };
                 self.push(Output::SaveRecord(record));
             }
             RecordSave::Open { next } => *next = Some(record),
@@ -78,7 +91,7 @@ impl Port {
 
     /// A record is on disk. Is it the last one that was asked for?
     pub(crate) fn record_saved(&mut self) -> bool {
-        let RecordSave::Open { next } = std::mem::take(&mut self.record) else {
+        let RecordSave::Open { next } = std::mem::take(self.saving()) else {
             return false;
         };
         match next {
@@ -91,8 +104,17 @@ impl Port {
     }
 
     /// The last record that was asked for is on disk.
-    pub(crate) const fn record_is_saved(&self) -> bool {
-        matches!(self.record, RecordSave::Idle)
+    pub(crate) fn record_is_saved(&self) -> bool {
+        let saving = self.records.get(self.volume);
+        matches!(saving, None | Some(RecordSave::Idle))
+    }
+
+    fn saving(&mut self) -> &mut RecordSave {
+        if self.records.len() <= self.volume {
+            self.records
+                .resize_with(self.volume + 1, RecordSave::default);
+        }
+        &mut self.records[self.volume]
     }
 
     fn next_register(&mut self) -> RegisterId {

@@ -83,10 +83,10 @@ pub(crate) enum ServeEnd {
     },
 }
 
-/// Why attach ended.
+/// Why attach ended; `S`: of the one volume, or of all volumes of a group.
 #[derive(Clone, Debug)]
-pub(crate) enum AttachEnd {
-    Served(Box<Served>),
+pub(crate) enum AttachEnd<S> {
+    Served(S),
     Refused(Refusal),
     /// Another writer took over meanwhile, or the shown device may never go on.
     Superseded,
@@ -94,4 +94,19 @@ pub(crate) enum AttachEnd {
     Off {
         release: Option<Box<Register>>,
     },
+}
+
+impl AttachEnd<Vec<Served>> {
+    /// Of an attach of one volume.
+    pub(crate) fn alone(self) -> AttachEnd<Box<Served>> {
+        match self {
+            Self::Served(mut all) => match all.pop() {
+                Some(served) => AttachEnd::Served(Box::new(served)),
+                None => AttachEnd::Superseded,
+            },
+            Self::Refused(why) => AttachEnd::Refused(why),
+            Self::Superseded => AttachEnd::Superseded,
+            Self::Off { release } => AttachEnd::Off { release },
+        }
+    }
 }

@@ -37,9 +37,8 @@ impl Serve {
     }
 
     pub(super) fn cause_left(&self) -> bool {
-        Leg::BOTH
-            .into_iter()
-            .any(|leg| self.links[leg.index()].lost.is_some() || !self.ready(leg))
+        let here = |leg: Leg| self.links[leg.index()].lost.is_some() || !self.ready(leg);
+        self.lost_elsewhere() || Leg::BOTH.into_iter().any(here)
     }
 
     /// Nothing was sent, or what was sent did not happen: back to Synced when no cause is left.
@@ -66,7 +65,7 @@ impl Serve {
     /// Both are lost: which one may stay as the last member, which is never removed? A leg that failed a write, or is slow, has all that
     /// was acknowledged. One that failed a SYNC may lack it; it stays only if nothing better can come back.
     fn least_lost(&self) -> Option<Leg> {
-        let lost = |leg: Leg| self.links[leg.index()].lost;
+        let lost = |leg: Leg| self.lost(leg);
         if lost(Leg::A).is_none() || lost(Leg::B).is_none() {
             return None;
         }
@@ -117,49 +116,33 @@ impl Serve {
         if !self.requests.open.is_empty() {
             return;
         }
-        let there = |leg: &Leg| self.links[leg.index()].lost.is_none();
+        match self.shrink_target() {
+            Some((to, drop)) => self.want(Ask::Shrink { to, drop }),
+            None => self.lost_in_frozen(),
+        }
+        if let Some(joint) = &mut self.joint {
+            // What the other volumes lose meanwhile may give another answer.
+            joint.asked = self.state == State::Frozen;
+        }
+    }
+
+    /// Which leg a shrink would keep, and whether it is by order.
+    pub(super) fn shrink_target(&self) -> Option<(Leg, bool)> {
+        let there = |leg: &Leg| self.lost(*leg).is_none();
         let left: Members = Leg::BOTH.into_iter().filter(there).collect();
         // Both lost for good: hold. Both there: the relogin settles it. One is left but away just now: it may be lost, too.
         let keep = left.sole().or_else(|| self.least_lost());
-        let Some(x) = keep.filter(|&x| self.ready(x)) else {
-            self.lost_in_frozen();
-            return;
-        };
-        if self.only_the_source() && x != self.sources.leg {
-            // R39: only to the source; when it is lost, hold.
-            self.lost_in_frozen();
-            return;
-        }
-        let drop = self.links[x.other().index()].lost == Some(LostWhy::Dropped);
-        let Some(register) = self.register.clone() else {
-            return;
-        };
-        let (generation, txid) = (self.proposal(Ask::Shrink { to: x, drop }), self.ids.txid());
-        let proposed = if drop {
-            register.drop_leg(&self.running, x.other(), generation, txid)
-        } else {
-            register.shrink(&self.running, x, generation, txid)
-        };
-        if let Ok(proposed) = proposed {
-            self.enter(State::ShrinkWait(x));
-            self.request(Ask::Shrink { to: x, drop }, register, proposed);
-        }
+        let x = keep.filter(|&x| self.ready(x) && self.requests.open.is_empty())?;
+        // R39: only to the source; when it is lost, hold.
+        let may = !self.only_the_source() || x == self.sources.leg;
+        may.then(|| (x, self.lost(x.other()) == Some(LostWhy::Dropped)))
     }
 
     /// The shrink has no outcome and nothing is lost any more: a stamp on the same expected value ends it (R24).
     pub(super) fn maybe_thaw(&mut self, x: Leg) {
         let y = x.other();
-        if self.links[y.index()].lost.is_some() || !self.ready(y) {
-            return;
-        }
-        let Some(register) = self.register.clone() else {
-            return;
-        };
-        let stamp = self.stamp();
-        let txid = self.ids.txid();
-        if let Ok(proposed) = register.thaw(&self.running, &stamp, txid) {
-            self.enter(State::ThawWait(x));
-            self.request(Ask::Thaw, register, proposed);
+        if self.lost(y).is_none() && self.ready(y) {
+            self.want(Ask::Thaw);
         }
     }
 

@@ -66,13 +66,9 @@ impl Serve {
             self.ungrow(block);
             return;
         }
-        let (generation, txid) = (self.proposal(Ask::Grow), self.ids.txid());
-        match register.grow(&self.running, generation, txid) {
-            Ok(proposed) => {
-                self.enter(State::GrowWait);
-                self.request(Ask::Grow, register, proposed);
-            }
-            Err(_) => self.ungrow(RejoinBlock::NoRejoin),
+        self.want(Ask::Grow);
+        if self.state == State::Growing && self.joint.is_none() {
+            self.ungrow(RejoinBlock::NoRejoin);
         }
     }
 
@@ -93,10 +89,12 @@ impl Serve {
             .info
             .is_some_and(|info| may_join(&register, y, &info).is_none());
         let there = self.links[y.index()].lost.is_none() && may;
-        let (generation, txid) = (self.proposal(Ask::Grow), self.ids.txid());
-        match register.grow(&self.running, generation, txid) {
-            Ok(proposed) if there => self.request(Ask::Grow, register, proposed),
-            _ => self.bump(),
+        if there {
+            self.want(Ask::Grow);
+        }
+        let waits = there && self.joint.is_some();
+        if !waits && !self.requests.is_open(|ask| ask == Ask::Grow) {
+            self.bump();
         }
     }
 
@@ -105,14 +103,7 @@ impl Serve {
         if self.requests.is_open(|ask| ask == Ask::Bump) {
             return;
         }
-        let Some(register) = self.register.clone() else {
-            return;
-        };
-        let (generation, txid) = (self.proposal(Ask::Bump), self.ids.txid());
-        if let Ok(proposed) = register.bump(&self.running, generation, txid) {
-            self.enter(State::BumpWait);
-            self.request(Ask::Bump, register, proposed);
-        }
+        self.want(Ask::Bump);
     }
 
     pub(super) fn bump_won(&mut self) {
@@ -134,10 +125,9 @@ impl Serve {
             let link = &mut self.links[y.other().index()];
             link.lost = Some(LostWhy::Restarted);
         }
-        if self.cause_left()
-            && Leg::BOTH
-                .into_iter()
-                .any(|leg| self.links[leg.index()].lost.is_some())
+        if Leg::BOTH
+            .into_iter()
+            .any(|leg| self.links[leg.index()].lost.is_some())
         {
             self.freeze();
             return;

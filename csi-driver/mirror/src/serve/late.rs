@@ -1,6 +1,6 @@
 //! The late stamp: served without the register, and now it answers (2.7 step 9).
 
-use twinsite_register::{Leg, Outcome, Stamp};
+use twinsite_register::{Leg, Outcome};
 
 use super::Serve;
 use super::commands::Purpose;
@@ -45,14 +45,7 @@ impl Serve {
         if !matches!(self.state, State::Synced | State::Solo) {
             return;
         }
-        let Some(register) = self.seen.clone() else {
-            return;
-        };
-        let stamp = self.stamp();
-        let txid = self.ids.txid();
-        if let Ok(proposed) = register.late_stamp(&self.running, &stamp, txid) {
-            self.request(Ask::LateStamp, register, proposed);
-        }
+        self.want(Ask::LateStamp);
     }
 
     pub(super) fn late_stamp_outcome(&mut self, outcome: Outcome) {
@@ -83,14 +76,6 @@ impl Serve {
                 };
                 self.fact(Fact::Read(standing));
             }
-        }
-    }
-
-    pub(super) fn stamp(&mut self) -> Stamp {
-        Stamp {
-            key: self.running.key,
-            stamp_id: self.ids.stamp(),
-            order: self.place,
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | `equalise`, `copy`, `pages`, `clear`, `beat` | reconcile, copies, clearing, beats |
 //! | `rejoin`, `orders` | steps 0-3 of a rejoin; detach, expand, format |
 //! | `verify` | comparing the legs while they are used |
+//! | `joint` | where a volume of a group waits for the others |
 
 mod again;
 mod beat;
@@ -31,6 +32,7 @@ mod equalise;
 mod frozen;
 mod grow;
 mod guest;
+mod joint;
 mod late;
 mod link;
 mod orders;
@@ -69,11 +71,14 @@ use commands::Commands;
 use copy::{Copies, Sources};
 use durable::Flush;
 use guest::{Owner, Req};
+use joint::Joint;
+pub(crate) use joint::{Ids, Wish, graver};
 use link::{LegLink, Link};
 use orders::Orders;
 use register::Requests;
 use rejoin::Rejoin;
 use script::Scripts;
+pub(crate) use state::Ask;
 use state::{Fact, Policy, State};
 use superblock::BaseNumbers;
 
@@ -116,6 +121,8 @@ pub(crate) struct Serve {
     /// `onNoQuorum: Error` took effect.
     failing: bool,
     end: Option<ServeEnd>,
+    /// The volume is one of a group.
+    joint: Option<Joint>,
     /// Holding leads to a new attach in place.
     reattach: bool,
 
@@ -194,6 +201,21 @@ pub(crate) struct Serve {
 impl Serve {
     /// Take over from attach. `generation` is above that of every command named before.
     pub(crate) fn new(now: Duration, served: Served, generation: u32, out: Port) -> Self {
+        Self::assemble(now, served, generation, out, None)
+    }
+
+    /// The same for a volume of a group: what is said of the membership is said for all of its volumes.
+    pub(crate) fn of_group(now: Duration, served: Served, generation: u32, out: Port) -> Self {
+        Self::assemble(now, served, generation, out, Some(Joint::default()))
+    }
+
+    fn assemble(
+        now: Duration,
+        served: Served,
+        generation: u32,
+        out: Port,
+        joint: Option<Joint>,
+    ) -> Self {
         let config = served.order.config;
         let running = served.running;
         let set = served.set();
@@ -227,6 +249,7 @@ impl Serve {
             frozen_since: now,
             failing: false,
             end: None,
+            joint,
             reattach: false,
             links: [
                 LegLink::new(None, Link::Down),
@@ -309,6 +332,9 @@ impl Serve {
         self.order = served.order.clone();
         self.order.record.flush_owed |= owed;
         self.end = None;
+        if let Some(joint) = &mut self.joint {
+            *joint = Joint::default();
+        }
         self.facts.clear();
         self.scripts = Scripts::new();
         self.superblocks = [None, None];
@@ -423,7 +449,9 @@ impl Serve {
     fn follows(&mut self) -> Next {
         let detach = self.orders.detach.is_some();
         match self.state {
-            State::Equalise if !self.scripts.running() => Next::Fact(Fact::Equalised),
+            State::Equalise if !self.scripts.running() && !self.waits_to_show() => {
+                Next::Fact(Fact::Equalised)
+            }
             State::Synced | State::Solo | State::Expand if detach => {
                 self.rejoin_failed(RejoinBlock::GivenUp);
                 self.fail_orders(ControlError::Interrupted);
@@ -455,10 +483,7 @@ impl Serve {
                 Next::Fact(Fact::Blocked(RejoinBlock::GivenUp))
             }
             State::RjTarget => {
-                let small = self.copies.resync.as_ref().is_some_and(|resync| {
-                    resync.left_bytes() <= self.config.rest_small || resync.passes() > 0
-                });
-                if small {
+                if self.rest_is_small() && self.may_switch() {
                     return Next::Fact(Fact::RestSmall);
                 }
                 self.pump_copies();

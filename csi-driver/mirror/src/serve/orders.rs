@@ -148,16 +148,15 @@ impl Serve {
                 );
                 self.start_script(steps);
             }
+            // The group releases when all its volumes are out.
+            Stage::Releasing if self.joint.is_some() => self.end_off(),
             Stage::Releasing => {
                 self.stage(Stage::Asked, self.config.register_timeout);
-                let txid = self.ids.txid();
-                let key = self.running.key;
-                let release = self.register.clone().filter(|_| self.stamped);
-                match release
-                    .and_then(|register| Some((register.release(key, txid).ok()?, register)))
-                {
-                    Some((proposed, register)) => self.request(Ask::Release, register, proposed),
-                    None => self.end_off(),
+                if self.stamped {
+                    self.want(Ask::Release);
+                }
+                if !self.requests.is_open(|ask| ask == Ask::Release) {
+                    self.end_off();
                 }
             }
             Stage::Waiting | Stage::Syncing | Stage::Marking | Stage::Asked => {}

@@ -8,9 +8,10 @@
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
-use twinsite_register::{Gen, Leg, Outcome, Register, outcome};
+use twinsite_register::{Gen, Outcome, Refusal, Register, Stamp, outcome};
 
 use super::Serve;
+use super::joint::{Ids, Wish};
 use super::state::{Ask, Fact, Standing, State, earliest};
 use crate::io::{CasResult, RegisterError, RegisterId};
 use crate::status::Condition;
@@ -24,6 +25,12 @@ pub(super) struct Own {
     pub(super) ask: Ask,
     expected: Register,
     proposed: Register,
+}
+
+impl Own {
+    pub(super) const fn expected(&self) -> &Register {
+        &self.expected
+    }
 }
 
 /// Requests, reads and their timers.
@@ -71,6 +78,69 @@ impl Requests {
 }
 
 impl Serve {
+    /// Send this request, or in a group wait until all its volumes want it.
+    pub(super) fn want(&mut self, ask: Ask) {
+        if self.waits_for_group(Wish::Ask(ask)) {
+            return;
+        }
+        let Some(expected) = self.basis(ask).cloned() else {
+            return;
+        };
+        let generation = match ask {
+            Ask::Shrink { .. } | Ask::Grow | Ask::Bump => self.proposal(ask),
+            Ask::LateStamp | Ask::Thaw | Ask::Land | Ask::Release => Gen::default(),
+        };
+        let ids = Ids {
+            generation,
+            stamp: self.ids.stamp(),
+            txid: self.ids.txid(),
+        };
+        self.send_ask(ask, &expected, &ids);
+    }
+
+    /// The new value that this request proposes.
+    pub(crate) fn propose(
+        &self,
+        ask: Ask,
+        expected: &Register,
+        ids: &Ids,
+    ) -> Result<Register, Refusal> {
+        let (running, generation, txid) = (&self.running, ids.generation, ids.txid);
+        let stamp = Stamp {
+            key: running.key,
+            stamp_id: ids.stamp,
+            order: self.place,
+        };
+        match ask {
+            Ask::LateStamp => expected.late_stamp(running, &stamp, txid),
+            Ask::Thaw => expected.thaw(running, &stamp, txid),
+            Ask::Shrink { to, drop: true } => {
+                expected.drop_leg(running, to.other(), generation, txid)
+            }
+            Ask::Shrink { to, drop: false } => expected.shrink(running, to, generation, txid),
+            Ask::Grow => expected.grow(running, generation, txid),
+            Ask::Bump => expected.bump(running, generation, txid),
+            Ask::Land => expected.land(running, running.members, txid),
+            Ask::Release => expected.release(running.key, txid),
+        }
+    }
+
+    /// Build the request on this value and send it; the state says that it is open.
+    pub(super) fn send_ask(&mut self, ask: Ask, expected: &Register, ids: &Ids) {
+        let Ok(proposed) = self.propose(ask, expected, ids) else {
+            return;
+        };
+        match (ask, self.state) {
+            (Ask::Shrink { to, .. }, _) => self.enter(State::ShrinkWait(to)),
+            (Ask::Thaw, State::ShrinkWait(x)) => self.enter(State::ThawWait(x)),
+            (Ask::Grow, _) => self.enter(State::GrowWait),
+            (Ask::Bump, _) => self.enter(State::BumpWait),
+            (Ask::LateStamp | Ask::Thaw | Ask::Land | Ask::Release, _) => {}
+        }
+        self.drop_wish();
+        self.request(ask, expected.clone(), proposed);
+    }
+
     /// Send a request on a value that names this writer as the holder (R23), with an id of its own (R25); its fact is [`Fact::Outcome`]. `proposed` was made from `expected` by a transition of the register.
     pub(super) fn request(&mut self, ask: Ask, expected: Register, proposed: Register) {
         let requests = &mut self.requests;
@@ -215,7 +285,7 @@ impl Serve {
     }
 
     /// A linearizable value: outcomes of the open requests, or our standing.
-    fn resolve(&mut self, register: &Register) {
+    pub(super) fn resolve(&mut self, register: &Register) {
         if self.requests.open.is_empty() {
             let standing = self.standing(register);
             if standing == Standing::Mine || standing == Standing::UnstampedEqual {
@@ -243,6 +313,7 @@ impl Serve {
             return;
         }
         // One was won, or the expected value is gone: none of them can be executed any more.
+        self.note_resolved(register);
         self.requests.open.clear();
         self.requests.cas.clear();
         self.requests.again = None;
@@ -342,23 +413,13 @@ impl Serve {
 
     /// `landed` is set, and `granted` cleared (R44), lazily, and never beside another request (2.3 rule 4).
     pub(super) fn land(&mut self) {
-        let landed = Leg::BOTH
-            .into_iter()
-            .filter(|leg| self.running.members.contains(*leg))
-            .collect();
-        let Some(register) = self
-            .register
-            .clone()
-            .filter(|_| self.stamped && self.requests.open.is_empty())
-        else {
-            return;
-        };
-        if register.landed.includes(landed) && register.granted.is_empty() {
-            return;
-        }
-        let txid = self.ids.txid();
-        if let Ok(proposed) = register.land(&self.running, landed, txid) {
-            self.request(Ask::Land, register, proposed);
+        let landed = self.running.members;
+        let needed = self.register.as_ref().is_some_and(|register| {
+            !register.landed.includes(landed) || !register.granted.is_empty()
+        });
+        // A group finds by itself when all its volumes have their superblocks.
+        if needed && self.stamped && self.requests.open.is_empty() && self.joint.is_none() {
+            self.want(Ask::Land);
         }
     }
 }

@@ -168,7 +168,7 @@ impl Policy {
 
 /// Own requests to the register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     LateStamp,
     Shrink { to: Leg, drop: bool },
     Thaw,
@@ -199,6 +199,8 @@ pub(super) enum Fact {
     Equalised,
     FirstBeat,
     Lost(Leg, LostWhy),
+    /// Members that are lost in another volume of the group are now others.
+    Elsewhere,
     /// Relogin verified; nothing was lost by the leg.
     Back(Leg),
     /// A leg that is no member logged in.

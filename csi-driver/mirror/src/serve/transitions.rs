@@ -5,6 +5,7 @@
 use twinsite_register::{Leg, Members, Outcome};
 
 use super::Serve;
+use super::joint::Wish;
 use super::link::Link;
 use super::state::{Ask, Fact, Standing, State, Won};
 use crate::engine::{Held, ServeEnd};
@@ -66,6 +67,11 @@ impl Serve {
             {
                 self.freeze();
             }
+            (Synced | Expand | Detach | SbWrite(Won::Grow), Fact::Elsewhere)
+                if members == Members::BOTH && self.lost_elsewhere() =>
+            {
+                self.freeze()
+            }
             (Synced, Fact::DropLeg(leg)) if !self.order_owed() => {
                 self.owe_order();
                 self.lose(leg, LostWhy::Dropped);
@@ -80,6 +86,7 @@ impl Serve {
 
             // Frozen.
             (Frozen, Fact::Back(_)) => self.thaw(),
+            (Frozen, Fact::Elsewhere) if !self.cause_left() => self.thaw(),
             (Frozen, Fact::Lost(..)) => self.lost_in_frozen(),
             (Frozen, Fact::Read(Standing::Mine)) if self.cause_left() => self.shrink(),
             (Frozen, Fact::Read(Standing::Mine)) => self.thaw(),
@@ -187,6 +194,7 @@ impl Serve {
                 Fact::FirstBeat
                 | Fact::Read(_)
                 | Fact::Back(_)
+                | Fact::Elsewhere
                 | Fact::Reachable(_)
                 | Fact::RestSmall
                 | Fact::CopyIdle
@@ -206,6 +214,7 @@ impl Serve {
         self.state = state;
         self.since = self.now;
         self.told = false;
+        self.drop_wish();
         if from != to {
             self.out.event(Event::State { from, to });
         }
@@ -222,7 +231,7 @@ impl Serve {
     }
 
     /// Another writer took over: everything fails within this event, and nothing is ever tried again (R16).
-    fn supersede(&mut self) {
+    pub(super) fn supersede(&mut self) {
         self.cancel_script();
         self.cancel_copies();
         self.requests.open.clear();
@@ -245,7 +254,7 @@ impl Serve {
     }
 
     /// The requests of the guest wait while attach decides again.
-    fn end_held(&mut self, reattach: bool) {
+    pub(super) fn end_held(&mut self, reattach: bool) {
         self.cancel_script();
         self.fail_format();
         self.cancel_copies();
@@ -281,8 +290,14 @@ impl Serve {
         });
     }
 
-    /// Show the device, or just look after the legs.
+    /// Show the device, or just look after the legs: as soon as all volumes of the group are as far.
     fn serve(&mut self) {
+        if !self.waits_for_group(Wish::Show) {
+            self.go();
+        }
+    }
+
+    pub(super) fn go(&mut self) {
         // Before anything is read: it leaves at once.
         if let Some(leg) = self.orders.rolled_back.take() {
             self.lose(leg, LostWhy::RolledBack);
@@ -357,6 +372,7 @@ const fn name_of(fact: Fact) -> &'static str {
         Fact::Equalised => "equalised",
         Fact::FirstBeat => "beat durable",
         Fact::Lost(..) => "leg lost",
+        Fact::Elsewhere => "lost in another volume",
         Fact::Back(_) => "leg back",
         Fact::Reachable(_) => "leg reachable",
         Fact::Conflict(_) => "conflict",

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Gen, GroupId, Leg, Members, Naa, Order, Register, RegisterId, Site, TxId};
+use twinsite_register::{Gen, GroupId, Members, Naa, Order, Register, RegisterId, Site, TxId};
 
 use super::rng::Rng;
-use super::world::VOLUME;
+use super::world::{Unit, volume_id};
 use crate::config::Config;
 use crate::io::Format;
 use crate::layout::{Geometry, PAGE_REGIONS, Role, Superblock};
@@ -23,13 +23,13 @@ pub(super) fn config() -> Config {
     }
 }
 
-/// A volume of two map pages and a bit, born and never used.
-pub(super) fn born(rng: &mut Rng) -> (Register, [Superblock; 2], Geometry) {
+/// Volumes of two map pages and a bit, born and never used; superblocks by unit.
+pub(super) fn born(rng: &mut Rng, volumes: usize) -> (Register, Vec<Superblock>, Geometry) {
     let geometry = Geometry::new((2 * PAGE_REGIONS as u64 + 40) << 16, 16).unwrap();
     let create = twinsite_register::Create {
         register_id: RegisterId(rng.bytes()),
         group: GroupId([7; 16]),
-        volumes: vec![VOLUME],
+        volumes: (0..volumes).map(volume_id).collect(),
         generation: Gen(rng.bytes()),
         site: Site::A,
         txid: TxId(rng.bytes()),
@@ -38,14 +38,14 @@ pub(super) fn born(rng: &mut Rng) -> (Register, [Superblock; 2], Geometry) {
         .unwrap()
         .birth(Site::A, TxId(rng.bytes()))
         .unwrap();
-    let superblock = |leg: Leg| Superblock {
+    let superblock = |unit: Unit| Superblock {
         compat: 0,
         ro_compat: 0,
         sb_seq: 1,
-        volume: VOLUME,
+        volume: volume_id(unit.volume),
         group: register.group,
         register_id: register.register_id,
-        leg,
+        leg: unit.leg,
         role: Role::Member,
         members: Members::BOTH,
         active_site: Site::A,
@@ -62,9 +62,10 @@ pub(super) fn born(rng: &mut Rng) -> (Register, [Superblock; 2], Geometry) {
         node: String::new(),
         format: Format::None,
         fs_type: [0; 15],
-        naa: Naa([leg.index() as u8 + 1; 16]),
+        naa: Naa([unit.index() as u8 + 1; 16]),
         parents: Vec::new(),
         order: Order::default(),
     };
-    (register.clone(), Leg::BOTH.map(superblock), geometry)
+    let superblocks = Unit::all(volumes).map(superblock).collect();
+    (register.clone(), superblocks, geometry)
 }

@@ -1,15 +1,16 @@
 //! The operator, who starts writers, and everything that breaks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use twinsite_register::{AttachmentUid, Key, KeyTag, Leg, Members, Site, TxId};
+use twinsite_register::{AttachmentUid, Key, KeyTag, Members, Site, TxId};
 
 use super::birth::config;
 use super::rng::Rng;
-use super::world::{Ev, VOLUME, World};
-use super::writer::Writer;
+use super::world::{Ev, Unit, World, volume_id};
+use super::writer::{Conn, Guest, Machine, Writer};
 use crate::engine::Engine;
+use crate::group::Group;
 use crate::io::{AttachOrder, AttachRecord, Input, Mode, MoveMode, MoveOrder};
 
 impl World {
@@ -46,49 +47,59 @@ impl World {
         };
         let key = Key::new(KeyTag::Writer(site), self.rng.next());
         let uid = AttachmentUid(self.rng.bytes());
-        let record = AttachRecord {
-            uid,
-            keys: Vec::new(),
-            n: None,
-            stale: false,
-            flush_owed: false,
-        };
-        let order = AttachOrder {
-            volume: VOLUME,
-            uid,
-            key,
-            seed: self.rng.bytes(),
-            site,
-            node: format!("n{initiator}"),
-            mode: Mode::Writer,
-            mv,
-            record: record.clone(),
-            shown: false,
-            marks: Vec::new(),
-            initialize: [None, None],
-            config: config(),
-        };
+        let volumes = self.options.volumes();
+        let seed = self.rng.bytes();
+        let grouped = self.options.group > 0;
+        let mut orders = Vec::new();
+        for volume in 0..volumes {
+            let own = if grouped {
+                AttachmentUid(self.rng.bytes())
+            } else {
+                uid
+            };
+            orders.push(AttachOrder {
+                volume: volume_id(volume),
+                uid,
+                key,
+                seed,
+                site,
+                node: format!("n{initiator}"),
+                mode: Mode::Writer,
+                mv,
+                record: AttachRecord::new(own),
+                shown: false,
+                marks: Vec::new(),
+                initialize: [None, None],
+                config: config(),
+            });
+        }
         self.note(|| format!("START w{id} at {site} node {initiator} {key:?} {mv:?}"));
         self.writers.insert(
             id,
             Writer {
-                engine: Engine::new(self.now),
+                engine: if grouped {
+                    Machine::Group(Box::new(Group::new(self.now)))
+                } else {
+                    Machine::Alone(Box::new(Engine::new(self.now)))
+                },
                 site,
                 initiator,
-                conns: Default::default(),
+                conns: Unit::all(volumes).map(|_| Conn::default()).collect(),
                 inbox: VecDeque::new(),
-                asked: BTreeMap::new(),
-                buffers: BTreeMap::new(),
-                copies: BTreeMap::new(),
-                next_req: 1,
-                shown: false,
+                guests: (0..volumes).map(|_| Guest::default()).collect(),
                 over: false,
                 tick: None,
-                record,
                 answered: 0,
             },
         );
-        self.input(id, Input::Attach(Box::new(order)));
+        let now = self.now;
+        match &mut self.writers.get_mut(&id).unwrap().engine {
+            Machine::Alone(engine) => {
+                engine.handle(now, Input::Attach(Box::new(orders.remove(0))));
+            }
+            Machine::Group(group) => group.attach(now, orders).unwrap(),
+        }
+        self.drain(id);
         id
     }
 
@@ -107,6 +118,8 @@ impl World {
         self.at(next, Ev::Fault);
         let site = self.rng.below(2) as usize;
         let leg = self.rng.below(2) as usize;
+        // One unit: a leg of one volume of the group.
+        let unit = self.rng.below(self.options.volumes() as u64) as usize * 2 + leg;
         match self.rng.below(100) {
             0..20 => {
                 let up = &mut self.links[site][leg];
@@ -114,7 +127,7 @@ impl World {
                 let up = *up;
                 self.note(|| format!("LINK {site} -> leg {leg} {up}"));
                 if !up {
-                    self.break_sessions(|s, l| s.index() as usize == site && l.index() == leg);
+                    self.break_sessions(|s, l| s.index() as usize == site && l.leg.index() == leg);
                 }
             }
             20..32 => {
@@ -144,15 +157,21 @@ impl World {
                     self.start(at, None, true);
                 }
             }
-            62..70 => self.restart_target(leg),
+            62..66 => self.restart_target(unit),
+            // A whole site loses its power, targets of all volumes.
+            66..70 => {
+                for volume in 0..self.options.volumes() {
+                    self.restart_target(volume * 2 + leg);
+                }
+            }
             70..75 => {
-                let up = !self.target_up[leg];
-                self.note(|| format!("TARGET {leg} {up}"));
+                let up = !self.target_up[unit];
+                self.note(|| format!("TARGET {unit} {up}"));
                 if up {
-                    self.target_up[leg] = true;
+                    self.target_up[unit] = true;
                 } else {
-                    self.restart_target(leg);
-                    self.target_up[leg] = false;
+                    self.restart_target(unit);
+                    self.target_up[unit] = false;
                 }
             }
             75..80 => {
@@ -167,7 +186,7 @@ impl World {
             80..84 => {
                 if let Some(&id) = self.writers.keys().next() {
                     self.note(|| format!("DETACH w{id}"));
-                    self.input(id, Input::Detach);
+                    self.input(id, 0, Input::Detach);
                 }
             }
             _ => self.heal(),
@@ -183,10 +202,10 @@ impl World {
     }
 
     /// The line is cut, or the target restarts: sessions over it break and are found dead later.
-    pub(super) fn break_sessions(&mut self, hit: impl Fn(Site, Leg) -> bool) {
+    pub(super) fn break_sessions(&mut self, hit: impl Fn(Site, Unit) -> bool) {
         let mut found = Vec::new();
         for (&id, w) in &mut self.writers {
-            for leg in Leg::BOTH {
+            for leg in Unit::all(self.options.volumes()) {
                 let c = &mut w.conns[leg.index()];
                 if let Some(conn) = c.up.filter(|_| hit(w.site, leg) && !c.broken) {
                     c.broken = true;

@@ -7,16 +7,20 @@ use crate::io::{BLOCK, GuestOp, Input, ReqId, VerifyOrder};
 use crate::layout::PAGE_REGIONS;
 
 impl World {
-    pub(super) fn guest(&mut self, writer: u32) {
+    pub(super) fn guest(&mut self, writer: u32, volume: usize) {
         let Some(w) = self.writers.get(&writer) else {
             return;
         };
-        if !w.shown {
+        if !w.guests[volume].shown {
             return;
         }
         let pause = self.rng.micros(200, 40_000);
-        self.at(pause, Ev::Guest { writer });
-        let w = &self.writers[&writer];
+        self.at(pause, Ev::Guest { writer, volume });
+        self.pull_chain(writer, volume);
+        let Some(w) = self.writers.get(&writer) else {
+            return;
+        };
+        let w = &w.guests[volume];
         if w.asked.len() >= 12 {
             return;
         }
@@ -44,13 +48,14 @@ impl World {
         let blocks = first..first + count;
         let (offset, len) = (first * BLOCK as u64, (count * BLOCK as u64) as u32);
         if self.options.verify && self.rng.chance(1) {
-            self.input(writer, Input::Verify(VerifyOrder::Stop));
+            self.input(writer, volume, Input::Verify(VerifyOrder::Stop));
             let from = offset;
-            self.input(writer, Input::Verify(VerifyOrder::Begin { from }));
+            self.input(writer, volume, Input::Verify(VerifyOrder::Begin { from }));
         }
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
+        let w = &mut w.guests[volume];
         let id = ReqId(w.next_req);
         w.next_req += 1;
         let op = if kind < 50 {
@@ -59,7 +64,7 @@ impl World {
             }
             let mut versions = Blocks::new();
             for block in blocks {
-                let known = self.oracle.blocks.entry(block).or_default();
+                let known = self.oracles[volume].blocks.entry(block).or_default();
                 known.issued += 1;
                 versions.insert(block, known.issued);
             }
@@ -74,13 +79,12 @@ impl World {
             GuestOp::Write { offset, len, fua }
         } else if kind < 92 {
             let floors = blocks
-                .map(|block| (block, self.oracle.floor(block)))
+                .map(|block| (block, self.oracles[volume].floor(block)))
                 .collect();
             w.asked.insert(id, Asked::Read(floors));
             GuestOp::Read { offset, len }
         } else {
-            let acked = self
-                .oracle
+            let acked = self.oracles[volume]
                 .blocks
                 .iter()
                 .map(|(&block, known)| (block, known.acked))
@@ -89,38 +93,41 @@ impl World {
                 id,
                 Asked::Flush {
                     acked,
-                    failed: self.failed_flushes,
+                    failed: self.failed_flushes[volume],
                 },
             );
             GuestOp::Flush
         };
-        self.input(writer, Input::Guest { id, op });
+        self.input(writer, volume, Input::Guest { id, op });
     }
 
-    pub(super) fn guest_done(&mut self, writer: u32, id: ReqId, ok: bool) {
+    pub(super) fn guest_done(&mut self, writer: u32, volume: usize, id: ReqId, ok: bool) {
+        self.chain_done(writer, volume, id, ok);
         let w = self.writers.get_mut(&writer).unwrap();
+        w.answered += u64::from(ok);
+        let w = &mut w.guests[volume];
         let asked = w
             .asked
             .remove(&id)
             .unwrap_or_else(|| panic!("I11: {id:?} answered twice"));
-        w.answered += u64::from(ok);
         let buffer = w.buffers.remove(&id);
         match asked {
             Asked::Write { blocks, fua } if ok => {
                 for (block, version) in blocks {
-                    let known = self.oracle.blocks.get_mut(&block).unwrap();
+                    let known = self.oracles[volume].blocks.get_mut(&block).unwrap();
                     known.acked = known.acked.max(version);
                     if fua {
                         known.flushed = known.flushed.max(version);
                     }
-                    self.acker.insert(block, self.began[&writer]);
+                    self.acker.insert((volume, block), self.began[&writer]);
                 }
+                self.note_ack(writer, volume);
                 self.check();
             }
             Asked::Read(floors) if ok => {
                 let buffer = buffer.expect("a read that was answered has its bytes");
                 for (block, floor) in floors {
-                    self.oracle.read(
+                    self.oracles[volume].read(
                         block,
                         buffer.get(&block).copied().unwrap_or(0),
                         floor,
@@ -129,16 +136,16 @@ impl World {
                 }
             }
             Asked::Flush { acked, failed } => {
-                if ok && failed == self.failed_flushes {
+                if ok && failed == self.failed_flushes[volume] {
                     for (block, version) in acked {
-                        let known = self.oracle.blocks.get_mut(&block).unwrap();
+                        let known = self.oracles[volume].blocks.get_mut(&block).unwrap();
                         known.flushed = known.flushed.max(version);
                     }
                     self.check();
                 } else if !ok {
                     // The guest knows that what it had not flushed may be gone.
-                    self.failed_flushes += 1;
-                    for known in self.oracle.blocks.values_mut() {
+                    self.failed_flushes[volume] += 1;
+                    for known in self.oracles[volume].blocks.values_mut() {
                         known.acked = known.flushed;
                     }
                 }

@@ -7,8 +7,10 @@
 //! with its log, `MIRROR_SEEDS=n` the first n.
 
 mod birth;
+mod chain;
 mod checks;
 mod faults;
+mod groups;
 mod guests;
 mod oracle;
 mod rng;

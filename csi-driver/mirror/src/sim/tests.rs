@@ -9,6 +9,7 @@ const CALM: Options = Options {
     seconds: 10,
     moves: false,
     verify: false,
+    group: 0,
 };
 
 fn secs(n: u64) -> Duration {
@@ -40,23 +41,26 @@ fn run(seed: u64, options: Options) -> World {
     }
     if verbose {
         eprintln!(
-            "attaches {} epochs {} answered {}",
+            "attaches {} epochs {} acknowledged {} answered {} links {}",
             world.attaches,
             world.epochs,
-            world.answered()
+            world.acks,
+            world.answered(),
+            world.chain.acknowledged
         );
     }
     world
 }
 
-fn seeds(count: u64) -> Vec<u64> {
+/// So many after the first; or the one that is asked for.
+fn seeds(first: u64, count: u64) -> Vec<u64> {
     match std::env::var("MIRROR_SEED") {
         Ok(seed) => vec![seed.parse().expect("MIRROR_SEED is a number")],
         Err(_) => {
             let more = std::env::var("MIRROR_SEEDS")
                 .ok()
                 .and_then(|n| n.parse().ok());
-            (1..=more.unwrap_or(count)).collect()
+            (1..=more.unwrap_or(count)).map(|n| first + n).collect()
         }
     }
 }
@@ -68,7 +72,7 @@ fn a_calm_world_serves_both_legs_and_clears_its_map() {
 
 #[test]
 fn no_acknowledged_write_is_lost_whatever_breaks() {
-    for seed in seeds(6) {
+    for seed in seeds(0, 6) {
         run(
             seed,
             Options {
@@ -77,6 +81,7 @@ fn no_acknowledged_write_is_lost_whatever_breaks() {
                 seconds: 60,
                 moves: true,
                 verify: false,
+                group: 0,
             },
         );
     }
@@ -84,15 +89,16 @@ fn no_acknowledged_write_is_lost_whatever_breaks() {
 
 #[test]
 fn no_flushed_write_is_lost_when_caches_are_volatile() {
-    for seed in seeds(3) {
+    for seed in seeds(1000, 3) {
         run(
-            seed + 1000,
+            seed,
             Options {
                 volatile: true,
                 faults: true,
                 seconds: 60,
                 moves: true,
                 verify: false,
+                group: 0,
             },
         );
     }
@@ -100,17 +106,57 @@ fn no_flushed_write_is_lost_when_caches_are_volatile() {
 
 #[test]
 fn a_verify_beside_writes_and_faults_never_calls_equal_legs_different() {
-    for seed in seeds(4) {
+    for seed in seeds(2000, 4) {
         let world = run(
-            seed + 2000,
+            seed,
             Options {
                 volatile: seed % 2 == 0,
                 faults: true,
                 seconds: 60,
                 moves: true,
                 verify: true,
+                group: 0,
             },
         );
         assert!(world.compared > 5_000, "seed {seed}: {}", world.compared);
+    }
+}
+
+#[test]
+fn a_calm_group_serves_both_legs_of_all_its_volumes() {
+    let group = 3;
+    run(1, Options { group, ..CALM });
+}
+
+/// The same engine with a coordinator that has nothing to coordinate.
+#[test]
+fn a_group_of_one_loses_no_acknowledged_write_whatever_breaks() {
+    for seed in seeds(5000, 2) {
+        run(seed, of_group(1, false));
+    }
+}
+
+#[test]
+fn two_volumes_of_a_group_lose_no_acknowledged_write_and_stay_together_whatever_breaks() {
+    for seed in seeds(3000, 6) {
+        run(seed, of_group(2, false));
+    }
+}
+
+#[test]
+fn two_volumes_of_a_group_lose_no_flushed_write_when_caches_are_volatile() {
+    for seed in seeds(4000, 3) {
+        run(seed, of_group(2, true));
+    }
+}
+
+const fn of_group(group: usize, volatile: bool) -> Options {
+    Options {
+        volatile,
+        faults: true,
+        seconds: 60,
+        moves: true,
+        verify: false,
+        group,
     }
 }

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Leg, Site};
+use twinsite_register::Site;
 
 use super::target::{Accepted, Blocks, blocks_of};
-use super::world::{Ev, World};
+use super::world::{Ev, Unit, World};
 use super::writer::{Asked, Conn};
 use crate::io::{CmdId, Input, LegDown, LegError, LegOp, LegReply};
 
 impl World {
-    pub(super) fn reaches(&self, site: Site, leg: Leg) -> bool {
-        self.links[site.index() as usize][leg.index()] && self.target_up[leg.index()]
+    pub(super) fn reaches(&self, site: Site, leg: Unit) -> bool {
+        self.links[site.index() as usize][leg.leg.index()] && self.target_up[leg.index()]
     }
 
-    pub(super) fn alive(&self, writer: u32, leg: Leg, conn: u64) -> bool {
+    pub(super) fn alive(&self, writer: u32, leg: Unit, conn: u64) -> bool {
         self.writers.get(&writer).is_some_and(|w| {
             let c = &w.conns[leg.index()];
             c.up == Some(conn) && !c.broken && self.reaches(w.site, leg)
         })
     }
 
-    pub(super) fn arrive(&mut self, leg: Leg, accepted: Accepted) {
+    pub(super) fn arrive(&mut self, leg: Unit, accepted: Accepted) {
         if !self.alive(accepted.writer, leg, accepted.conn) {
             return;
         }
@@ -37,7 +37,7 @@ impl World {
         self.at(delay, Ev::Execute { leg, id });
     }
 
-    pub(super) fn execute(&mut self, leg: Leg, id: u64) {
+    pub(super) fn execute(&mut self, leg: Unit, id: u64) {
         let target = &mut self.targets[leg.index()];
         let Some(accepted) = target.accepted.remove(&id) else {
             return;
@@ -68,7 +68,7 @@ impl World {
                 .copied()
                 .unwrap_or(u64::MAX);
             for block in accepted.payload.keys() {
-                let newest = self.acker.get(block).copied().unwrap_or(0);
+                let newest = self.acker.get(&(leg.volume, *block)).copied().unwrap_or(0);
                 let w = accepted.writer;
                 assert!(
                     began >= newest,
@@ -111,7 +111,7 @@ impl World {
     pub(super) fn answer(
         &mut self,
         writer: u32,
-        leg: Leg,
+        leg: Unit,
         conn: u64,
         cmd: CmdId,
         result: Result<LegReply, LegError>,
@@ -126,37 +126,39 @@ impl World {
         };
         match op {
             LegOp::ReadData { req, .. } if result.is_ok() => {
-                w.buffers.insert(req, seen);
+                w.guests[leg.volume].buffers.insert(req, seen);
             }
             LegOp::Digest { .. } => self.compared += u64::from(result.is_ok()),
             LegOp::CopyRead { copy, .. } if result.is_ok() => {
-                w.copies.insert(copy, seen);
+                w.guests[leg.volume].copies.insert(copy, seen);
             }
             _ => {}
         }
-        self.input(writer, Input::LegDone { leg, cmd, result });
+        let Unit { volume, leg } = leg;
+        self.input(writer, volume, Input::LegDone { leg, cmd, result });
     }
 
-    pub(super) fn close(&mut self, writer: u32, leg: Leg, why: LegDown) {
+    pub(super) fn close(&mut self, writer: u32, leg: Unit, why: LegDown) {
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
         let c = &mut w.conns[leg.index()];
+        let volume = leg.volume;
         let was_up = c.up.take().is_some();
         c.broken = false;
         for cmd in std::mem::take(&mut c.open).into_keys() {
-            w.inbox.push_back(Input::LegDone {
-                leg,
-                cmd,
-                result: Err(LegError::SessionGone),
-            });
+            let result = Err(LegError::SessionGone);
+            let leg = leg.leg;
+            w.inbox
+                .push_back((volume, Input::LegDone { leg, cmd, result }));
         }
         if was_up {
-            w.inbox.push_back(Input::LegDown { leg, why });
+            let leg = leg.leg;
+            w.inbox.push_back((volume, Input::LegDown { leg, why }));
         }
     }
 
-    pub(super) fn dead(&mut self, writer: u32, leg: Leg, conn: u64) {
+    pub(super) fn dead(&mut self, writer: u32, leg: Unit, conn: u64) {
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
@@ -169,7 +171,7 @@ impl World {
         self.drain(writer);
     }
 
-    pub(super) fn schedule_login(&mut self, writer: u32, leg: Leg) {
+    pub(super) fn schedule_login(&mut self, writer: u32, leg: Unit) {
         let delay = self.rng.millis(2, 400);
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
@@ -181,7 +183,7 @@ impl World {
         }
     }
 
-    pub(super) fn login(&mut self, writer: u32, leg: Leg) {
+    pub(super) fn login(&mut self, writer: u32, leg: Unit) {
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
@@ -192,13 +194,9 @@ impl World {
         }
         if !self.reaches(site, leg) {
             self.schedule_login(writer, leg);
-            self.input(
-                writer,
-                Input::LegDown {
-                    leg,
-                    why: LegDown::Unreachable,
-                },
-            );
+            let why = LegDown::Unreachable;
+            let Unit { volume, leg } = leg;
+            self.input(writer, volume, Input::LegDown { leg, why });
             return;
         }
         self.seq += 1;
@@ -230,23 +228,23 @@ impl World {
             ..Conn::default()
         };
         self.note(|| format!("w{writer} logged in to {leg}"));
-        self.input(writer, Input::LegUp { leg, info });
+        let Unit { volume, leg } = leg;
+        self.input(writer, volume, Input::LegUp { leg, info });
     }
 
-    pub(super) fn send(&mut self, writer: u32, leg: Leg, cmd: CmdId, op: LegOp) {
+    pub(super) fn send(&mut self, writer: u32, leg: Unit, cmd: CmdId, op: LegOp) {
         let w = self.writers.get_mut(&writer).unwrap();
         let Some(conn) = w.conns[leg.index()].up else {
-            w.inbox.push_back(Input::LegDone {
-                leg,
-                cmd,
-                result: Err(LegError::SessionGone),
-            });
+            let result = Err(LegError::SessionGone);
+            let Unit { volume, leg } = leg;
+            w.inbox
+                .push_back((volume, Input::LegDone { leg, cmd, result }));
             return;
         };
         let payload = match &op {
             LegOp::WriteData {
                 req, offset, len, ..
-            } => match w.asked.get(req) {
+            } => match w.guests[leg.volume].asked.get(req) {
                 Some(Asked::Write { blocks, .. }) => {
                     assert_eq!(
                         blocks.keys().copied().collect::<Vec<_>>(),
@@ -256,7 +254,7 @@ impl World {
                 }
                 other => panic!("w{writer} sends the buffer of {req:?}, which is {other:?}"),
             },
-            LegOp::CopyWrite { copy, .. } => w
+            LegOp::CopyWrite { copy, .. } => w.guests[leg.volume]
                 .copies
                 .get(copy)
                 .cloned()

@@ -6,11 +6,12 @@ use std::time::Duration;
 use twinsite_register::{BeatObject, Epoch, Leg, Register, VolumeId};
 
 use super::birth::born;
+use super::chain::Chain;
 use super::oracle::Oracle;
 use super::rng::Rng;
 use super::target::{Accepted, Blocks, Target};
 use super::witness::Witness;
-use super::writer::Writer;
+use super::writer::{Guest, Writer};
 use crate::fake_leg::FakeLeg;
 use crate::io::{
     CasResult, CmdId, Input, LegDown, LegError, LegReply, Output, RegisterError,
@@ -20,7 +21,33 @@ use crate::layout::{
     BEAT_OFFSET, Beat, Geometry, MapPage, RegionState, SLOT_OFFSETS, Superblock, map_offset,
 };
 
-pub(super) const VOLUME: VolumeId = VolumeId([7; 16]);
+/// One leg of one volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Unit {
+    pub(super) volume: usize,
+    pub(super) leg: Leg,
+}
+
+impl Unit {
+    pub(super) const fn index(self) -> usize {
+        self.volume * 2 + self.leg.index()
+    }
+
+    /// All units of this many volumes.
+    pub(super) fn all(volumes: usize) -> impl Iterator<Item = Self> {
+        (0..volumes).flat_map(|volume| Leg::BOTH.map(|leg| Self { volume, leg }))
+    }
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.volume, self.leg)
+    }
+}
+
+pub(super) const fn volume_id(volume: usize) -> VolumeId {
+    VolumeId([7 + volume as u8; 16])
+}
 const LOG: usize = 400;
 
 /// What a run does.
@@ -33,21 +60,29 @@ pub(super) struct Options {
     pub(super) moves: bool,
     /// Legs are compared meanwhile, from random places on.
     pub(super) verify: bool,
+    /// Volumes of the group; none: one volume with an engine of its own.
+    pub(super) group: usize,
+}
+
+impl Options {
+    pub(super) const fn volumes(&self) -> usize {
+        if self.group == 0 { 1 } else { self.group }
+    }
 }
 
 #[derive(Debug)]
 pub(super) enum Ev {
     Arrive {
-        leg: Leg,
+        leg: Unit,
         accepted: Accepted,
     },
     Execute {
-        leg: Leg,
+        leg: Unit,
         id: u64,
     },
     Answer {
         writer: u32,
-        leg: Leg,
+        leg: Unit,
         conn: u64,
         cmd: CmdId,
         result: Result<LegReply, LegError>,
@@ -55,43 +90,49 @@ pub(super) enum Ev {
     },
     Dead {
         writer: u32,
-        leg: Leg,
+        leg: Unit,
         conn: u64,
     },
     Login {
         writer: u32,
-        leg: Leg,
+        leg: Unit,
     },
     Read {
         writer: u32,
+        volume: usize,
         id: AskId,
     },
     ReadAnswer {
         writer: u32,
+        volume: usize,
         id: AskId,
         value: Option<Box<Register>>,
     },
     Cas {
         expected: Box<Register>,
         new: Box<Register>,
-        reply: Option<(u32, AskId)>,
+        reply: Option<(u32, usize, AskId)>,
     },
     CasAnswer {
         writer: u32,
+        volume: usize,
         id: AskId,
         won: bool,
     },
     Saved {
         writer: u32,
+        volume: usize,
     },
     Beat {
         writer: u32,
+        volume: usize,
     },
     Tick {
         writer: u32,
     },
     Guest {
         writer: u32,
+        volume: usize,
     },
     Operate,
     Fault,
@@ -102,19 +143,23 @@ pub(super) struct World {
     pub(super) now: Duration,
     pub(super) queue: BTreeMap<(Duration, u64), Ev>,
     pub(super) seq: u64,
-    pub(super) targets: [Target; 2],
-    pub(super) target_up: [bool; 2],
+    /// By unit.
+    pub(super) targets: Vec<Target>,
+    pub(super) target_up: Vec<bool>,
     pub(super) witness: Witness,
-    pub(super) beat: BeatObject,
+    /// By volume.
+    pub(super) beats: Vec<BeatObject>,
     /// From site to leg, and from site to the witness.
     pub(super) links: [[bool; 2]; 2],
     pub(super) witness_links: [bool; 2],
     pub(super) writers: BTreeMap<u32, Writer>,
-    pub(super) oracle: Oracle,
+    /// By volume.
+    pub(super) oracles: Vec<Oracle>,
     /// When the writer whose write of the block was acknowledged last began to serve; the same of all writers.
-    pub(super) acker: BTreeMap<u64, u64>,
+    pub(super) acker: BTreeMap<(usize, u64), u64>,
     pub(super) began: BTreeMap<u32, u64>,
-    pub(super) failed_flushes: u64,
+    /// By volume.
+    pub(super) failed_flushes: Vec<u64>,
     pub(super) next_writer: u32,
     pub(super) options: Options,
     pub(super) quiet: bool,
@@ -125,16 +170,19 @@ pub(super) struct World {
     pub(super) epochs: u64,
     /// Digests that were answered.
     pub(super) compared: u64,
+    pub(super) acks: u64,
+    pub(super) chain: Chain,
 }
 
 impl World {
     pub(super) fn new(seed: u64, options: Options, verbose: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let (register, superblocks, geometry) = born(&mut rng);
-        let targets = Leg::BOTH.map(|leg| {
-            let mut fake = FakeLeg::new(leg.index() as u8 + 1, geometry.size());
+        let volumes = options.volumes();
+        let (register, superblocks, geometry) = born(&mut rng, volumes);
+        let make = |unit: Unit| {
+            let mut fake = FakeLeg::new(unit.index() as u8 + 1, geometry.size());
             fake.info.volatile_cache = options.volatile;
-            let mut sb = superblocks[leg.index()].clone();
+            let mut sb = superblocks[unit.index()].clone();
             sb.boot_id = fake.info.boot_id.unwrap();
             for slot in SLOT_OFFSETS {
                 fake.blocks.insert(slot, *sb.emit());
@@ -153,7 +201,7 @@ impl World {
             fake.blocks
                 .insert(SLOT_OFFSETS[0], *Superblock { sb_seq: 2, ..sb }.emit());
             let beat = Beat {
-                volume: VOLUME,
+                volume: volume_id(unit.volume),
                 epoch: Epoch::ZERO,
                 attach_key: None,
                 beat: 0,
@@ -165,23 +213,26 @@ impl World {
                 fake.blocks.insert(map_offset(page), *blank.emit());
             }
             Target::new(fake, options.volatile)
-        });
+        };
+        let targets = Unit::all(volumes).map(make).collect();
         let mut world = Self {
             rng,
             now: Duration::ZERO,
             queue: BTreeMap::new(),
             seq: 0,
             targets,
-            target_up: [true; 2],
+            target_up: vec![true; volumes * 2],
             witness: Witness::new(register),
-            beat: BeatObject::default(),
+            beats: vec![BeatObject::default(); volumes],
             links: [[true; 2]; 2],
             witness_links: [true; 2],
             writers: BTreeMap::new(),
-            oracle: Oracle::new(options.volatile),
+            oracles: (0..volumes)
+                .map(|_| Oracle::new(options.volatile))
+                .collect(),
             acker: BTreeMap::new(),
             began: BTreeMap::new(),
-            failed_flushes: 0,
+            failed_flushes: vec![0; volumes],
             next_writer: 1,
             options,
             quiet: false,
@@ -191,6 +242,8 @@ impl World {
             attaches: 0,
             epochs: 0,
             compared: 0,
+            acks: 0,
+            chain: Chain::default(),
         };
         world.at(Duration::from_millis(1), Ev::Operate);
         if options.faults {
@@ -242,26 +295,32 @@ impl World {
             } => self.answer(writer, leg, conn, cmd, result, seen),
             Ev::Dead { writer, leg, conn } => self.dead(writer, leg, conn),
             Ev::Login { writer, leg } => self.login(writer, leg),
-            Ev::Read { writer, id } => {
+            Ev::Read { writer, volume, id } => {
                 let value = Some(Box::new(self.witness.value.clone()));
                 let late = self.rng.micros(200, 5_000);
                 if !self.rng.chance(2) {
-                    self.at(late, Ev::ReadAnswer { writer, id, value });
+                    let answer = Ev::ReadAnswer {
+                        writer,
+                        volume,
+                        id,
+                        value,
+                    };
+                    self.at(late, answer);
                 }
             }
-            Ev::ReadAnswer { writer, id, value } => {
+            Ev::ReadAnswer {
+                writer,
+                volume,
+                id,
+                value,
+            } => {
                 let up = self
                     .writers
                     .get(&writer)
                     .is_some_and(|w| self.witness_links[w.site.index() as usize]);
                 if up {
-                    self.input(
-                        writer,
-                        Input::RegisterRead {
-                            id,
-                            result: Ok(value),
-                        },
-                    );
+                    let result = Ok(value);
+                    self.input(writer, volume, Input::RegisterRead { id, result });
                 }
             }
             Ev::Cas {
@@ -269,18 +328,23 @@ impl World {
                 new,
                 reply,
             } => self.cas(&expected, &new, reply),
-            Ev::CasAnswer { writer, id, won } => {
+            Ev::CasAnswer {
+                writer,
+                volume,
+                id,
+                won,
+            } => {
                 let result = if won {
                     CasResult::Won
                 } else {
                     CasResult::Conflict
                 };
-                self.input(writer, Input::RegisterCas { id, result });
+                self.input(writer, volume, Input::RegisterCas { id, result });
             }
-            Ev::Saved { writer } => self.input(writer, Input::RecordSaved),
-            Ev::Beat { writer } => {
-                let beat = Some(self.beat);
-                self.input(writer, Input::BeatObject { result: Ok(beat) });
+            Ev::Saved { writer, volume } => self.input(writer, volume, Input::RecordSaved),
+            Ev::Beat { writer, volume } => {
+                let result = Ok(Some(self.beats[volume]));
+                self.input(writer, volume, Input::BeatObject { result });
             }
             Ev::Tick { writer } => {
                 let due = self
@@ -289,16 +353,16 @@ impl World {
                     .is_some_and(|w| w.tick == Some(self.now));
                 if due {
                     self.writers.get_mut(&writer).unwrap().tick = None;
-                    self.input(writer, Input::Tick);
+                    self.input(writer, 0, Input::Tick);
                 }
             }
-            Ev::Guest { writer } => self.guest(writer),
+            Ev::Guest { writer, volume } => self.guest(writer, volume),
             Ev::Operate => self.operate(),
             Ev::Fault => self.fault(),
         }
     }
 
-    fn cas(&mut self, expected: &Register, new: &Register, reply: Option<(u32, AskId)>) {
+    fn cas(&mut self, expected: &Register, new: &Register, reply: Option<(u32, usize, AskId)>) {
         let before = self.witness.value.epoch;
         let won = self.witness.cas(expected, new);
         let value = &self.witness.value;
@@ -311,7 +375,7 @@ impl World {
             self.epochs += u64::from(self.witness.value.epoch != before);
             self.check();
         }
-        if let Some((writer, id)) = reply {
+        if let Some((writer, volume, id)) = reply {
             let late = self.rng.micros(200, 5_000);
             let lost = !self.quiet && self.rng.chance(8);
             let up = self
@@ -319,33 +383,39 @@ impl World {
                 .get(&writer)
                 .is_some_and(|w| self.witness_links[w.site.index() as usize]);
             if up && !lost {
-                self.at(late, Ev::CasAnswer { writer, id, won });
+                let answer = Ev::CasAnswer {
+                    writer,
+                    volume,
+                    id,
+                    won,
+                };
+                self.at(late, answer);
             }
         }
     }
 
-    pub(super) fn input(&mut self, writer: u32, input: Input) {
+    pub(super) fn input(&mut self, writer: u32, volume: usize, input: Input) {
         if let Some(w) = self.writers.get_mut(&writer) {
-            w.inbox.push_back(input);
+            w.inbox.push_back((volume, input));
             self.drain(writer);
         }
     }
 
     pub(super) fn drain(&mut self, writer: u32) {
         while let Some(w) = self.writers.get_mut(&writer) {
-            let Some(input) = w.inbox.pop_front() else {
+            let Some((volume, input)) = w.inbox.pop_front() else {
                 break;
             };
             let now = self.now;
-            w.engine.handle(now, input);
+            w.engine.handle(now, volume, input);
             self.outputs(writer);
         }
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
         if w.over {
-            for leg in Leg::BOTH {
-                self.close(writer, leg, LegDown::Closed);
+            for unit in Unit::all(self.options.volumes()) {
+                self.close(writer, unit, LegDown::Closed);
             }
             self.writers.remove(&writer);
             return;
@@ -364,34 +434,41 @@ impl World {
 
     fn outputs(&mut self, writer: u32) {
         while let Some(w) = self.writers.get_mut(&writer) {
-            let Some(output) = w.engine.poll() else { break };
-            self.output(writer, output);
+            let Some((volume, output)) = w.engine.poll() else {
+                break;
+            };
+            self.output(writer, volume, output);
         }
     }
 
-    fn output(&mut self, writer: u32, output: Output) {
+    fn guest_of(&mut self, writer: u32, volume: usize) -> &mut Guest {
+        &mut self.writers.get_mut(&writer).unwrap().guests[volume]
+    }
+
+    fn output(&mut self, writer: u32, volume: usize, output: Output) {
+        let unit = |leg| Unit { volume, leg };
         match output {
             Output::Connect { leg } => {
-                self.writers.get_mut(&writer).unwrap().conns[leg.index()].want = true;
-                self.schedule_login(writer, leg);
+                self.writers.get_mut(&writer).unwrap().conns[unit(leg).index()].want = true;
+                self.schedule_login(writer, unit(leg));
             }
             Output::Disconnect { leg } => {
-                self.writers.get_mut(&writer).unwrap().conns[leg.index()].want = false;
-                self.close(writer, leg, LegDown::Closed);
+                self.writers.get_mut(&writer).unwrap().conns[unit(leg).index()].want = false;
+                self.close(writer, unit(leg), LegDown::Closed);
             }
-            Output::Leg { leg, cmd, op, .. } => self.send(writer, leg, cmd, op),
+            Output::Leg { leg, cmd, op, .. } => self.send(writer, unit(leg), cmd, op),
             Output::ReadRegister { id } => {
                 let up = self.witness_link(writer);
                 let late = self.rng.micros(200, 5_000);
                 if up {
-                    self.at(late, Ev::Read { writer, id });
+                    self.at(late, Ev::Read { writer, volume, id });
                 } else if self.rng.chance(50) {
                     let result = Err(RegisterError::Unreachable);
                     self.writers
                         .get_mut(&writer)
                         .unwrap()
                         .inbox
-                        .push_back(Input::RegisterRead { id, result });
+                        .push_back((volume, Input::RegisterRead { id, result }));
                 }
             }
             Output::CasRegister { id, expected, new } => {
@@ -424,41 +501,41 @@ impl World {
                     Ev::Cas {
                         expected,
                         new,
-                        reply: Some((writer, id)),
+                        reply: Some((writer, volume, id)),
                     },
                 );
             }
             Output::SaveRecord(record) => {
-                self.writers.get_mut(&writer).unwrap().record = record;
-                self.at(Duration::from_micros(500), Ev::Saved { writer });
+                self.guest_of(writer, volume).record = Some(record);
+                self.at(Duration::from_micros(500), Ev::Saved { writer, volume });
             }
-            Output::ReadBeat => self.at(Duration::from_micros(700), Ev::Beat { writer }),
+            Output::ReadBeat => self.at(Duration::from_micros(700), Ev::Beat { writer, volume }),
             Output::WriteBeat(beat) => {
                 if self.witness_link(writer) {
-                    self.beat = beat.merged(self.beat);
+                    self.beats[volume] = beat.merged(self.beats[volume]);
                 }
             }
             Output::ShowDevice(info) => {
                 assert_eq!(info.size, self.geometry.size());
-                self.note(|| format!("w{writer} SHOWN"));
-                self.writers.get_mut(&writer).unwrap().shown = true;
+                self.note(|| format!("w{writer} SHOWN {volume}"));
+                self.guest_of(writer, volume).shown = true;
                 self.seq += 1;
                 self.began.insert(writer, self.seq);
                 if self.options.volatile {
                     // A new guest was promised nothing but what earlier ones flushed.
-                    for known in self.oracle.blocks.values_mut() {
+                    for known in self.oracles[volume].blocks.values_mut() {
                         known.acked = known.flushed;
                     }
                 }
-                self.at(Duration::from_micros(10), Ev::Guest { writer });
+                self.at(Duration::from_micros(10), Ev::Guest { writer, volume });
             }
             Output::RemoveDevice { why } => {
-                self.note(|| format!("w{writer} REMOVED {why:?}"));
-                self.writers.get_mut(&writer).unwrap().shown = false;
+                self.note(|| format!("w{writer} REMOVED {volume} {why:?}"));
+                self.guest_of(writer, volume).shown = false;
             }
-            Output::GuestDone { id, result } => self.guest_done(writer, id, result.is_ok()),
+            Output::GuestDone { id, result } => self.guest_done(writer, volume, id, result.is_ok()),
             Output::CopyFree { copy } => {
-                self.writers.get_mut(&writer).unwrap().copies.remove(&copy);
+                self.guest_of(writer, volume).copies.remove(&copy);
             }
             Output::Refused(why) => {
                 self.note(|| format!("w{writer} REFUSED {why:?}"));
@@ -466,10 +543,10 @@ impl World {
             }
             Output::Detached => self.writers.get_mut(&writer).unwrap().over = true,
             Output::Event(event) => {
-                self.note(|| format!("w{writer} {event:?}"));
+                self.note(|| format!("w{writer} {volume} {event:?}"));
                 if let crate::status::Event::LegsDiffer { offset, .. } = event {
                     let block = offset / crate::io::BLOCK as u64;
-                    let has = [0, 1].map(|n: usize| self.targets[n].cache.get(&block));
+                    let has = [0, 1].map(|n: usize| self.targets[volume * 2 + n].cache.get(&block));
                     panic!("block {block} is said to differ: {has:?}");
                 }
                 if event == crate::status::Event::Superseded {
@@ -490,6 +567,6 @@ impl World {
         self.note(|| "HEAL".to_owned());
         self.links = [[true; 2]; 2];
         self.witness_links = [true; 2];
-        self.target_up = [true; 2];
+        self.target_up.fill(true);
     }
 }

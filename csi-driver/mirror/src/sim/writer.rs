@@ -1,4 +1,4 @@
-//! One attach with its shell and its guest.
+//! One attach with its shell and the guests of its volumes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,7 +7,45 @@ use twinsite_register::Site;
 
 use super::target::Blocks;
 use crate::engine::Engine;
-use crate::io::{AttachRecord, CmdId, CopyId, Input, LegOp, ReqId};
+use crate::group::Group;
+use crate::io::{AttachRecord, CmdId, CopyId, Input, LegOp, Output, ReqId};
+use crate::status::Status;
+
+/// What decides: the engine of a volume alone, or of a group.
+pub(super) enum Machine {
+    Alone(Box<Engine>),
+    Group(Box<Group>),
+}
+
+impl Machine {
+    pub(super) fn handle(&mut self, now: Duration, volume: usize, input: Input) {
+        match self {
+            Self::Alone(engine) => engine.handle(now, input),
+            Self::Group(group) => group.handle(now, volume, input),
+        }
+    }
+
+    pub(super) fn poll(&mut self) -> Option<(usize, Output)> {
+        match self {
+            Self::Alone(engine) => engine.poll().map(|output| (0, output)),
+            Self::Group(group) => group.poll(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        match self {
+            Self::Alone(engine) => engine.deadline(),
+            Self::Group(group) => group.deadline(),
+        }
+    }
+
+    pub(super) fn status(&self, now: Duration, volume: usize) -> Status {
+        match self {
+            Self::Alone(engine) => engine.status(now),
+            Self::Group(group) => group.status(now, volume),
+        }
+    }
+}
 
 /// Sessions to one leg.
 #[derive(Debug, Default)]
@@ -37,21 +75,29 @@ pub(super) enum Asked {
     },
 }
 
-pub(super) struct Writer {
-    pub(super) engine: Engine,
-    pub(super) site: Site,
-    /// The node: a restart on it reinstates the sessions of the one before.
-    pub(super) initiator: u8,
-    pub(super) conns: [Conn; 2],
-    pub(super) inbox: VecDeque<Input>,
+/// The user of one volume.
+#[derive(Debug, Default)]
+pub(super) struct Guest {
     pub(super) asked: BTreeMap<ReqId, Asked>,
-    /// What reads brought into the guest's buffers.
+    /// What reads brought into its buffers.
     pub(super) buffers: BTreeMap<ReqId, Blocks>,
     pub(super) copies: BTreeMap<CopyId, Blocks>,
     pub(super) next_req: u64,
     pub(super) shown: bool,
+    pub(super) record: Option<AttachRecord>,
+}
+
+pub(super) struct Writer {
+    pub(super) engine: Machine,
+    pub(super) site: Site,
+    /// The node: a restart on it reinstates the sessions of the one before.
+    pub(super) initiator: u8,
+    /// By unit.
+    pub(super) conns: Vec<Conn>,
+    pub(super) inbox: VecDeque<(usize, Input)>,
+    /// By volume.
+    pub(super) guests: Vec<Guest>,
     pub(super) over: bool,
     pub(super) tick: Option<Duration>,
-    pub(super) record: AttachRecord,
     pub(super) answered: u64,
 }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use twinsite_api::{AttachmentSpec, reason};
 
-use super::{Action, Desired, Observed, OrderSeen, Over, Phase, Plan, VolumeSeen};
+use super::{Action, Desired, Observed, OrderSeen, Over, Phase, Plan, VolumeSeen, groups};
 
 /// The Attachment of this name, if it is for this node and nobody holds it back.
-fn wanted<'a>(desired: &'a Desired, name: &str) -> Option<(&'a str, &'a AttachmentSpec)> {
+pub(super) fn wanted<'a>(
+    desired: &'a Desired,
+    name: &str,
+) -> Option<(&'a str, &'a AttachmentSpec)> {
     let attachment = desired.objects.attachments.get(name)?;
     let uid = desired.uids.get(name)?;
     let here = attachment.spec.node == desired.node && !desired.held.contains(name);
@@ -19,7 +22,7 @@ pub(super) fn end(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for (name, seen) in &observed.volumes {
         let stays = wanted(desired, name)
             .is_some_and(|(uid, spec)| uid == seen.uid && spec.mode == seen.spec.mode);
-        if stays && !desired.stopping {
+        if (stays || groups::is_kept(desired, observed, seen)) && !desired.stopping {
             continue;
         }
         let attachment = name.clone();
@@ -53,6 +56,10 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             plan.wait("Attachment", name, reason::PENDING, why);
             continue;
         }
+        if groups::is_joint(spec) {
+            groups::begin(desired, observed, (name, uid, spec), now, plan);
+            continue;
+        }
         match observed.volumes.get(name) {
             Some(seen) if seen.uid == uid && seen.spec.mode == spec.mode => {
                 continue_volume(name, uid, spec, seen, now, plan);
@@ -60,8 +67,7 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             // Another Attachment of this name has not ended yet.
             Some(_) => {}
             None if desired.untried.contains(&spec.site_pair) => {
-                let message = "the witness is asked whose the site's name is";
-                plan.wait("Attachment", name, reason::PENDING, message);
+                wait_for_witness(name, plan);
             }
             None => match rival(desired, observed, name, &attachment.spec) {
                 Some(rival) => {
@@ -76,7 +82,12 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
     }
 }
 
-fn cannot_open(desired: &Desired, spec: &AttachmentSpec) -> Option<String> {
+pub(super) fn wait_for_witness(name: &str, plan: &mut Plan) {
+    let message = "the witness is asked whose the site's name is";
+    plan.wait("Attachment", name, reason::PENDING, message);
+}
+
+pub(super) fn cannot_open(desired: &Desired, spec: &AttachmentSpec) -> Option<String> {
     if spec.site != desired.site {
         return Some(format!(
             "it names site {}, this node is at {}: correct spec.site or spec.node",
@@ -103,7 +114,7 @@ fn cannot_open(desired: &Desired, spec: &AttachmentSpec) -> Option<String> {
 
 /// Another Attachment of the same volume on this node that goes first: the one that is open, else the
 /// first by name.
-fn rival<'a>(
+pub(super) fn rival<'a>(
     desired: &'a Desired,
     observed: &'a Observed,
     name: &str,
@@ -132,6 +143,12 @@ fn rival<'a>(
         .find(|other| is_rival(other))
 }
 
+pub(super) fn close(name: &str, plan: &mut Plan) {
+    plan.act(Action::Close {
+        attachment: name.to_owned(),
+    });
+}
+
 fn open(name: &str, uid: &str, spec: &AttachmentSpec, plan: &mut Plan) {
     plan.act(Action::Open {
         attachment: name.to_owned(),
@@ -140,7 +157,7 @@ fn open(name: &str, uid: &str, spec: &AttachmentSpec, plan: &mut Plan) {
     });
 }
 
-fn is_retried(how: Over) -> bool {
+pub(super) fn is_retried(how: Over) -> bool {
     match how {
         Over::Refused | Over::Failed => true,
         // Detached without an order to: its device was taken away from outside. It attaches again.
@@ -158,17 +175,28 @@ fn continue_volume(
     plan: &mut Plan,
 ) {
     match seen.phase {
-        Phase::Opening | Phase::Closing => {}
         Phase::Over { how, at } => {
             // A changed order, such as a move, is tried at once.
             if is_retried(how) && (*spec != seen.spec || plan.may_retry(at, now)) {
-                plan.act(Action::Close {
-                    attachment: name.to_owned(),
-                });
+                close(name, plan);
                 open(name, uid, spec, plan);
             }
         }
-        Phase::Open => orders(name, spec, seen, now, plan),
+        Phase::Opening | Phase::Closing | Phase::Open => {
+            continue_open(name, spec, seen, now, plan);
+        }
+    }
+}
+
+pub(super) fn continue_open(
+    name: &str,
+    spec: &AttachmentSpec,
+    seen: &VolumeSeen,
+    now: Duration,
+    plan: &mut Plan,
+) {
+    if seen.phase == Phase::Open {
+        orders(name, spec, seen, now, plan);
     }
 }
 

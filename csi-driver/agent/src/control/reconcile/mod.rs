@@ -8,6 +8,7 @@
 //! Not here: doing it (`apply`), whether a volume may attach (the engine and the register).
 
 mod attachments;
+pub mod groups;
 mod storage;
 
 #[cfg(test)]
@@ -177,6 +178,10 @@ pub enum Action {
         uid: String,
         spec: Box<AttachmentSpec>,
     },
+    /// The volumes of a group, which are opened together.
+    OpenGroup {
+        members: Vec<Member>,
+    },
     /// The legs are reached otherwise.
     Readdress {
         attachment: String,
@@ -195,6 +200,14 @@ pub enum Action {
         attachment: String,
         request: Option<String>,
     },
+}
+
+/// One Attachment of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub attachment: String,
+    pub uid: String,
+    pub spec: Box<AttachmentSpec>,
 }
 
 /// Why an object has to wait.
@@ -284,6 +297,12 @@ impl fmt::Display for Action {
                 uid,
                 spec,
             } => write!(f, "open {attachment} ({uid}) as {:?}", spec.mode),
+            Self::OpenGroup { members } => {
+                let names: Vec<&str> = members.iter().map(|m| m.attachment.as_str()).collect();
+                let mode = members.first().map(|m| m.spec.mode);
+                write!(f, "open {} together", names.join(" and "))?;
+                mode.map_or(Ok(()), |mode| write!(f, " as {mode:?}"))
+            }
             Self::Readdress { attachment, .. } => write!(f, "readdress the legs of {attachment}"),
             Self::DropLeg { attachment, leg } => write!(f, "drop leg {leg} of {attachment}"),
             Self::Expand { attachment, size } => write!(f, "expand {attachment} to {size}"),

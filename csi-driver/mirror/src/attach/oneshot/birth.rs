@@ -173,6 +173,15 @@ impl OneShot {
             let live = register.state == State::Live;
             return self.finish(Done::Born { live });
         }
+        if self.of_group {
+            self.phase = Phase::Born;
+        } else {
+            self.tell_birth(now, register);
+        }
+    }
+
+    /// The request that makes the volumes of this register live.
+    pub(super) fn tell_birth(&mut self, now: Duration, register: Register) {
         match register.birth(register.active.site, self.ids.txid()) {
             Ok(live) => {
                 let id = self.port.cas_register(register, live.clone());

@@ -15,6 +15,7 @@
 
 mod birth;
 mod force;
+mod group;
 mod look;
 mod order;
 mod plan;
@@ -37,6 +38,7 @@ use crate::io::{CasResult, Input, LegDown, LegInfo, LegOp, Output, RegisterId, S
 use crate::layout::Geometry;
 use crate::script::Fault;
 
+pub use group::GroupBirth;
 pub use look::LegInspection;
 pub use order::{Done, Failure, OneShotOrder, Task};
 
@@ -56,6 +58,8 @@ enum Phase {
     },
     Verify,
     Write,
+    /// Born, one of a group: the register hears of it when all volumes are.
+    Born,
     Cas {
         register: Register,
         id: RegisterId,
@@ -96,6 +100,8 @@ pub struct OneShot {
     register: Option<Result<Option<Box<Register>>, ()>>,
     phase: Phase,
     seeds: [Option<LegSeed>; 2],
+    /// The birth of one volume of a group.
+    of_group: bool,
     end: Option<Result<Done, Failure>>,
 }
 
@@ -119,7 +125,7 @@ impl OneShot {
             failure: None,
             ids: IdSource::new(order.seed),
             port,
-            tracks: Leg::BOTH.map(LegTrack::new),
+            tracks: Leg::BOTH.map(|leg| LegTrack::new(0, leg)),
             at: [At::Away; 2],
             register: None,
             phase: Phase::Look {
@@ -128,6 +134,7 @@ impl OneShot {
                 late: false,
             },
             seeds: [None; 2],
+            of_group: false,
             end: None,
             order,
         }
@@ -135,7 +142,7 @@ impl OneShot {
 
     /// The next output.
     pub fn poll(&mut self) -> Option<Output> {
-        self.port.pop()
+        self.port.pop().map(|(_, output)| output)
     }
 
     /// How it ended, once it did.
@@ -151,7 +158,12 @@ impl OneShot {
             | Phase::Again { until, .. }
             | Phase::Cas { until, .. }
             | Phase::Outcome { until, .. } => Some(*until),
-            Phase::Unregister | Phase::Fence | Phase::Verify | Phase::Write | Phase::Over => None,
+            Phase::Unregister
+            | Phase::Fence
+            | Phase::Verify
+            | Phase::Write
+            | Phase::Born
+            | Phase::Over => None,
         };
         self.tracks
             .iter()
@@ -321,6 +333,7 @@ impl OneShot {
             | Phase::Fence
             | Phase::Verify
             | Phase::Write
+            | Phase::Born
             | Phase::Over => {}
         }
     }
@@ -349,6 +362,7 @@ impl OneShot {
             | Phase::Again { .. }
             | Phase::Verify
             | Phase::Write
+            | Phase::Born
             | Phase::Cas { .. }
             | Phase::Outcome { .. }
             | Phase::Over => return false,
@@ -392,6 +406,9 @@ impl OneShot {
             Some(Ok(register)) => register.as_deref(),
             Some(Err(())) | None => return Err(Failure::WitnessUnreachable),
         };
+        if !self.is_whole(register) {
+            return Err(Failure::OtherVolumes);
+        }
         let class = classify(register, &self.order.marks, &[]);
         let allowed = match (&self.order.task, class) {
             (Task::Reseed { .. }, _) => true,
@@ -415,6 +432,12 @@ impl OneShot {
             self.judge(leg)?;
         }
         Ok(())
+    }
+
+    /// What is done to a volume of a group must not speak for the others: only births know how.
+    fn is_whole(&self, register: Option<&Register>) -> bool {
+        let several = register.is_some_and(|register| register.volumes.len() > 1);
+        !several || self.of_group
     }
 
     fn head(&self, leg: Leg) -> Option<(&Head, LegInfo)> {

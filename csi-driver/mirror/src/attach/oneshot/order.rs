@@ -113,6 +113,9 @@ pub enum Failure {
     /// The register changed while the legs were fenced.
     #[error("the register changed meanwhile")]
     Changed,
+    /// The register is of several volumes, and this order is of one, or of others.
+    #[error("the register is of other volumes than the order")]
+    OtherVolumes,
     /// The size cannot be a volume.
     #[error("the size is out of bounds")]
     BadSize,

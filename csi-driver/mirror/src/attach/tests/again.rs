@@ -17,7 +17,7 @@ fn decide_again(n: &mut Node, w: &World, served: &crate::engine::Served, shown: 
     n.end = None;
     n.attach = Some(Attach::decide_again(
         w.now,
-        held(served, shown),
+        vec![held(served, shown)],
         &mut n.port,
     ));
 }
@@ -104,7 +104,11 @@ fn a_target_that_lost_every_key_is_attached_in_place_with_a_new_one() {
     w.legs[0].registered.clear();
     w.legs[0].holder = None;
     n.end = None;
-    n.attach = Some(Attach::reattach(w.now, held(&served, true), &mut n.port));
+    n.attach = Some(Attach::reattach(
+        w.now,
+        vec![held(&served, true)],
+        &mut n.port,
+    ));
     let AttachEnd::Served(again) = n.run(&mut w) else {
         panic!("{:?}", n.said)
     };
@@ -123,7 +127,11 @@ fn a_target_that_lost_every_key_is_attached_in_place_with_a_new_one() {
     };
     w.set_register(other);
     n.end = None;
-    n.attach = Some(Attach::reattach(w.now, held(&again, true), &mut n.port));
+    n.attach = Some(Attach::reattach(
+        w.now,
+        vec![held(&again, true)],
+        &mut n.port,
+    ));
     assert!(matches!(n.run(&mut w), AttachEnd::Superseded));
 }
 

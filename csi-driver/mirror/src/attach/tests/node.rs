@@ -23,7 +23,7 @@ pub(crate) struct Node {
     pub(crate) attach: Option<Attach>,
     pub(crate) port: Port,
     pub(crate) inbox: VecDeque<Input>,
-    pub(crate) end: Option<AttachEnd>,
+    pub(crate) end: Option<AttachEnd<Box<Served>>>,
     /// On its disk.
     pub(crate) record: AttachRecord,
     pub(crate) wanted: [bool; 2],
@@ -90,7 +90,7 @@ impl Node {
         self.end = None;
         self.inbox.clear();
         self.up = [false; 2];
-        self.attach = Some(Attach::start(world.now, order, &mut self.port));
+        self.attach = Some(Attach::start(world.now, vec![order], &mut self.port));
     }
 
     pub(crate) fn failover(&mut self, expect_seq: u64) -> AttachOrder {
@@ -107,7 +107,7 @@ impl Node {
 
     /// Carry out what waits in the port; answers go to the inbox.
     pub(crate) fn pump(&mut self, world: &mut World) {
-        while let Some(output) = self.port.pop() {
+        while let Some((_, output)) = self.port.pop() {
             self.carry_out(world, output);
         }
     }
@@ -215,7 +215,9 @@ impl Node {
 
     pub(crate) fn give(&mut self, world: &World, input: Input) {
         if let Some(attach) = &mut self.attach {
-            self.end = attach.handle(world.now, &input, &mut self.port);
+            self.end = attach
+                .handle(world.now, 0, &input, &mut self.port)
+                .map(AttachEnd::alone);
             if self.end.is_some() {
                 self.attach = None;
             }
@@ -265,13 +267,13 @@ impl Node {
         );
     }
 
-    pub(crate) fn run(&mut self, world: &mut World) -> AttachEnd {
+    pub(crate) fn run(&mut self, world: &mut World) -> AttachEnd<Box<Served>> {
         self.run_until(world, |node, _| node.attach.is_none());
         self.pump(world);
         self.end.clone().unwrap()
     }
 
-    pub(crate) fn attach(&mut self, world: &mut World) -> AttachEnd {
+    pub(crate) fn attach(&mut self, world: &mut World) -> AttachEnd<Box<Served>> {
         let order = self.order();
         self.start(world, order);
         self.run(world)

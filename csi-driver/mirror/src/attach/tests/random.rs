@@ -176,7 +176,7 @@ impl Sim {
 
     fn collect(&mut self, who: usize) {
         let actor = &mut self.actors[who];
-        while let Some(output) = actor.node.port.pop() {
+        while let Some((_, output)) = actor.node.port.pop() {
             actor.outbox.push(output);
         }
     }

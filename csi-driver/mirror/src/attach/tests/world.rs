@@ -256,7 +256,7 @@ pub(crate) fn release(world: &mut World, release: &mut Release, port: &mut Port)
     let config = Config::default();
     for _ in 0..100 {
         let mut said = false;
-        while let Some(output) = port.pop() {
+        while let Some((_, output)) = port.pop() {
             said = true;
             let input = match output {
                 Output::ReadRegister { id } => Input::RegisterRead {

@@ -46,7 +46,7 @@ pub enum NotYet {
     )]
     UnknownSite { pair: String, site: String },
     #[error(
-        "the volume is in group {0:?}: groups cannot be opened by this version, and none of their volumes alone"
+        "the volume is in group {0:?}: groups are not planned by this version of the operator, and none of their volumes is opened alone"
     )]
     Grouped(String),
     #[error("the leg at {site:?} {lacks} yet (status.legs)")]

@@ -1,7 +1,8 @@
-//! MirrorGroup: what is said of one while its volumes cannot be opened as one.
+//! MirrorGroup: what is said of one while the operator does not plan for groups.
 //!
-//! The engine opens single volumes. A group's volumes must never be opened one by one, since they would then not be
-//! consistent with each other: nothing is made for them, and both the group and its volumes say so.
+//! The agents open a group when all its volumes are ordered together (docs/groups.md). An operator that plans volume by volume would open
+//! them one by one, and they would then not be consistent with each other: nothing is made for them, and both the group and its
+//! volumes say so.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -21,7 +22,7 @@ pub fn status(group: &MirrorGroup, volumes: &[String], now: Timestamp) -> Mirror
     status.group = Some(GroupId::of_group(&group.spec.site_pair, namespace, name));
     status.volumes = volumes.to_vec();
     status.volumes.sort();
-    let text = "groups of volumes cannot be opened by this version: nothing is made for them; give each volume its own activeSite instead";
+    let text = "groups of volumes are not planned by this version of the operator: nothing is made for them; give each volume its own activeSite instead, or order the group from the agents yourself (docs/groups.md)";
     for (type_, value) in [
         (condition_type::READY, false),
         (condition_type::RECONCILING, false),

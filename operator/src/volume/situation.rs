@@ -87,7 +87,7 @@ impl<'a> Situation<'a> {
             return Err(Why::new(
                 super::group::UNSUPPORTED,
                 format!(
-                    "group {group}: groups of volumes cannot be opened by this version: give the volume its own activeSite"
+                    "group {group}: groups of volumes are not planned by this version of the operator: give the volume its own activeSite"
                 ),
             ));
         }

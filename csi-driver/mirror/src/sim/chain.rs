@@ -6,7 +6,7 @@
 use twinsite_register::Leg;
 
 use super::oracle::superblock;
-use super::target::Blocks;
+use super::target::{Blocks, Target};
 use super::world::{Unit, World};
 use super::writer::Asked;
 use crate::io::{BLOCK, GuestOp, Input, ReqId};
@@ -70,7 +70,8 @@ impl World {
         }
         for leg in Leg::BOTH {
             let units = (0..volumes).map(|volume| &self.targets[Unit { volume, leg }.index()]);
-            let whole = |target| superblock(target).is_some_and(|sb| sb.role == Role::Member);
+            let whole =
+                |target: &Target| superblock(target).is_some_and(|sb| sb.role == Role::Member);
             if !units.clone().all(whole) {
                 continue;
             }

@@ -23,12 +23,12 @@ const fn unit(volume: usize, leg: Leg) -> Unit {
 
 /// A group of these many volumes that has served for a while.
 fn served(group: usize) -> World {
-    served_from(group, false)
+    served_from(7, group, false)
 }
 
-fn served_from(group: usize, volatile: bool) -> World {
+fn served_from(seed: u64, group: usize, volatile: bool) -> World {
     let mut world = World::new(
-        7,
+        seed,
         Options {
             volatile,
             faults: false,
@@ -194,26 +194,46 @@ fn legs_of_which_no_one_is_usable_for_all_volumes_are_not_even_fenced() {
 
 #[test]
 fn caches_lost_at_different_sites_are_repaired_each_from_its_own_good_leg() {
-    let mut world = served_from(2, true);
-    let before = world.witness.value.epoch;
-    world.restart_target(unit(0, A).index());
-    world.restart_target(unit(1, B).index());
-    let decided = |world: &World, volume: usize| {
-        let text = format!(" {volume} State {{ from: Frozen, to: Decide }}");
-        world.log.iter().any(|line| line.contains(&text))
-    };
-    until(&mut world, |world| decided(world, 0) && decided(world, 1));
-    until(&mut world, |world| states(world) == [StateName::Synced; 2]);
-    // No leg left, and no flush was told a lie: what each volume promised is on both of its legs.
-    assert_eq!(world.witness.value.epoch, before);
-    run_for(&mut world, secs(20));
-    assert_eq!(states(&world), [StateName::Synced; 2]);
-    assert_eq!(world.failed_flushes, [0, 0]);
+    let mut decided = 0;
+    for seed in 1..=12 {
+        let mut world = served_from(seed, 2, true);
+        let before = world.witness.value.epoch;
+        for gone in [unit(0, A), unit(1, B)] {
+            world.restart_target(gone.index());
+            world.target_up[gone.index()] = false;
+        }
+        run_for(&mut world, secs(6));
+        assert_eq!(
+            states(&world),
+            [StateName::Frozen; 2],
+            "no leg is left for both"
+        );
+        world.heal();
+        let again = |world: &World, volume: usize| {
+            let text = format!(" {volume} State {{ from: Frozen, to: Decide }}");
+            world.log.iter().any(|line| line.contains(&text))
+        };
+        // By chance a cache held nothing that was acknowledged, and the other leg leaves as it always does.
+        let settled = |world: &World| states(world) == [StateName::Synced; 2];
+        until(&mut world, |world| {
+            (again(world, 0) && again(world, 1)) || settled(world)
+        });
+        if again(&world, 0) {
+            decided += 1;
+            until(&mut world, settled);
+            // No leg left, and no flush was told a lie: what each volume promised is on both of its legs.
+            assert_eq!(world.witness.value.epoch, before);
+            run_for(&mut world, secs(20));
+            assert!(settled(&world));
+            assert_eq!(world.failed_flushes, [0, 0]);
+        }
+    }
+    assert!(decided >= 3, "{decided}");
 }
 
 #[test]
 fn a_cache_lost_at_one_site_by_one_volume_drops_that_leg_for_all() {
-    let mut world = served_from(2, true);
+    let mut world = served_from(7, 2, true);
     let before = world.witness.value.epoch.0;
     world.restart_target(unit(0, A).index());
     until(&mut world, |world| {
@@ -379,6 +399,9 @@ fn until(world: &mut World, done: impl Fn(&World) -> bool) {
             return;
         }
         run_for(world, Duration::from_millis(1));
+    }
+    for line in &world.log {
+        eprintln!("{line}");
     }
     panic!("it never came: {:?}", states(world));
 }

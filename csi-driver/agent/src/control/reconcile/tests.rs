@@ -619,7 +619,7 @@ fn a_group_is_detached_when_the_last_of_its_attachments_is_gone() {
     world.want(&[PAIR, &d]);
     world.step("");
     world.want(&[PAIR]);
-    world.settle("detach d\ndetach j\nclose pool p1");
+    world.settle("detach d\ndetach j");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod kubernetes;
 mod linter;
 mod moving;
 mod ordinary;
+mod verify;
 mod world;
 
 use std::{fs, path::PathBuf};

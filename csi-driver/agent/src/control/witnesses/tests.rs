@@ -1,0 +1,163 @@
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::*;
+use crate::objects::{Objects, parse_file};
+
+fn pairs(witness: &str) -> Objects {
+    let text = format!(
+        "apiVersion: twinsite.io/v1alpha1\nkind: SitePair\nmetadata: {{name: ctrc}}\nspec:\n  sites: [{{name: medical}}, {{name: research}}]\n  witness: {witness}\n"
+    );
+    let mut objects = Objects::default();
+    for (_, object) in parse_file("f", &text).objects {
+        objects.add(object).unwrap();
+    }
+    objects
+}
+
+fn witnesses(site: &str, claimant: &str) -> Witnesses {
+    let identity = Identity {
+        site: site.to_owned(),
+        node: "n".to_owned(),
+        claimant: claimant.to_owned(),
+        cluster: None,
+    };
+    Witnesses::new(
+        identity,
+        Arc::new(|_| {}),
+        Arc::new(|| {}),
+        Handle::current(),
+    )
+}
+
+async fn until(witnesses: &Witnesses, holds: impl Fn(&PairState) -> bool) {
+    let start = Instant::now();
+    while !witnesses.states().get("ctrc").is_some_and(&holds) {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            witnesses.states()
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn interest(index: Site) -> BTreeMap<String, Interest> {
+    BTreeMap::from([(
+        "ctrc".to_owned(),
+        Interest {
+            index: Some(index),
+            groups: Vec::new(),
+        },
+    )])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_claims_its_name_and_shows_life_and_a_second_claimant_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = pairs(&format!(
+        "{{directory: {{path: {}}}}}",
+        dir.path().display()
+    ));
+    let mut first = witnesses("medical", "one");
+    first.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+    until(&first, |state| {
+        state.reachable == Some(true) && state.sites.named("medical").is_some()
+    })
+    .await;
+    let witness = first.handle("ctrc").unwrap();
+    assert!(
+        witness
+            .witness()
+            .liveness("medical")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let mut second = witnesses("medical", "two");
+    second.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+    until(&second, |state| {
+        state
+            .claim_error
+            .as_ref()
+            .is_some_and(|error| error.contains("claimed by one"))
+    })
+    .await;
+    let mut wrong = witnesses("research", "three");
+    wrong.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+    until(&wrong, |state| {
+        state
+            .claim_error
+            .as_ref()
+            .is_some_and(|error| error.contains("wrong way round"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_that_comes_later_is_found_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("later");
+    let objects = pairs(&format!("{{directory: {{path: {}}}}}", path.display()));
+    let mut witnesses = witnesses("medical", "one");
+    witnesses.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+    until(&witnesses, |state| state.reachable == Some(false)).await;
+    std::fs::create_dir(&path).unwrap();
+    until(&witnesses, |state| state.reachable == Some(true)).await;
+}
+
+#[tokio::test]
+async fn new_credentials_reach_those_who_hold_the_witness() {
+    let secret = |token: &str, server: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: w\nclusters: [{{name: w, cluster: {{server: 'https://{server}:6443'}}}}]\ncontexts: [{{name: w, context: {{cluster: w, user: w}}}}]\nusers: [{{name: w, user: {{token: {token}}}}}]\n"
+        );
+        let values = BTreeMap::from([("value".to_owned(), text.into_bytes())]);
+        let name = "s".to_owned();
+        BTreeMap::from([(name.clone(), Secret { name, values })])
+    };
+    let objects = pairs("{kubernetes: {kubeconfigSecret: s, namespace: n}}");
+    let mut witnesses = witnesses("medical", "one");
+    let mut place = |token: &str, server: &str| {
+        witnesses.set(&objects.pairs, &BTreeMap::new(), &secret(token, server));
+        Arc::as_ptr(witnesses.handle("ctrc").unwrap().witness())
+    };
+    let first = place("old", "192.0.2.9");
+    assert_eq!(place("new", "192.0.2.9"), first);
+    assert_ne!(
+        place("new", "192.0.2.10"),
+        first,
+        "another place is another witness"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_witness_here_says_so() {
+    for (spec, word) in [
+        (
+            "{kubernetes: {kubeconfigSecret: s, namespace: n}}",
+            "Secret s is not there",
+        ),
+        ("{site: medical}", "this agent runs without one"),
+        ("{site: research}", "peerKubeconfigSecret"),
+        (
+            "{objectStore: {url: 'https://h/b', secret: s}}",
+            "Secret s is not there",
+        ),
+    ] {
+        let objects = pairs(spec);
+        let mut witnesses = witnesses("medical", "one");
+        witnesses.set(&objects.pairs, &BTreeMap::new(), &objects.secrets);
+        assert!(witnesses.handle("ctrc").unwrap_err().contains(word));
+    }
+    let objects = pairs("{directory: {path: /w}}");
+    let mut witnesses = witnesses("moon", "one");
+    witnesses.set(&objects.pairs, &BTreeMap::new(), &objects.secrets);
+    assert!(
+        witnesses
+            .handle("ctrc")
+            .unwrap_err()
+            .contains("not part of")
+    );
+}

@@ -33,16 +33,40 @@ impl Mark {
         }
     }
 
-    /// The mark after a believed register was seen: a reseed starts a new mark, else the maximum of both.
+    /// The mark that a site has, once it saw this register beside the marks that it keeps; whoever keeps them, and where.
+    ///
+    /// # Errors
+    /// The register is below one of them: it is not believed, and changes none.
+    pub fn after(marks: &[Self], register: &Register) -> Result<Self, Below> {
+        match below(register, marks, &[]) {
+            Some(below) => Err(below),
+            None => Ok(marks
+                .first()
+                .map_or(Self::of(register), |mark| mark.raised(register))),
+        }
+    }
+
+    /// What two that keep marks of one group know together; of another register it learns nothing.
     #[must_use]
-    pub fn raised(self, register: &Register) -> Self {
-        if self.register_id != register.register_id {
-            return Self::of(register);
+    pub fn joined(self, other: Self) -> Self {
+        if self.register_id != other.register_id {
+            return self;
         }
         Self {
             register_id: self.register_id,
-            epoch: self.epoch.max(register.epoch),
-            seq: self.seq.max(register.active.seq),
+            epoch: self.epoch.max(other.epoch),
+            seq: self.seq.max(other.seq),
+        }
+    }
+
+    /// The mark after a believed register was seen: a reseed starts a new mark, else the maximum of both.
+    #[must_use]
+    pub fn raised(self, register: &Register) -> Self {
+        let now = Self::of(register);
+        if self.register_id == now.register_id {
+            self.joined(now)
+        } else {
+            now
         }
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //! Invariants: a mark never goes down, also when two replicas write; a register that is Below the marks changes nothing.
 //! The mark of a deleted volume goes when its register is gone: the name is free then.
-//! Not here: marks beside the pools (the agent keeps them).
+//! Not here: when a mark rises (`twinsite_register::Mark`); marks beside the pools (the agent keeps them).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,24 +87,23 @@ impl Marks {
     pub fn see(&mut self, group: GroupId, read: Option<&Register>) -> Class {
         let class = self.classify(group, read);
         let known = self.kept.get(&group).copied();
-        match (read, class) {
-            (Some(_), Class::Below(_)) => {}
-            (Some(register), _) => {
-                let mark = known.map_or(Mark::of(register), |kept| kept.mark.raised(register));
-                let new = Kept {
-                    mark,
-                    tombstone: register.state == State::Tombstone,
-                };
-                if known != Some(new) {
-                    self.kept.insert(group, new);
-                    self.gone.remove(&group);
-                    self.dirty.insert(shard(group));
-                }
+        let Some(register) = read else {
+            if known.is_some_and(|kept| kept.tombstone) {
+                self.forget(group);
             }
-            (None, _) => {
-                if known.is_some_and(|kept| kept.tombstone) {
-                    self.forget(group);
-                }
+            return class;
+        };
+        let mark = known.map(|kept| kept.mark);
+        // One that is below the mark changes nothing.
+        if let Ok(mark) = Mark::after(mark.as_slice(), register) {
+            let new = Kept {
+                mark,
+                tombstone: register.state == State::Tombstone,
+            };
+            if known != Some(new) {
+                self.kept.insert(group, new);
+                self.gone.remove(&group);
+                self.dirty.insert(shard(group));
             }
         }
         class
@@ -128,10 +127,7 @@ impl Marks {
             return;
         }
         let kept = self.kept.entry(group).or_insert(stored);
-        if kept.mark.register_id == stored.mark.register_id {
-            kept.mark.epoch = kept.mark.epoch.max(stored.mark.epoch);
-            kept.mark.seq = kept.mark.seq.max(stored.mark.seq);
-        }
+        kept.mark = kept.mark.joined(stored.mark);
     }
 }
 
@@ -283,40 +279,22 @@ fn parse(name: &str, map: &ConfigMap) -> Result<Vec<(GroupId, Kept)>, MarksError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinsite_register::{
-        Active, Epoch, Gen, Members, Order, RegisterId, Site, StampId, TxId, VERSION, VolumeId,
-    };
+    use twinsite_register::{Create, Epoch, Gen, Members, RegisterId, Site, TxId, VolumeId};
 
     const GROUP: GroupId = GroupId([7; 16]);
 
     fn register(id: u8, epoch: u64, seq: u64) -> Register {
-        Register {
-            version: VERSION,
+        let born = Register::create(Create {
             register_id: RegisterId([id; 16]),
             group: GROUP,
             volumes: vec![VolumeId([7; 16])],
-            state: State::Live,
-            epoch: Epoch(epoch),
             generation: Gen([2; 16]),
-            members: Members::BOTH,
-            active: Active {
-                site: Site::A,
-                seq,
-                latched: false,
-            },
-            holder: None,
-            stamp_id: StampId([3; 16]),
-            order: Order::default(),
+            site: Site::A,
             txid: TxId([4; 16]),
-            granted: Vec::new(),
-            former: Vec::new(),
-            unconfirmed: Members::NONE,
-            no_rejoin: Members::NONE,
-            retired: Vec::new(),
-            landed: Members::NONE,
-            parents: Vec::new(),
-            note: Vec::new(),
-        }
+        });
+        let mut register = born.unwrap();
+        (register.state, register.epoch, register.active.seq) = (State::Live, Epoch(epoch), seq);
+        register
     }
 
     fn shown(marks: &Marks) -> Option<(u8, u64, u64)> {

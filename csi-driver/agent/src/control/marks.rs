@@ -6,6 +6,7 @@
 //! <pool>/marks/<group>.json           beside each pool that this node serves
 //! ```
 //! Either copy alone is enough: the state folder of a reinstalled node is empty, its pool is not.
+//! Not here: when a mark rises (`twinsite_register::Mark`); the cluster's own marks (the operator keeps them).
 //!
 //! Invariants: a mark never goes down; a register that is Below the marks never changes them.
 
@@ -16,7 +17,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use twinsite_register::{Class, GroupId, Mark, Register, classify};
+use twinsite_register::{GroupId, Mark, Register};
 
 use super::durable::{read_optional, write_durable};
 
@@ -78,13 +79,13 @@ impl Marks {
                 return;
             }
         };
-        if let Class::Below(why) = classify(Some(register), &marks, &[]) {
-            tracing::error!(group = %register.group, %why, "the register at the witness is older than what was seen here");
-            return;
-        }
-        let raised = marks
-            .first()
-            .map_or(Mark::of(register), |mark| mark.raised(register));
+        let raised = match Mark::after(&marks, register) {
+            Ok(raised) => raised,
+            Err(why) => {
+                tracing::error!(group = %register.group, %why, "the register at the witness is older than what was seen here");
+                return;
+            }
+        };
         if marks.iter().all(|mark| *mark == raised) && !marks.is_empty() {
             return;
         }
@@ -135,41 +136,22 @@ fn file_name(group: GroupId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinsite_register::{
-        Active, Epoch, Gen, Members, Order, RegisterId, Site, StampId, State, TxId, VERSION,
-        VolumeId,
-    };
+    use twinsite_register::{Create, Epoch, Gen, RegisterId, Site, State, TxId, VolumeId};
 
     const GROUP: GroupId = GroupId([7; 16]);
 
     fn register(id: u8, epoch: u64, seq: u64) -> Register {
-        Register {
-            version: VERSION,
+        let born = Register::create(Create {
             register_id: RegisterId([id; 16]),
             group: GROUP,
             volumes: vec![VolumeId([7; 16])],
-            state: State::Live,
-            epoch: Epoch(epoch),
             generation: Gen([2; 16]),
-            members: Members::BOTH,
-            active: Active {
-                site: Site::A,
-                seq,
-                latched: false,
-            },
-            holder: None,
-            stamp_id: StampId([3; 16]),
-            order: Order::default(),
+            site: Site::A,
             txid: TxId([4; 16]),
-            granted: Vec::new(),
-            former: Vec::new(),
-            unconfirmed: Members::NONE,
-            no_rejoin: Members::NONE,
-            retired: Vec::new(),
-            landed: Members::NONE,
-            parents: Vec::new(),
-            note: Vec::new(),
-        }
+        });
+        let mut register = born.unwrap();
+        (register.state, register.epoch, register.active.seq) = (State::Live, Epoch(epoch), seq);
+        register
     }
 
     fn shown(marks: &Marks) -> Vec<(u8, u64, u64)> {

@@ -121,3 +121,26 @@ fn a_mark_rises_by_field_and_starts_anew_after_a_reseed() {
     };
     assert_eq!(mark(1, 7, 7).raised(&reseeded), mark(9, 1, 1));
 }
+
+#[test]
+fn r17_what_was_seen_rises_with_a_believed_register_and_by_nothing_else() {
+    let at = |epoch, seq| {
+        let mut register = live();
+        (register.epoch, register.active.seq) = (Epoch(epoch), seq);
+        register
+    };
+    assert_eq!(Mark::after(&[], &at(5, 2)), Ok(mark(1, 5, 2)));
+    assert_eq!(Mark::after(&[mark(1, 5, 2)], &at(7, 2)), Ok(mark(1, 7, 2)));
+    let below = Mark::after(&[mark(1, 7, 2)], &at(6, 3));
+    assert_eq!(below, Err(Below::Epoch(Epoch(7))));
+    // Places that disagree all count.
+    let two = [mark(1, 5, 4), mark(1, 7, 2)];
+    assert!(Mark::after(&two, &at(6, 4)).is_err());
+    assert_eq!(Mark::after(&two, &at(7, 4)), Ok(mark(1, 7, 4)));
+}
+
+#[test]
+fn two_that_keep_marks_know_the_higher_of_each_field_of_one_register() {
+    assert_eq!(mark(1, 5, 4).joined(mark(1, 9, 2)), mark(1, 9, 4));
+    assert_eq!(mark(1, 5, 4).joined(mark(2, 9, 9)), mark(1, 5, 4));
+}

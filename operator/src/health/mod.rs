@@ -9,7 +9,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -51,28 +50,38 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).role = "leader";
     }
 
-    fn ready(&self) -> (StatusCode, String) {
+    fn ready(&self) -> Result<String, String> {
         let said = self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if said.troubles.is_empty() {
-            return (StatusCode::OK, format!("ok ({})\n", said.role));
+            return Ok(format!("ok ({})", said.role));
         }
         let troubles = said.troubles.join("\n");
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready ({}):\n{troubles}\n", said.role),
-        )
+        Err(format!("not ready ({}):\n{troubles}", said.role))
     }
 }
 
-#[derive(Clone)]
 struct Pages {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     queue: Arc<Queue<Key>>,
+}
+
+impl twinsite_pages::Pages for Pages {
+    fn metrics(&self) -> String {
+        self.metrics.page(&self.queue)
+    }
+
+    fn healthy(&self) -> Result<String, String> {
+        Ok("ok".to_owned())
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.health.ready()
+    }
 }
 
 /// The server of the pages.
@@ -103,19 +112,6 @@ impl Server {
             metrics,
             queue,
         };
-        let router = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route(
-                "/readyz",
-                get(|State(pages): State<Pages>| async move { pages.health.ready() }),
-            )
-            .route(
-                "/metrics",
-                get(|State(pages): State<Pages>| async move { pages.metrics.page(&pages.queue) }),
-            )
-            .with_state(pages);
-        if let Err(error) = axum::serve(self.listener, router).await {
-            tracing::error!(%error, "the pages are not served any more");
-        }
+        twinsite_pages::serve(self.listener, Arc::new(pages)).await;
     }
 }

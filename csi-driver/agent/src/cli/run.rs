@@ -19,7 +19,7 @@ use crate::{
         witnesses::OwnCluster,
     },
     kubernetes::{self, Bridge, BridgeConfig},
-    metrics::{self, Health},
+    metrics::Health,
     reactor::{Thread, ThreadConfig},
 };
 
@@ -178,7 +178,8 @@ async fn control(
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}"))?;
-        tokio::spawn(metrics::serve(listener, Arc::clone(&health)));
+        let pages: Arc<Health> = Arc::clone(&health);
+        tokio::spawn(twinsite_pages::serve(listener, pages));
     }
     let Name { node, site } = Name::of(&args)?;
     let cluster = Cluster::find(&args).await?;

@@ -1,7 +1,7 @@
-//! The text page that Prometheus reads, and the small server that shows it.
+//! The text page that Prometheus reads, and how well the agent is.
 
+mod health;
 mod page;
-mod server;
 
+pub use health::Health;
 pub use page::{LegMetrics, NodeMetrics, Page, PoolMetrics, VolumeMetrics, render};
-pub use server::{Health, serve};

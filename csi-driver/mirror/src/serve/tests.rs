@@ -7,6 +7,7 @@ mod behind;
 mod bench;
 mod detach;
 mod frozen;
+mod grow;
 mod guest;
 mod lines;
 mod orders;

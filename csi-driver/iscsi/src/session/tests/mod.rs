@@ -7,4 +7,5 @@ mod login;
 mod pair;
 mod raw;
 mod rules;
+mod rules_of_login;
 mod storm;

@@ -1,6 +1,7 @@
 //! A leg that lacks what was acknowledged is not read, not copied from, and not taken for equal.
 
 use super::bench::{A, B, Bench, ms};
+use super::grow;
 use super::rejoin::{self, Far};
 use super::setup::{Setup, page};
 use crate::config::Config;
@@ -156,7 +157,7 @@ fn a_source_that_restarts_before_step_5_gives_the_rejoin_up() {
 #[test]
 fn r45_a_write_that_fails_on_x_while_a_grow_is_open_is_copied_before_it_is_read() {
     for x_first in [false, true] {
-        let mut b = rejoin::grow_wait();
+        let mut b = grow::grow_wait();
         b.write(0);
         if !x_first {
             b.ok("B write");
@@ -180,7 +181,7 @@ fn r45_a_write_that_fails_on_x_while_a_grow_is_open_is_copied_before_it_is_read(
 
 #[test]
 fn a_grow_that_is_won_while_y_is_lost_writes_its_superblocks_when_y_is_back() {
-    let mut b = rejoin::grow_wait();
+    let mut b = grow::grow_wait();
     b.win_silently();
     b.down(B);
     assert_eq!(b.state(), StateName::BumpWait);

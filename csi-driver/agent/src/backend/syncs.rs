@@ -162,7 +162,7 @@ impl Syncs {
         let code = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
         for other in others {
             self.served
-                .insert(other, result.as_ref().map(|()| ()).map_err(code));
+                .insert(other, result.as_ref().copied().map_err(code));
             cx.alarm(cx.now(), other);
         }
         self.next(cx);

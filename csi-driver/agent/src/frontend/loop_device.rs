@@ -137,7 +137,8 @@ impl LoopDevice {
                 }) => return Ok(0),
                 Err(error) => return Err(error),
             };
-            if !backing.starts_with(&folder) && !(has_our_name(backing) && unserved(device)) {
+            let ours = backing.starts_with(&folder) || (has_our_name(backing) && unserved(device));
+            if !ours {
                 return Ok(0);
             }
             match ioctl(device, LOOP_CLR_FD, CONFIGURE) {

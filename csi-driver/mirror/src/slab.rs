@@ -93,6 +93,10 @@ impl<T> Slab<T> {
         }
     }
 
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
+    }
+
     pub(crate) fn remove(&mut self, at: Handle) -> Option<T> {
         let slot = self.slots.get_mut(at.index as usize)?;
         if slot.generation != at.generation {

@@ -200,12 +200,17 @@ fn reference(volume: &MirroredVolume) -> String {
     )
 }
 
-/// What asks for a comparison of the copies; a value too long to be one counts as none.
+/// What asks for a comparison of the copies; a value too long to be one counts as none. One that has ended is not asked
+/// for again: the next node to open the volume knows nothing of it.
 fn verify(volume: &MirroredVolume) -> Option<String> {
     let asked = volume.annotations().get(VERIFY_ANNOTATION)?;
-    (1..=VERIFY_REQUEST_MAX)
-        .contains(&asked.len())
-        .then(|| asked.clone())
+    let last = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.verify.as_ref());
+    let over = last.is_some_and(|last| last.request == *asked && !last.is_open());
+    let fits = (1..=VERIFY_REQUEST_MAX).contains(&asked.len());
+    (fits && !over).then(|| asked.clone())
 }
 
 fn move_order(volume: &MirroredVolume) -> Option<MoveOrder> {

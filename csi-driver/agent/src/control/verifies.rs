@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use twinsite_api::{ByteRange, VerifyReport, VerifyState, VolumeId};
 use twinsite_mirror::status::{Findings, LISTED, VerifyPhase, VerifyStatus, VerifyStop};
@@ -25,6 +26,8 @@ use super::reconcile::VerifySeen;
 
 /// What ordered a run that a person asked for at this node.
 pub const BY_HAND: &str = "by hand";
+/// An account that ended so long ago is forgotten when the agent starts.
+const KEPT_DAYS: i64 = 400;
 /// How often the progress is kept.
 const SAVE: Duration = Duration::from_secs(5);
 
@@ -67,6 +70,7 @@ impl Verifies {
             let Some(volume) = volume else { continue };
             let bytes = read_optional(&path)?.unwrap_or_default();
             match serde_json::from_slice::<Kept>(&bytes) {
+                Ok(kept) if is_old(&kept.report) => std::fs::remove_file(&path)?,
                 Ok(mut kept) => {
                     wait(&mut kept.report, "AgentEnded");
                     entries.insert(volume, Entry::new(kept));
@@ -236,6 +240,12 @@ fn begun(request: &str, now: Time) -> VerifyReport {
     }
 }
 
+fn is_old(report: &VerifyReport) -> bool {
+    let age = |at: &Time| Timestamp::now().duration_since(at.0);
+    let limit = SignedDuration::from_hours(24 * KEPT_DAYS);
+    !report.is_open() && report.ended_at.as_ref().is_some_and(|at| age(at) > limit)
+}
+
 fn end(report: &mut VerifyReport, state: VerifyState, reason: Option<&str>, now: &Time) {
     report.state = state;
     report.reason = reason.map(str::to_owned);
@@ -296,7 +306,6 @@ fn joined(earlier: &[ByteRange], now: &Findings) -> Vec<ByteRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::jiff::Timestamp;
 
     fn at(second: i64) -> Time {
         Time(Timestamp::from_second(second).unwrap())
@@ -397,5 +406,23 @@ mod tests {
         assert!(all.seen(volume(), true).waits);
         assert!(all.stop(volume(), &at(3)) && !all.stop(volume(), &at(4)));
         assert!(!all.seen(volume(), true).waits);
+    }
+
+    #[test]
+    fn an_account_that_ended_long_ago_is_forgotten_and_an_open_one_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = Verifies::open(dir.path()).unwrap();
+        all.order(volume(), Some("monday"), at(1));
+        all.answered(volume(), true);
+        all.heard(volume(), &told(LOST, 500, &[]), &at(2));
+        let mut all = Verifies::open(dir.path()).unwrap();
+        assert!(all.stop(volume(), &at(3)));
+        assert!(
+            Verifies::open(dir.path())
+                .unwrap()
+                .report(volume())
+                .is_none()
+        );
+        assert!(Verifies::open(dir.path()).unwrap().entries.is_empty());
     }
 }

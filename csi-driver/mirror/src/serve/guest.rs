@@ -312,8 +312,7 @@ impl Serve {
             self.send_read(at);
             return;
         }
-        let (offset, len) = (req.offset, req.len);
-        self.verify.note_write(offset, len);
+        self.verify.note_write(req.offset, req.len);
         let (mut gate1, mut gate2) = (0, 0);
         for region in run {
             match self.map.claim(region, at, self.tick) {

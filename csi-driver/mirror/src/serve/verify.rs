@@ -111,11 +111,9 @@ impl Verify {
         if self.run.is_none() {
             return;
         }
-        for at in self.under_way() {
-            if let Some(chunk) = self.chunks.get_mut(at) {
-                chunk.overlapped |=
-                    offset < chunk.bytes.end && chunk.bytes.start < offset.saturating_add(len);
-            }
+        for chunk in self.chunks.values_mut() {
+            chunk.overlapped |=
+                offset < chunk.bytes.end && chunk.bytes.start < offset.saturating_add(len);
         }
     }
 

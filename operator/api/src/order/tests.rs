@@ -256,3 +256,34 @@ fn a_target_is_read_without_what_has_a_default() {
         })
     );
 }
+
+#[test]
+fn a_comparison_is_asked_for_by_whoever_opens_the_volume_until_it_has_ended() {
+    let asked = |volume: &MirroredVolume, mode| {
+        attachment(volume, &pair(), "medical", "n", mode)
+            .unwrap()
+            .verify
+    };
+    let mut volume = volume();
+    assert_eq!(asked(&volume, AttachmentMode::Writer), None);
+    let annotations = volume.metadata.annotations.get_or_insert_default();
+    annotations.insert(VERIFY_ANNOTATION.to_owned(), "monday".to_owned());
+    for mode in [AttachmentMode::Writer, AttachmentMode::Caretaker] {
+        assert_eq!(asked(&volume, mode).as_deref(), Some("monday"));
+    }
+    assert_eq!(asked(&volume, AttachmentMode::Inspect), None);
+    let report = |state: &str| {
+        serde_json::from_value(serde_json::json!({
+            "request": "monday", "state": state, "startedAt": "2026-11-28T04:00:00Z", "totalBytes": 1, "comparedBytes": 1,
+            "percent": 100, "chunks": 1, "differingBytes": 0,
+        }))
+        .unwrap()
+    };
+    status(&mut volume).verify = Some(report("Waiting"));
+    assert!(asked(&volume, AttachmentMode::Writer).is_some());
+    status(&mut volume).verify = Some(report("Done"));
+    assert_eq!(asked(&volume, AttachmentMode::Writer), None);
+    let annotations = volume.metadata.annotations.get_or_insert_default();
+    annotations.insert(VERIFY_ANNOTATION.to_owned(), "x".repeat(65));
+    assert_eq!(asked(&volume, AttachmentMode::Writer), None);
+}

@@ -10,9 +10,9 @@ use super::lines::{cas_line, error_name, op_line};
 use super::setup::Setup;
 use crate::engine::{Engine, IdSource, Served, ServedLeg};
 use crate::io::{
-    AttachOrder, AttachRecord, CasResult, CmdId, DATA_START, Format, GuestOp, Input, LegDown,
-    LegError, LegInfo, LegOp, LegReply, Output, RegisterError, RegisterId as AskId, Registrant,
-    ReqId,
+    AttachOrder, AttachRecord, CasResult, CmdId, CopyId, DATA_START, Format, GuestOp, Input,
+    LegDown, LegError, LegInfo, LegOp, LegReply, Output, RegisterError, RegisterId as AskId,
+    Registrant, ReqId,
 };
 use crate::layout::{
     Base, Beat, Geometry, HISTORY_OFFSET, MAP_OFFSET, Role, SLOT_OFFSETS, Superblock,
@@ -36,6 +36,7 @@ pub(super) struct Bench {
     open: Vec<(Leg, CmdId, LegOp, String)>,
     /// Of the data of each leg: what its blocks were written with.
     pub(super) contents: [BTreeMap<u64, u64>; 2],
+    copies: BTreeMap<CopyId, Vec<u64>>,
     lines: VecDeque<String>,
     reads: Vec<AskId>,
     cas: Vec<(AskId, Register, Register)>,
@@ -190,6 +191,7 @@ impl Bench {
             infos,
             open: Vec::new(),
             contents: [BTreeMap::new(), BTreeMap::new()],
+            copies: BTreeMap::new(),
             lines: VecDeque::new(),
             reads: Vec::new(),
             cas: Vec::new(),
@@ -251,6 +253,17 @@ impl Bench {
             LegOp::ReadMeta { len, .. } => LegReply::Meta(vec![0; *len as usize]),
             LegOp::PrReadKeys => LegReply::Keys(vec![self.key]),
             LegOp::PrReadReservation => LegReply::Reservation(Some((self.key, 6))),
+            LegOp::CopyRead { copy, offset, len } => {
+                let versions = self.versions(leg, *offset - DATA_START, *len);
+                self.copies.insert(*copy, versions);
+                LegReply::Done
+            }
+            LegOp::CopyWrite { copy, offset, len } => {
+                let blocks = Self::blocks(*offset - DATA_START, *len);
+                let versions = self.copies[copy].iter().copied();
+                self.contents[leg.index()].extend(blocks.zip(versions));
+                LegReply::Done
+            }
             LegOp::Digest { offset, len, block } => {
                 LegReply::Digests(self.digests(leg, *offset - DATA_START, *len, *block))
             }
@@ -258,15 +271,20 @@ impl Bench {
         }
     }
 
+    fn versions(&self, leg: Leg, offset: u64, len: u32) -> Vec<u64> {
+        Self::blocks(offset, len)
+            .map(|block| self.contents[leg.index()].get(&block).copied())
+            .map(Option::unwrap_or_default)
+            .collect()
+    }
+
     fn blocks(offset: u64, len: u32) -> std::ops::Range<u64> {
         offset / 4096..(offset + u64::from(len)) / 4096
     }
 
     fn digests(&self, leg: Leg, offset: u64, len: u32, block: u32) -> Vec<u64> {
-        let versions: Vec<u8> = Self::blocks(offset, len)
-            .map(|block| self.contents[leg.index()].get(&block).copied())
-            .flat_map(|version| version.unwrap_or(0).to_le_bytes())
-            .collect();
+        let versions = self.versions(leg, offset, len).into_iter();
+        let versions: Vec<u8> = versions.flat_map(u64::to_le_bytes).collect();
         crate::digest::digests(block / 4096 * 8, [&versions[..]])
     }
 

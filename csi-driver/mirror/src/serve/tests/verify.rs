@@ -1,6 +1,6 @@
 //! Comparing the legs of a pair while a guest writes.
 
-use super::bench::{B, Bench, ms};
+use super::bench::{A, B, Bench, ms};
 use super::setup::{Setup, page};
 use crate::config::Config;
 use crate::io::{Input, LegError, VerifyOrder};
@@ -258,6 +258,48 @@ fn what_a_leg_cannot_read_is_reported_and_the_leg_stays() {
         b.events
             .iter()
             .any(|event| matches!(event, Event::VerifyUnreadable { leg, .. } if *leg == B))
+    );
+}
+
+#[test]
+fn a_region_whose_write_failed_is_compared_after_its_copy_and_not_before() {
+    let mut b = bench(2 * CHUNK, 8);
+    b.written(0);
+    b.write(0);
+    // No room on either leg; on A some of it was written.
+    b.contents[A.index()].insert(0, 99);
+    b.fail("A write", LegError::NoSpace);
+    b.fail("B write", LegError::NoSpace);
+    begin(&mut b, 0);
+    let looks = |b: &Bench, line: &str| b.open_lines().iter().any(|open| open.contains(line));
+    assert!(looks(&b, "copy from 0+65536") && !looks(&b, "digest 0+"));
+    assert!(looks(&b, "digest 262144+262144"));
+    b.settle();
+    let told = verify(&b);
+    assert_eq!((told.phase, told.chunks), (VerifyPhase::Done, 2));
+    assert_eq!(reported(&b), []);
+    assert_eq!(b.contents[B.index()].get(&0), Some(&99));
+}
+
+#[test]
+fn a_region_whose_write_fails_while_a_chunk_waits_for_it_is_compared_after_its_copy() {
+    let mut b = bench(CHUNK, 8);
+    b.written(0);
+    b.contents[B.index()].insert(5, 77);
+    b.write(0);
+    begin(&mut b, 0);
+    for _ in 0..3 {
+        b.ok("A digest");
+        b.ok("B digest");
+    }
+    b.contents[B.index()].insert(5, 0);
+    b.contents[A.index()].insert(0, 99);
+    b.fail("A write", LegError::NoSpace);
+    b.fail("B write", LegError::NoSpace);
+    b.settle();
+    assert_eq!(
+        (verify(&b).phase, reported(&b)),
+        (VerifyPhase::Done, vec![])
     );
 }
 

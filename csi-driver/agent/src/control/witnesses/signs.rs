@@ -2,7 +2,7 @@
 //! read registers for the sake of the marks. Each is one task, for ever or until its end is reached.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use twinsite_register::{GroupId, Site};
@@ -13,6 +13,8 @@ use crate::control::durable::random;
 
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 const CLAIM_RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether the site's name is still ours.
+const CLAIM_LOOK: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
 const PROBE_RETRY: Duration = Duration::from_secs(2);
 /// How often a register is read although nobody here uses it (protocol 2.3 rule 6).
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
@@ -34,17 +36,43 @@ pub(super) async fn admit(guard: Arc<Guard>, state: Arc<Mutex<PairState>>) {
     }
 }
 
+/// Signs that the site lives, as long as its name is this claimant's: the signs of a cluster that was replaced, or that was
+/// installed under another's name, would hide from the other site that the true one is lost.
 pub(super) async fn renew(witness: Arc<Witness>, identity: Identity, state: Arc<Mutex<PairState>>) {
     let start: [u8; 8] = random().unwrap_or_default();
     let mut nonce = u64::from_le_bytes(start);
     let (mut told, mut failures) = (None, 0u32);
+    // `None`: nobody's.
+    let (mut ours, mut look_at) = (None, Instant::now());
     loop {
-        nonce = nonce.wrapping_add(1);
-        let liveness = Liveness {
-            writer: identity.node.clone(),
-            nonce,
-        };
-        let renewed = witness.renew(&identity.site, &liveness).await;
+        let mut renewed = Ok(());
+        if Instant::now() >= look_at {
+            match witness.sites().await {
+                Ok(sites) => {
+                    let claim = sites.named(&identity.site);
+                    let now = claim.map(|claim| claim.claimant == identity.claimant);
+                    if now == Some(false) && ours != now {
+                        tracing::error!(
+                            site = identity.site,
+                            "the site's name is another cluster's: no sign of life is given for it"
+                        );
+                    }
+                    ours = now;
+                    let pause = ours.map_or(LIVENESS_INTERVAL, |_| CLAIM_LOOK);
+                    look_at = Instant::now() + pause;
+                }
+                Err(error) => renewed = Err(error.to_string()),
+            }
+        }
+        if ours == Some(true) && renewed.is_ok() {
+            nonce = nonce.wrapping_add(1);
+            let liveness = Liveness {
+                writer: identity.node.clone(),
+                nonce,
+            };
+            let signed = witness.renew(&identity.site, &liveness).await;
+            renewed = signed.map_err(|error| error.to_string());
+        }
         let answers = renewed.is_ok();
         update(&state, |state| state.reachable = Some(answers));
         failures = if answers {
@@ -57,7 +85,7 @@ pub(super) async fn renew(witness: Arc<Witness>, identity: Identity, state: Arc<
             told = Some(answers);
             match renewed {
                 Ok(()) => tracing::info!(?witness, "the witness answers"),
-                Err(error) => tracing::warn!(?witness, %error, "the witness does not answer"),
+                Err(error) => tracing::warn!(?witness, error, "the witness does not answer"),
             }
         }
         sleep(LIVENESS_INTERVAL).await;
@@ -71,6 +99,7 @@ pub(super) async fn claim(
     state: Arc<Mutex<PairState>>,
     wake: Wake,
 ) {
+    let mut known = None;
     loop {
         let claimed = witness
             .claim_as(&identity.site, &identity.claimant, index)
@@ -91,18 +120,26 @@ pub(super) async fn claim(
                 Err(error) => state.claim_error = Some(error.to_string()),
             }
         });
-        wake();
-        match claimed {
+        let pause = match claimed {
             Ok(claim) => {
-                tracing::info!(site = identity.site, index = %claim.index, "the site is claimed");
-                return;
+                if known.as_ref() != Some(&claim) {
+                    tracing::info!(site = identity.site, index = %claim.index, "the site is claimed");
+                    known = Some(claim);
+                    wake();
+                }
+                CLAIM_LOOK
             }
-            Err(ClaimError::Read(_) | ClaimError::Contended) => {}
             Err(error) => {
-                tracing::error!(site = identity.site, %error, "the site cannot be claimed: nothing attaches here")
+                // What is open stays: whoever takes it over fences first.
+                if !matches!(error, ClaimError::Read(_) | ClaimError::Contended) {
+                    known = None;
+                    tracing::error!(site = identity.site, %error, "the site cannot be claimed: nothing attaches here");
+                }
+                wake();
+                CLAIM_RETRY
             }
-        }
-        sleep(CLAIM_RETRY).await;
+        };
+        sleep(pause).await;
     }
 }
 

@@ -43,6 +43,15 @@ async fn until(witnesses: &Witnesses, holds: impl Fn(&PairState) -> bool) {
     }
 }
 
+/// Somebody of the site has given a sign of life.
+async fn until_signed(witness: &Witness) {
+    let start = Instant::now();
+    while witness.liveness("medical").await.unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn interest(index: Site) -> BTreeMap<String, Interest> {
     BTreeMap::from([(
         "ctrc".to_owned(),
@@ -67,14 +76,7 @@ async fn a_site_claims_its_name_and_shows_life_and_a_second_claimant_is_told() {
     })
     .await;
     let witness = first.handle("ctrc").unwrap();
-    assert!(
-        witness
-            .witness()
-            .liveness("medical")
-            .await
-            .unwrap()
-            .is_some()
-    );
+    until_signed(witness.witness()).await;
     let mut second = witnesses("medical", "two");
     second.set(&objects.pairs, &interest(Site::A), &objects.secrets);
     until(&second, |state| {
@@ -160,4 +162,51 @@ async fn what_cannot_be_a_witness_here_says_so() {
             .unwrap_err()
             .contains("not part of")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_name_was_taken_over_gives_no_more_signs_of_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = pairs(&format!(
+        "{{directory: {{path: {}}}}}",
+        dir.path().display()
+    ));
+    let mut old = witnesses("medical", "old");
+    old.set(&objects.pairs, &interest(Site::A), &objects.secrets);
+    until(&old, |state| state.sites.named("medical").is_some()).await;
+    let handle = old.handle("ctrc").unwrap();
+    let witness = handle.witness();
+    until_signed(witness).await;
+    let signs = async || witness.liveness("medical").await.unwrap();
+    let claim = witness
+        .claim_after("medical", "new", Some("old"))
+        .await
+        .unwrap();
+    assert_eq!((claim.index, claim.claimant.as_str()), (Site::A, "new"));
+    until(&old, |state| state.claim_error.is_some()).await;
+    sleep(Duration::from_millis(1500)).await;
+    let last = signs().await;
+    sleep(Duration::from_millis(2500)).await;
+    assert_eq!(signs().await, last, "the old cluster goes on signing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_objects_give_no_index_signs_for_a_name_that_is_ours_and_for_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = pairs(&format!(
+        "{{directory: {{path: {}}}}}",
+        dir.path().display()
+    ));
+    let mut bare = witnesses("medical", "one");
+    bare.set(&objects.pairs, &BTreeMap::new(), &objects.secrets);
+    until(&bare, |state| state.reachable == Some(true)).await;
+    let handle = bare.handle("ctrc").unwrap();
+    let witness = handle.witness();
+    assert_eq!(
+        witness.liveness("medical").await.unwrap(),
+        None,
+        "nobody's name"
+    );
+    witness.claim_as("medical", "one", Site::A).await.unwrap();
+    until_signed(witness).await;
 }

@@ -10,7 +10,7 @@ mod conditions;
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
     ActiveSite, Attached, AttachmentMode, Condition, MirroredVolumeStatus, Quantity, Role,
-    condition_type, reason, set_condition,
+    VerifyReport, VerifyState, condition_type, reason, set_condition,
 };
 
 use super::situation::Situation;
@@ -107,10 +107,9 @@ fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
         None if nobody || situation.seen.peer.reach.answers() => new.attached = None,
         None => {}
     }
-    if let Some(verify) =
-        open.and_then(|(attachment, _)| attachment.status.as_ref()?.verify.clone())
-    {
-        new.verify = Some(verify);
+    let told = open.and_then(|(attachment, _)| attachment.status.as_ref()?.verify.as_ref());
+    if let Some(told) = told.filter(|told| is_news(told, new.verify.as_ref())) {
+        new.verify = Some(told.clone());
     }
     new.device = device::of(situation, new.device.as_ref());
     if let Some(size) = open.and_then(|(attachment, _)| attachment.status.as_ref()?.size) {
@@ -118,6 +117,16 @@ fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
     } else if new.capacity.is_none() && situation.live().is_some() {
         new.capacity = Some(situation.spec().capacity.clone());
     }
+}
+
+/// Whether a node tells of a comparison that is later than the one known: each node keeps the last one of its own, and the
+/// volume may have been compared on another since.
+fn is_news(told: &VerifyReport, known: Option<&VerifyReport>) -> bool {
+    let last = |report: &VerifyReport| {
+        let at = report.ended_at.as_ref().unwrap_or(&report.started_at);
+        at.0
+    };
+    told.state == VerifyState::Running || known.is_none_or(|known| last(told) >= last(known))
 }
 
 fn of_type<'a>(status: &'a MirroredVolumeStatus, type_: &str) -> Option<&'a Condition> {

@@ -93,7 +93,10 @@ impl Verifies {
             ready: ready
                 && entry.is_none_or(|entry| entry.kept.report.state != VerifyState::Running),
             answered: entry.and_then(|entry| entry.kept.answered.clone()),
-            waits: entry.is_some_and(|entry| entry.kept.report.state == VerifyState::Waiting),
+            waits: entry
+                .map(|entry| &entry.kept.report)
+                .filter(|report| report.state == VerifyState::Waiting)
+                .map(|report| report.request.clone()),
         }
     }
 
@@ -340,7 +343,7 @@ mod tests {
         all.answered(volume(), true);
         // Block 650 was found by a chunk behind the one that was not over.
         all.heard(volume(), &told(LOST, 500, &[100, 650]), &at(2));
-        assert!(all.seen(volume(), true).waits);
+        assert!(all.seen(volume(), true).waits.is_some());
 
         // The agent starts anew meanwhile.
         let mut all = Verifies::open(dir.path()).unwrap();
@@ -399,13 +402,13 @@ mod tests {
         let mut all = Verifies::open(dir.path()).unwrap();
         all.order(volume(), Some(BY_HAND), at(1));
         all.answered(volume(), false);
-        assert!(all.seen(volume(), true).waits);
+        assert!(all.seen(volume(), true).waits.is_some());
         all.order(volume(), None, at(2));
         all.answered(volume(), true);
         all.detached(volume());
-        assert!(all.seen(volume(), true).waits);
+        assert!(all.seen(volume(), true).waits.is_some());
         assert!(all.stop(volume(), &at(3)) && !all.stop(volume(), &at(4)));
-        assert!(!all.seen(volume(), true).waits);
+        assert_eq!(all.seen(volume(), true).waits, None);
     }
 
     #[test]

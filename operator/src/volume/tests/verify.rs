@@ -16,14 +16,14 @@ fn ask(world: &mut World, request: &str) {
 }
 
 /// The agent of the writer tells of this comparison.
-fn tell(world: &mut World, differing: u64, state: VerifyState) {
-    let at = Time(Timestamp::from_second(1_000_000_000).unwrap());
+fn tell(world: &mut World, at: i64, differing: u64, state: VerifyState) {
+    let at = Time(Timestamp::from_second(1_000_000_000 + at).unwrap());
     let report = VerifyReport {
         request: "monday".to_owned(),
         state,
         reason: None,
         started_at: at.clone(),
-        ended_at: Some(at),
+        ended_at: (state == VerifyState::Done).then_some(at),
         total_bytes: 1 << 30,
         compared_bytes: 1 << 30,
         percent: 100,
@@ -66,16 +66,18 @@ fn an_annotation_orders_it_once_and_what_differs_is_an_alarm_until_a_whole_one_i
     assert!(world.transcript().contains(" verify=monday"));
     assert_eq!(world.condition(0, condition_type::LEGS_DIFFER), None);
 
-    tell(&mut world, 4096, VerifyState::Done);
+    tell(&mut world, 1, 4096, VerifyState::Done);
     world.settle();
     assert_eq!(
         world.told(0, condition_type::LEGS_DIFFER),
         "True Verified: all compared: 4096 bytes differ, at 8192+4096"
     );
     // The next one takes the alarm back at its end and not before.
-    tell(&mut world, 0, VerifyState::Running);
+    tell(&mut world, 2, 0, VerifyState::Running);
     world.settle();
-    tell(&mut world, 0, VerifyState::Done);
+    let told = world.told(0, condition_type::LEGS_DIFFER);
+    assert!(told.starts_with("True"), "{told}");
+    tell(&mut world, 2, 0, VerifyState::Done);
     world.settle();
     let told = world.told(0, condition_type::LEGS_DIFFER);
     assert!(told.starts_with("False"), "{told}");
@@ -94,4 +96,23 @@ fn an_annotation_that_is_no_request_or_is_taken_away_orders_nothing() {
     world.edit(0, |volume| volume.metadata.annotations = None);
     world.settle();
     assert_eq!(world.transcript(), before);
+}
+
+#[test]
+fn what_another_node_found_earlier_is_no_news() {
+    let mut world = World::running();
+    ask(&mut world, "monday");
+    world.settle();
+    tell(&mut world, 5, 4096, VerifyState::Done);
+    world.settle();
+    for (at, state) in [(1, VerifyState::Done), (2, VerifyState::Waiting)] {
+        tell(&mut world, at, 0, state);
+        world.settle();
+        let told = world.told(0, condition_type::LEGS_DIFFER);
+        assert!(told.starts_with("True"), "{told}");
+    }
+    tell(&mut world, 6, 0, VerifyState::Done);
+    world.settle();
+    let told = world.told(0, condition_type::LEGS_DIFFER);
+    assert!(told.starts_with("False"), "{told}");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use twinsite_api::{AttachmentSpec, reason};
 
 use super::{Action, Desired, Observed, OrderSeen, Over, Phase, Plan, VolumeSeen, groups};
+use crate::control::verifies::BY_HAND;
 
 /// The Attachment of this name, if it is for this node and nobody holds it back.
 pub(super) fn wanted<'a>(
@@ -250,7 +251,13 @@ fn verify(name: &str, spec: &AttachmentSpec, seen: &VolumeSeen, plan: &mut Plan)
         .verify
         .as_ref()
         .filter(|asked| seen.verify.answered.as_ref() != Some(asked));
-    if request.is_some() || seen.verify.waits {
+    // One whose order was taken back, or has been answered elsewhere since, does not go on.
+    let goes_on = seen
+        .verify
+        .waits
+        .as_ref()
+        .is_some_and(|waiting| waiting == BY_HAND || spec.verify.as_ref() == Some(waiting));
+    if request.is_some() || goes_on {
         plan.act(Action::Verify {
             attachment: name.to_owned(),
             request: request.cloned(),

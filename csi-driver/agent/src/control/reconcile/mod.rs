@@ -131,8 +131,8 @@ pub struct VerifySeen {
     pub ready: bool,
     /// The last order of the object that was begun.
     pub answered: Option<String>,
-    /// A run that waits to go on.
-    pub waits: bool,
+    /// What ordered the run that waits to go on, if one does.
+    pub waits: Option<String>,
 }
 
 /// What to do next.

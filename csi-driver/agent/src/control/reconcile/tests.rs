@@ -449,7 +449,12 @@ fn a_verify_begins_once_for_each_order_when_the_copies_are_in_sync_and_goes_on_b
     world.volume("w").order = OrderSeen::None;
     world.volume("w").verify.answered = Some("monday".to_owned());
     world.step("");
-    world.volume("w").verify.waits = true;
+    world.volume("w").verify.waits = Some("monday".to_owned());
+    world.step("go on with the verify of w");
+    world.volume("w").order = OrderSeen::None;
+    world.volume("w").verify.waits = Some("sunday".to_owned());
+    world.step("");
+    world.volume("w").verify.waits = Some("by hand".to_owned());
     world.step("go on with the verify of w");
     world.volume("w").order = OrderSeen::None;
     let again = attachment("w", "  mode: Writer\n  size: 2Gi\n  verify: tuesday");

@@ -6,7 +6,7 @@
 
 /// Digests of the blocks of a range, from its bytes as they come.
 #[derive(Clone, Debug)]
-pub struct Digester {
+struct Digester {
     block: usize,
     /// Bytes of the present block so far.
     filled: usize,
@@ -33,7 +33,7 @@ const fn mix(state: u64, word: u64, factor: u64) -> u64 {
 
 impl Digester {
     /// `block`: bytes that one number stands for, at least 1; the last block of a range may be shorter.
-    pub fn new(block: u32) -> Self {
+    fn new(block: u32) -> Self {
         Self {
             block: block.max(1) as usize,
             filled: 0,
@@ -44,7 +44,7 @@ impl Digester {
     }
 
     /// The next bytes of the range.
-    pub fn update(&mut self, mut bytes: &[u8]) {
+    fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.block - self.filled;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -58,7 +58,7 @@ impl Digester {
     }
 
     /// Of every block, in order.
-    pub fn finish(mut self) -> Vec<u64> {
+    fn finish(mut self) -> Vec<u64> {
         if self.filled > 0 {
             self.end_block();
         }

@@ -19,7 +19,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(74, "map bits beyond the device end", "unit test, property test", "no panic", &[T("bits_beyond_the_end_of_the_volume_are_not_counted"), T("any_4096_bytes_are_parsed_without_a_panic")]),
     row(75, "fence with a timer expires", "-", "no timers in fences", &[N("no such code: a reservation has no time in it")]),
     row(76, "heartbeat starved by heavy I/O", "unit test", "own priority path", &[T("beats_go_to_both_legs_every_two_seconds_one_at_a_time"), N("starvation needs the real data path under load: make bench")]),
-    row(77, "verify during writes", "-", "no false report", &[N("no scrub in v1")]),
+    row(77, "verify during writes", "random writes, answers and faults; real agents", "no false report", &[T("writes_that_overlap_never_make_a_difference_and_one_that_is_there_is_found"), T("a_verify_beside_writes_and_faults_never_calls_equal_legs_different"), T("what_differs_is_found_while_the_volume_is_written_and_nothing_else_is")]),
     row(78, "salvage picks by time or size", "-", "no such code path", &[N("no such code: the activation table is the only choice")]),
     row(79, "grow request delayed, sender killed, new attach, request delivered", "late requests of every run", "bump or grow, one of them", &[M("cross", "ungrow_by_read"), S("crash-in-rejoin"), T("r20_a_growing_leg_at_the_registers_epoch_is_bumped")]),
     row(80, "shrink request delayed past a thaw or attach", "late requests of every run", "refused, the stamp came first", &[M("same", "no_stamp"), T("r24_a_leg_that_is_back_while_the_shrink_is_unknown_ends_it_by_a_stamp")]),

@@ -138,6 +138,8 @@ pub(crate) struct Slowness {
     limit: Option<Duration>,
     windows: [Histogram; 2],
     ends: Duration,
+    /// p99 of the last window with commands: few and slow ones do not end in the windows of the other leg's.
+    last: [Option<Duration>; 2],
     since: [Option<Duration>; 2],
     /// Not before: the budget of the last time.
     next: Duration,
@@ -157,6 +159,7 @@ impl Slowness {
                 all: 0,
             }; 2],
             ends: now,
+            last: [None; 2],
             since: [None; 2],
             next: now,
         }
@@ -169,7 +172,7 @@ impl Slowness {
 
     /// The membership changed: what was slow before says nothing.
     pub(crate) fn forget(&mut self) {
-        self.since = [None; 2];
+        (self.last, self.since) = ([None; 2], [None; 2]);
         self.windows = [Histogram::default(); 2];
     }
 
@@ -183,11 +186,14 @@ impl Slowness {
         let p99 = self.windows.map(|window| window.p99());
         self.windows = [Histogram::default(); 2];
         for leg in Leg::BOTH {
+            self.last[leg.index()] = p99[leg.index()].or(self.last[leg.index()]);
+        }
+        for leg in Leg::BOTH {
             let Some(own) = p99[leg.index()] else {
                 continue;
             };
             // Both slow is the machine or the load, and no leg is better.
-            let other = p99[leg.other().index()];
+            let other = self.last[leg.other().index()];
             let slow = own > limit && other.is_some_and(|other| other * 4 <= limit);
             let since = &mut self.since[leg.index()];
             *since = slow.then(|| since.unwrap_or(now));
@@ -316,5 +322,20 @@ mod tests {
         );
         let mut off = Slowness::new(now, None);
         assert!(run(1500, 10, &mut off, &mut now, 100).is_empty());
+    }
+
+    /// A guest that waits for each answer: the slow leg's come in windows in which the other one was asked nothing.
+    #[test]
+    fn a_leg_so_slow_that_its_answers_come_alone_is_given_up_too() {
+        let mut slow = Slowness::new(MS(0), Some(MS(1000)));
+        let mut given_up = vec![];
+        for second in 1..=40 {
+            match second % 2 {
+                0 => slow.took(Leg::B, MS(1700)),
+                _ => slow.took(Leg::A, MS(1)),
+            }
+            given_up.extend(slow.turn(MS(1000 * second)));
+        }
+        assert_eq!(given_up, [Leg::B]);
     }
 }

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use twinsite_sim::faults::Fault;
-use twinsite_sim::world::Plan;
+use twinsite_sim::world::{Mix, Plan};
+
+/// After the last fault of a script.
+const SETTLES: Duration = Duration::from_secs(25);
 
 type Script = Vec<(Duration, Fault)>;
 
@@ -70,9 +73,149 @@ fn volatile(name: &str) -> bool {
     )
 }
 
+fn stop(at: u64, agent: usize, lasts: u64) -> (Duration, Fault) {
+    (
+        ms(at),
+        Fault::Stop {
+            agent,
+            lasts: ms(lasts),
+        },
+    )
+}
+
+/// Scenarios with what people do, stopped processes, copies put back, discards.
+fn of_people(name: &str) -> Vec<Script> {
+    let expand = |at| (ms(at), Fault::Expand);
+    match name {
+        "stop-through-takeover" => (0..16)
+            .map(|k| {
+                vec![
+                    stop(5000 + 37 * k, 0, 4000 + 900 * k),
+                    move_to(6000, 1, false),
+                ]
+            })
+            .collect(),
+        "stop-and-go-on" => (0..12)
+            .map(|k| vec![stop(5000 + 61 * k, 0, 400 + 500 * k)])
+            .collect(),
+        "stop-for-an-hour" => vec![vec![stop(5000, 0, 3_600_000), move_to(6000, 1, false)]],
+        "crawl" => [0, 1]
+            .map(|leg| {
+                vec![(
+                    ms(5000),
+                    Fault::Crawl {
+                        leg,
+                        lasts: ms(70_000),
+                    },
+                )]
+            })
+            .to_vec(),
+        "one-session-held" => (0..12)
+            .map(|k| {
+                let hold = Fault::HoldOne {
+                    agent: 0,
+                    leg: (k % 2) as usize,
+                    session: (k / 2 % 2) as usize,
+                    lasts: ms(800 + 700 * k),
+                };
+                vec![(ms(5000), hold), cut_sites(9000, 4000)]
+            })
+            .collect(),
+        "put-back" => (0..40)
+            .map(|k| {
+                let copy = Fault::Rollback {
+                    leg: (k % 2) as usize,
+                    lasts: ms(3000 + 200 * k),
+                };
+                let mut script = vec![(ms(5000), copy), cut_sites(6000, 1500 * (k % 4))];
+                if k % 3 == 0 {
+                    script.push(site(7000 + 300 * k, (k % 2) as usize, 9000));
+                }
+                script
+            })
+            .collect(),
+        "witness-put-back" => (0..16)
+            .map(|k| {
+                vec![
+                    cut_sites(4000, 5000),
+                    move_to(14_000, 1, k % 2 == 0),
+                    (
+                        ms(24_000),
+                        Fault::Restore {
+                            lasts: ms(2000 + 1500 * k),
+                        },
+                    ),
+                    crash(25_000, false),
+                    move_to(26_000, 0, false),
+                    cut_sites(27_000 + 200 * k, 8000),
+                ]
+            })
+            .collect(),
+        "witness-lost" => (0..10)
+            .map(|k| {
+                vec![
+                    cut_sites(4000, 3000 * (k % 3)),
+                    (
+                        ms(6000 + 700 * k),
+                        Fault::Lose {
+                            lasts: ms(3000 + 1000 * k),
+                        },
+                    ),
+                ]
+            })
+            .collect(),
+        "force" => (0..12)
+            .map(|k| {
+                vec![
+                    cut_sites(5000, 4000 + 1500 * k),
+                    (ms(12_000 + 200 * k), Fault::Force),
+                    move_to(45_000, 0, k % 2 == 0),
+                ]
+            })
+            .collect(),
+        "drop" => (0..8)
+            .map(|k| {
+                vec![
+                    (
+                        ms(5000),
+                        Fault::Drop {
+                            leg: (k % 2) as usize,
+                            lasts: ms(9000),
+                        },
+                    ),
+                    crash(6000 + 500 * k, k % 2 == 0),
+                ]
+            })
+            .collect(),
+        "expand" => (0..60)
+            .map(|k| {
+                let mut script = vec![expand(7000), expand(22_000)];
+                match k % 4 {
+                    0 => script.push(crash(7000 + k / 2, false)),
+                    1 => script.push(power(7000 + k / 2, 1, 2000)),
+                    2 => script.push(cut_sites(7000 + k / 2, 6000)),
+                    _ => script.push(site(7001 + k / 2, 0, 5000)),
+                }
+                script
+            })
+            .collect(),
+        "discard" => (0..20)
+            .map(|k| vec![cut_sites(5000, 5000), crash(10_000 + 45 * k, k % 2 == 0)])
+            .collect(),
+        _ => vec![],
+    }
+}
+
 /// The runs of a scenario; empty = no such scenario.
 pub fn plans(name: &str) -> Vec<Plan> {
+    let people = of_people(name);
+    let mix = if people.is_empty() {
+        Mix::First
+    } else {
+        Mix::All
+    };
     let scripts: Vec<Script> = match name {
+        _ if !people.is_empty() => people,
         "crash" => (0..12)
             .map(|k| vec![crash(5000 + 13 * k, k % 2 == 0)])
             .collect(),
@@ -364,15 +507,14 @@ pub fn plans(name: &str) -> Vec<Plan> {
         .enumerate()
         .map(|(k, script)| {
             let last = script.iter().map(|(at, _)| *at).max().unwrap_or_default();
-            let faults_for = last + Duration::from_secs(25);
+            let asleep = script.iter().filter_map(|(at, fault)| match fault {
+                Fault::Stop { lasts, .. } => Some(*at + *lasts),
+                _ => None,
+            });
+            let faults_for = asleep.chain([last]).max().unwrap_or_default() + SETTLES;
             Plan {
-                seed: 1000 + k as u64,
-                faults_for,
-                volatile,
-                print: false,
-                commands: false,
                 script,
-                only: None,
+                ..Plan::of(1000 + k as u64, faults_for, volatile, mix)
             }
         })
         .collect()

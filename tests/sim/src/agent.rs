@@ -20,6 +20,8 @@ pub enum Request {
         values: Vec<u64>,
         fua: bool,
     },
+    /// Blocks that become zeros, and the values this is.
+    Discard { first: usize, values: Vec<u64> },
     /// What each block must show at least.
     Read { first: usize, floors: Vec<u64> },
     /// What was acknowledged when it was sent.
@@ -45,6 +47,10 @@ pub struct Agent {
     pub attached: bool,
     pub detaching: bool,
     pub next_request: u64,
+    /// The process is stopped: nothing reaches it before then.
+    pub stopped_until: Duration,
+    /// Bytes of the device as it was shown or resized last.
+    pub size: u64,
 }
 
 impl Agent {
@@ -63,6 +69,8 @@ impl Agent {
             attached: false,
             detaching: false,
             next_request: 1,
+            stopped_until: Duration::ZERO,
+            size: 0,
         }
     }
 

@@ -11,7 +11,7 @@ use twinsite_register::{
 };
 
 use crate::disk::Disk;
-use crate::oracle::SIZE;
+use crate::oracle::{GROWN, SIZE};
 use crate::target;
 
 pub const VOLUME: VolumeId = VolumeId([7; 16]);
@@ -32,9 +32,9 @@ pub fn register() -> Register {
         .expect("a birth of a created register")
 }
 
-/// Bytes of a LUN that carries the volume.
+/// Bytes of a LUN that carries the volume, with room to grow.
 pub fn lun_size() -> u64 {
-    twinsite_mirror::io::DATA_START + SIZE
+    twinsite_mirror::io::DATA_START + GROWN[1]
 }
 
 pub fn bear(leg: Leg, register: &Register, disk: &mut Disk) {

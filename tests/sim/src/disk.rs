@@ -22,6 +22,21 @@ pub struct Disk {
     pub volatile: bool,
     pub reservations: Bytes,
     pub faults: DiskFaults,
+    /// Blocks of metadata that a power cut tore.
+    pub torn: u64,
+}
+
+/// Everything durable of a disk at some moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot(BTreeMap<u64, Bytes>);
+
+impl Snapshot {
+    pub fn block(&self, block: u64) -> Bytes {
+        self.0
+            .get(&block)
+            .cloned()
+            .unwrap_or(Bytes::from_static(&ZEROS))
+    }
 }
 
 /// What the disk does wrong at the moment.
@@ -39,8 +54,6 @@ pub struct DiskFaults {
     pub bad_blocks: BTreeSet<u64>,
     /// FLUSH fails until then.
     pub flush_fails_until: Duration,
-    /// A write of a map page is torn at half a block until then.
-    pub tears_until: Duration,
 }
 
 impl Disk {
@@ -94,7 +107,9 @@ impl Disk {
                 Ok(StoreReply::Done)
             }
             StoreOp::Discard { offset, len } | StoreOp::WriteZeros { offset, len, .. } => {
-                self.zero(*offset / BLOCK, (offset + len) / BLOCK);
+                let blocks = *offset / BLOCK..(offset + len) / BLOCK;
+                self.faults.bad_blocks.retain(|b| !blocks.contains(b));
+                self.zero(blocks.start, blocks.end);
                 Ok(StoreReply::Done)
             }
             StoreOp::Map { .. } | StoreOp::WriteAtomic { .. } => Err(StoreError::Unsupported),
@@ -212,6 +227,7 @@ impl Disk {
         let torn = block * BLOCK < twinsite_mirror::io::DATA_START && random.chance(1, 4);
         let mut bytes = content.to_vec();
         if torn {
+            self.torn += 1;
             let half = 512 * (1 + random.below(7) as usize);
             bytes[half..].copy_from_slice(
                 &self
@@ -224,13 +240,13 @@ impl Disk {
         self.durable.insert(block, bytes.into());
     }
 
-    /// A copy of everything durable, to be put back later.
-    pub fn snapshot(&self) -> BTreeMap<u64, Bytes> {
-        self.durable.clone()
+    /// A copy of everything durable, to be put back later. Reservations are kept elsewhere.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.durable.clone())
     }
 
-    pub fn put_back(&mut self, snapshot: BTreeMap<u64, Bytes>) {
-        self.durable = snapshot;
+    pub fn put_back(&mut self, snapshot: Snapshot) {
+        self.durable = snapshot.0;
         self.cache.clear();
     }
 }

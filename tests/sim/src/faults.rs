@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use twinsite_mirror::io::Input;
 use twinsite_register::Leg;
 
+use crate::human::Human;
+use crate::network::{Message, Toward};
+use crate::oracle::{GROWN, SIZE, blocks_of};
 use crate::random::Random;
-use crate::world::{AGENTS, Event, World};
+use crate::world::{AGENTS, Event, Mix, World};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
@@ -83,6 +87,45 @@ pub enum Fault {
     },
     /// An operator writes a free field of the register.
     Note,
+    /// One session of a link is held up, the other one goes on.
+    HoldOne {
+        agent: usize,
+        leg: usize,
+        session: usize,
+        lasts: Duration,
+    },
+    /// The process is stopped and wakes up later.
+    Stop {
+        agent: usize,
+        lasts: Duration,
+    },
+    /// So slow that the volume is better off without the leg.
+    Crawl {
+        leg: usize,
+        lasts: Duration,
+    },
+    /// The leg is copied now; later the copy takes its place.
+    Rollback {
+        leg: usize,
+        lasts: Duration,
+    },
+    /// The witness shows an earlier register for a while.
+    Restore {
+        lasts: Duration,
+    },
+    /// The register is gone; later a person makes a new one.
+    Lose {
+        lasts: Duration,
+    },
+    /// A person gives up the last member and makes the other leg go on.
+    Force,
+    /// The volume grows.
+    Expand,
+    /// A leg must leave and not return before an operator allows it.
+    Drop {
+        leg: usize,
+        lasts: Duration,
+    },
 }
 
 impl Fault {
@@ -136,13 +179,58 @@ impl Fault {
             26 => Self::Broken { leg, lasts: short },
             27 => Self::BadBlock {
                 leg,
-                block: random.below(crate::oracle::BLOCKS as u64),
+                block: random.below(blocks_of(SIZE) as u64),
             },
             28 => Self::FlushFails { leg, lasts: short },
             29 => Self::Note,
             _ => Self::Move {
                 to: agent,
                 polite: random.chance(1, 2),
+            },
+        }
+    }
+
+    /// With what people do, stopped processes and disks that crawl.
+    fn random_of_all(random: &mut Random) -> Self {
+        let kind = random.below(56);
+        if kind < 40 {
+            return Self::random(random);
+        }
+        let agent = random.below(AGENTS as u64) as usize;
+        let leg = random.below(2) as usize;
+        let seconds = |random: &mut Random, low, high| {
+            random.between(Duration::from_secs(low), Duration::from_secs(high))
+        };
+        match kind {
+            40 | 41 => Self::HoldOne {
+                agent,
+                leg,
+                session: random.below(2) as usize,
+                lasts: seconds(random, 0, 9),
+            },
+            42..45 => Self::Stop {
+                agent,
+                lasts: seconds(random, 0, 25),
+            },
+            45 => Self::Crawl {
+                leg,
+                lasts: seconds(random, 10, 80),
+            },
+            46..48 => Self::Rollback {
+                leg,
+                lasts: seconds(random, 3, 50),
+            },
+            48 | 49 => Self::Restore {
+                lasts: seconds(random, 2, 40),
+            },
+            50 => Self::Lose {
+                lasts: seconds(random, 2, 20),
+            },
+            51..53 => Self::Force,
+            53 | 54 => Self::Expand,
+            _ => Self::Drop {
+                leg,
+                lasts: seconds(random, 5, 40),
             },
         }
     }
@@ -155,7 +243,10 @@ impl World {
             self.plan.seed ^ (self.fault_number as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d),
         );
         let pause = own.between(Duration::from_millis(200), Duration::from_secs(14));
-        let fault = Fault::random(&mut own);
+        let fault = match self.plan.mix {
+            Mix::First => Fault::random(&mut own),
+            Mix::All => Fault::random_of_all(&mut own),
+        };
         self.after(pause, Event::Fault(fault));
     }
 
@@ -165,7 +256,9 @@ impl World {
         }
         let number = self.fault_number;
         self.fault_number += 1;
-        self.plan_fault();
+        if self.plan.script.is_empty() {
+            self.plan_fault();
+        }
         if self
             .plan
             .only
@@ -175,6 +268,7 @@ impl World {
             return;
         }
         self.figures.faults += 1;
+        self.coverage.met("fault", &fault);
         self.say("FAULT", format!("#{number} {fault:?}"));
         let now = self.now;
         match fault {
@@ -252,6 +346,45 @@ impl World {
                     self.witness.register = next;
                 }
             }
+            Fault::HoldOne {
+                agent,
+                leg,
+                session,
+                lasts,
+            } => self.network.hold_one(agent, leg, session, now + lasts),
+            Fault::Stop { agent, lasts } => self.stop(agent, lasts),
+            Fault::Crawl { leg, lasts } => {
+                self.targets[leg].disk.faults.slow = Duration::from_millis(1700);
+                self.targets[leg].disk.faults.slow_until = now + lasts;
+            }
+            Fault::Rollback { leg, lasts } => self.copy_leg(Leg::BOTH[leg], lasts),
+            Fault::Restore { lasts } => {
+                let free = self.branch.is_none() && self.put_back.is_none();
+                if free && self.witness.put_back(&self.marks) {
+                    self.after(lasts, Event::Heal(fault));
+                }
+            }
+            Fault::Lose { lasts } => self.lose_register(lasts),
+            Fault::Force => self.force(),
+            Fault::Expand => {
+                let next = GROWN.iter().find(|size| **size > self.promised_size);
+                if let Some(size) = next {
+                    self.order_writer(Input::Expand { size: *size });
+                }
+            }
+            Fault::Drop { leg, lasts } => {
+                self.order_writer(Input::DropLeg(Leg::BOTH[leg]));
+                self.after(lasts, Event::Human(Human::Rejoin));
+            }
+        }
+    }
+
+    /// SIGSTOP; what arrives meanwhile waits for it.
+    fn stop(&mut self, agent: usize, lasts: Duration) {
+        if self.agents[agent].shell.is_some() {
+            let until = self.now + lasts;
+            let a = &mut self.agents[agent];
+            a.stopped_until = a.stopped_until.max(until);
         }
     }
 
@@ -270,6 +403,7 @@ impl World {
             }
             Fault::CutWitness { agent, .. } => self.register_links[*agent] = true,
             Fault::WitnessDown { .. } => self.witness.up = true,
+            Fault::Restore { .. } => self.witness.bring_forward(),
             _ => {}
         }
     }
@@ -296,6 +430,15 @@ impl World {
             .map(|(id, c)| (*id, c.session))
             .collect();
         for (conn, session) in conns {
+            // A stopped process learns it when it wakes up.
+            if self.now < self.agents[agent].stopped_until {
+                if let Some(c) = self.network.connections.get_mut(&conn) {
+                    c.target_open = false;
+                }
+                self.targets[leg].closed(self.now, conn, &mut self.random);
+                self.transmit(conn, Toward::Initiator, Message::Close);
+                continue;
+            }
             if let Some(c) = self.network.connections.get_mut(&conn) {
                 c.initiator_open = false;
                 c.target_open = false;
@@ -309,9 +452,12 @@ impl World {
         self.target_out(leg);
     }
 
-    fn power_cut(&mut self, leg: usize, lasts: Duration) {
+    pub(crate) fn power_cut(&mut self, leg: usize, lasts: Duration) {
         if !self.targets[leg].is_up() {
             return;
+        }
+        if self.plan.mix == Mix::All {
+            self.targets[leg].silent = self.random.chance(1, 2);
         }
         for conn in self.targets[leg].power_off(&mut self.random) {
             if let Some(c) = self.network.connections.get_mut(&conn) {
@@ -333,7 +479,13 @@ impl World {
         if polite && self.agents[from].shell.is_some() && self.agents[from].attached {
             self.agents[from].detaching = true;
             let life = self.agents[from].life;
-            self.input(from, life, twinsite_mirror::io::Input::Detach);
+            if self.now < self.agents[from].stopped_until {
+                let input = Box::new(Input::Detach);
+                let agent = from;
+                self.after(Duration::ZERO, Event::Answer { agent, life, input });
+            } else {
+                self.input(from, life, Input::Detach);
+            }
         }
         self.agents[to].attach_at = Some(self.now + Duration::from_millis(500));
     }
@@ -341,6 +493,7 @@ impl World {
     /// All faults are over: links, witness, power, disks.
     pub fn heal_all(&mut self) {
         self.quiet = true;
+        self.end_by_hand();
         self.register_links = [true; AGENTS];
         self.witness.up = true;
         for leg in Leg::BOTH {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use twinsite_mirror::io::{GuestError, GuestOp, ReqId};
 
 use crate::agent::Request;
-use crate::oracle::{BLOCK, BLOCKS, Oracle, RUN, offset};
-use crate::world::{Event, World};
+use crate::oracle::{BLOCK, Oracle, RUN, blocks_of, offset};
+use crate::world::{Event, Mix, World};
 
 /// Requests a guest keeps under way.
 const DEPTH: usize = 6;
@@ -26,10 +26,14 @@ impl World {
         if !self.agents[i].ready || self.agents[i].requests.len() >= DEPTH || self.quiet {
             return;
         }
-        let first = self.random.below(BLOCKS as u64) as usize;
+        let blocks = blocks_of(self.agents[i].size) as u64;
+        let first = self.random.below(blocks) as usize;
         let most = RUN - first % RUN;
         let count = 1 + self.random.below(most as u64) as usize;
         match self.random.below(10) {
+            0..6 if self.plan.mix == Mix::All && self.random.chance(1, 12) => {
+                self.discard(i, first, count)
+            }
             0..6 => self.write(i, first, count),
             6..9 => self.send_read(i, first, count),
             _ => self.send(i, self.flush_request()),
@@ -43,21 +47,39 @@ impl World {
     }
 
     fn write(&mut self, i: usize, first: usize, count: usize) {
-        // A file system never has two writes of one block under way.
-        let overlaps = |r: &Request| match r {
-            Request::Write {
-                first: f, values, ..
-            } => first < f + values.len() && *f < first + count,
-            Request::Read { .. } | Request::Flush { .. } => false,
-        };
-        if self.agents[i].requests.values().any(overlaps) {
+        if self.is_written(i, first, count) {
             return;
         }
         let fua = self.random.chance(1, 8);
         let values = (first..first + count)
-            .map(|b| self.oracle.issue(b).0)
+            .map(|b| self.oracle.issue(b))
             .collect();
         self.send(i, Request::Write { first, values, fua });
+    }
+
+    fn discard(&mut self, i: usize, first: usize, count: usize) {
+        if self.is_written(i, first, count) {
+            return;
+        }
+        let values = (first..first + count)
+            .map(|b| self.oracle.issue_zeros(b))
+            .collect();
+        self.coverage.seen("a discard");
+        self.send(i, Request::Discard { first, values });
+    }
+
+    /// A file system never has two writes of one block under way.
+    fn is_written(&self, i: usize, first: usize, count: usize) -> bool {
+        let overlaps = |r: &Request| match r {
+            Request::Write {
+                first: f, values, ..
+            }
+            | Request::Discard { first: f, values } => {
+                first < f + values.len() && *f < first + count
+            }
+            Request::Read { .. } | Request::Flush { .. } => false,
+        };
+        self.agents[i].requests.values().any(overlaps)
     }
 
     pub fn send_read(&mut self, i: usize, first: usize, count: usize) {
@@ -100,6 +122,22 @@ impl World {
                     vec![],
                 )
             }
+            Request::Discard { first, values } => {
+                let len = values.len() as u64 * BLOCK;
+                // Zeroes that must be written take the same way but for the last command.
+                let op = if values[0] % 3 == 0 {
+                    GuestOp::WriteZeros {
+                        offset: offset(*first),
+                        len,
+                    }
+                } else {
+                    GuestOp::Discard {
+                        offset: offset(*first),
+                        len,
+                    }
+                };
+                (op, offset(*first), vec![])
+            }
             Request::Flush { .. } => (GuestOp::Flush, 0, vec![]),
         };
         a.requests.insert(id, request);
@@ -110,10 +148,14 @@ impl World {
         self.agent_out(i);
     }
 
-    pub fn device_shown(&mut self, i: usize, continued: bool) {
+    pub fn device_shown(&mut self, i: usize, continued: bool, size: u64) {
+        self.device_resized(i, size);
         let a = &mut self.agents[i];
         (a.shown, a.ready) = (true, true);
-        let orphans = std::mem::take(&mut a.orphans);
+        if continued {
+            self.coverage.seen("a device went on behind a new agent");
+        }
+        let orphans = std::mem::take(&mut self.agents[i].orphans);
         if !continued {
             // A flush speaks for the writes of this guest; what an earlier one did not flush may be gone.
             self.oracle
@@ -135,6 +177,21 @@ impl World {
                 self.send(i, again);
             }
         }
+    }
+
+    /// A device never shrinks, whichever site shows it.
+    pub fn device_resized(&mut self, i: usize, size: u64) {
+        if size < self.promised_size {
+            self.fail(format!(
+                "the device has {size} bytes, {} were told before",
+                self.promised_size
+            ));
+        }
+        if size > self.promised_size && self.promised_size != 0 {
+            self.coverage.seen("the volume grew");
+        }
+        self.promised_size = self.promised_size.max(size);
+        self.agents[i].size = size;
     }
 
     /// The device goes away: what was not answered was not promised.
@@ -166,6 +223,12 @@ impl World {
                 }
                 self.check_acknowledged(first, values.len());
             }
+            (Request::Discard { first, values }, Ok(())) => {
+                for (k, value) in values.iter().enumerate() {
+                    self.oracle.acknowledged(first + k, *value);
+                }
+                self.check_acknowledged(first, values.len());
+            }
             (Request::Read { first, floors }, Ok(())) => {
                 let Some(buffer) = buffer else { return };
                 let mut bytes = vec![0u8; floors.len() * BLOCK as usize];
@@ -190,11 +253,12 @@ impl World {
             }
             (Request::Flush { .. }, Err(_)) => {
                 // What was acknowledged and not flushed may be gone: the guest was told.
+                self.coverage.seen("a flush failed as owed");
                 for b in &mut self.oracle.blocks {
                     b.durable_claim = b.flushed;
                 }
             }
-            (Request::Write { .. } | Request::Read { .. }, Err(_)) => {}
+            (Request::Write { .. } | Request::Discard { .. } | Request::Read { .. }, Err(_)) => {}
         }
     }
 }

@@ -5,15 +5,17 @@
 //! of numbered faults; then everything is healed and the volume must be whole, readable and equal on both legs.
 //!
 //! Checked while it runs: each read against the oracle (`oracle`), I1 after each acknowledgement and each change of the
-//! register, I3 and I8 at each change, I4 and I13 when nobody serves, I7, I11; I10 at the end.
+//! register, I3 and I8 at each change, I4 and I13 when nobody serves, I7, I11, R44; I10 and the size at the end.
 
 pub mod agent;
 pub mod birth;
 mod check;
+pub mod coverage;
 pub mod disk;
 pub mod faults;
 mod guest;
 pub mod history;
+pub mod human;
 pub mod mutants;
 pub mod network;
 pub mod oracle;

@@ -1,4 +1,4 @@
-//! `twinsite-sim [rounds=N] [seed=S] [minutes=M] [volatile=0|1|both] [print=1] [shrink=0] [only=3,7] [commands=1]`
+//! `twinsite-sim [rounds=N] [seed=S] [minutes=M] [volatile=0|1|both] [print=1] [shrink=0] [only=3,7] [commands=1] [mix=all|first]`
 //!
 //! With `print=1` one seed is replayed and its history printed. Ends with a line of figures and writes
 //! `target/sim/report.json`.
@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use twinsite_sim::coverage::Coverage;
 use twinsite_sim::run::{run, shrink};
-use twinsite_sim::world::Plan;
+use twinsite_sim::world::{Mix, Plan};
 
 struct Options {
     rounds: u64,
@@ -19,6 +20,7 @@ struct Options {
     shrink: bool,
     only: Option<Vec<usize>>,
     commands: bool,
+    mix: Mix,
 }
 
 fn options() -> Result<Options, String> {
@@ -31,6 +33,7 @@ fn options() -> Result<Options, String> {
         shrink: true,
         only: None,
         commands: false,
+        mix: Mix::All,
     };
     for arg in std::env::args().skip(1) {
         let (key, value) = arg
@@ -50,6 +53,8 @@ fn options() -> Result<Options, String> {
             "volatile" => o.volatile = (value != "both").then_some(value == "1"),
             "print" => o.print = value == "1",
             "only" => o.only = Some(value.split(',').filter_map(|n| n.parse().ok()).collect()),
+            "mix" if value == "first" => o.mix = Mix::First,
+            "mix" if value == "all" => o.mix = Mix::All,
             "commands" => o.commands = value == "1",
             "shrink" => o.shrink = value == "1",
             _ => return Err(format!("unknown option {key}")),
@@ -83,17 +88,14 @@ fn main() -> ExitCode {
         mut attaches,
         mut events,
     ) = (Duration::ZERO, 0, 0, 0, 0, 0, 0);
-    let mut failures = vec![];
+    let (mut failures, mut coverage) = (vec![], Coverage::default());
     for seed in o.seed..o.seed + o.rounds {
         let volatile = o.volatile.unwrap_or(seed % 4 == 3);
         let plan = Plan {
-            seed,
-            faults_for: Duration::from_secs(60 * o.minutes),
-            volatile,
             print: o.print,
             commands: o.commands,
-            script: vec![],
             only: o.only.clone(),
+            ..Plan::of(seed, Duration::from_secs(60 * o.minutes), volatile, o.mix)
         };
         let outcome = run(plan.clone());
         let f = &outcome.figures;
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         swaps += f.swaps;
         attaches += f.attaches;
         events += f.events;
+        coverage.add(&outcome.coverage);
         if let Some(why) = &outcome.violation {
             println!("seed {seed}: {why}");
             let mut entry = json!({"seed": seed, "volatile": volatile, "why": why});
@@ -120,6 +123,15 @@ fn main() -> ExitCode {
             failures.push(entry);
         }
     }
+    if o.mix == Mix::All && !o.print {
+        let line: Vec<String> = coverage
+            .all()
+            .iter()
+            .map(|(n, c)| format!("{n}={c}"))
+            .collect();
+        println!("met: {}", line.join(" "));
+        println!("never met: {}", coverage.absent().join(" "));
+    }
     let cpu = cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64());
     let hours = simulated.as_secs_f64() / 3600.0;
     let word = if failures.is_empty() { "ok" } else { "FAILED" };
@@ -127,7 +139,7 @@ fn main() -> ExitCode {
         "ok": failures.is_empty(), "rounds": o.rounds, "first_seed": o.seed, "minutes": o.minutes,
         "simulated_hours": hours, "seconds": cpu, "simulated_hours_per_cpu_hour": hours / (cpu / 3600.0),
         "acknowledged": acknowledged, "reads": reads, "faults": faults, "register_swaps": swaps, "attaches": attaches,
-        "events": events, "violations": failures,
+        "events": events, "violations": failures, "met": coverage.all(), "never_met": coverage.absent(),
     });
     let written = std::fs::create_dir_all("target/sim")
         .and_then(|()| std::fs::write("target/sim/report.json", format!("{report:#}\n")));

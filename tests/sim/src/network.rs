@@ -45,6 +45,8 @@ pub struct Connection {
     to_initiator: Stream,
     pub initiator_open: bool,
     pub target_open: bool,
+    /// What is sent on it before then arrives then at the earliest.
+    pub held_until: Duration,
 }
 
 /// The link between a writer and a target.
@@ -102,6 +104,7 @@ impl Network {
                 to_initiator: Stream::default(),
                 initiator_open: true,
                 target_open: false,
+                held_until: Duration::ZERO,
             },
         );
         let delivery = self
@@ -127,7 +130,8 @@ impl Network {
         };
         let at = (now + link.latency + jitter)
             .max(stream.last)
-            .max(link.held_until);
+            .max(link.held_until)
+            .max(c.held_until);
         stream.last = at;
         stream.waiting.push_back(message);
         stream.scheduled += 1;
@@ -170,6 +174,28 @@ impl Network {
             }
         }
         out
+    }
+
+    /// Holds one session of this link, the other one goes on.
+    pub fn hold_one(&mut self, writer: usize, leg: usize, session: usize, until: Duration) {
+        for c in self.connections.values_mut() {
+            if (c.writer, c.leg, c.session) == (writer, leg, session) {
+                c.held_until = c.held_until.max(until);
+            }
+        }
+    }
+
+    /// Was a newer connection of the same session opened at the target?
+    pub fn is_old(&self, id: ConnId) -> bool {
+        let Some(c) = self.connections.get(&id) else {
+            return false;
+        };
+        let same = |o: &Connection| {
+            (o.writer, o.leg, o.session) == (c.writer, c.leg, c.session) && o.target_open
+        };
+        self.connections
+            .range(ConnId(id.0 + 1)..)
+            .any(|(_, o)| same(o))
     }
 
     /// Forgets connections that both ends closed and whose streams are empty.

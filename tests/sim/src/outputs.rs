@@ -78,7 +78,7 @@ impl World {
                     who,
                     format!("shows the device (continued: {})", info.continued),
                 );
-                self.device_shown(i, info.continued);
+                self.device_shown(i, info.continued, info.size);
             }
             Output::RemoveDevice { why } => {
                 self.say(who, format!("removes the device: {why:?}"));
@@ -89,6 +89,7 @@ impl World {
             }
             Output::Refused(why) => {
                 self.say(who, format!("attach refused: {why:?}"));
+                self.coverage.met("refused", &why);
                 let a = &mut self.agents[i];
                 a.attached = false;
                 if why == Refusal::OrderStale || why == Refusal::NotContinued || a.record.stale {
@@ -111,7 +112,22 @@ impl World {
                 self.close_all(i);
             }
             Output::Event(event) => self.engine_event(i, who, event),
-            Output::Resize { .. } | Output::FormatRecorded { .. } | Output::OrderDone { .. } => {}
+            Output::Resize { size } => {
+                self.say(who, format!("the device has {size} bytes"));
+                self.device_resized(i, size);
+            }
+            Output::OrderDone { result } => {
+                self.say(who, format!("order: {result:?}"));
+                self.coverage.met(
+                    if result.is_ok() {
+                        "order"
+                    } else {
+                        "order refused"
+                    },
+                    &result,
+                );
+            }
+            Output::FormatRecorded { .. } => {}
             Output::Connect { .. }
             | Output::Disconnect { .. }
             | Output::Leg { .. }
@@ -121,6 +137,7 @@ impl World {
     }
 
     fn engine_event(&mut self, i: usize, who: &str, event: EngineEvent) {
+        self.cover(i, event);
         let shown = match event {
             EngineEvent::State { from, to } => format!("{from:?} -> {to:?}"),
             other => format!("{other:?}"),
@@ -136,8 +153,42 @@ impl World {
                 ..
             }
         );
-        if alarm {
+        if alarm && self.ever_put_back {
+            self.coverage.seen("a rollback alarm");
+        } else if alarm {
             self.fail("rollback alarm although no leg was put back (I7)");
+        }
+    }
+
+    fn cover(&mut self, i: usize, event: EngineEvent) {
+        match event {
+            EngineEvent::State { to, .. } => {
+                self.coverage.met("state", &to);
+                if let Some(shell) = &mut self.agents[i].shell {
+                    shell.noted = to;
+                }
+            }
+            EngineEvent::LegLost { why, .. } => {
+                self.coverage.met("lost", &why);
+                if why == LostWhy::Slow {
+                    self.coverage.seen("a leg was given up as slow");
+                }
+            }
+            EngineEvent::RejoinStarted { full, .. } => self.coverage.seen(if full {
+                "a full rejoin"
+            } else {
+                "a delta rejoin"
+            }),
+            EngineEvent::RejoinEnded { why, .. } => self.coverage.met("rejoin ended", &why),
+            EngineEvent::ReadRepaired { .. } => self.coverage.seen("a read was repaired"),
+            EngineEvent::Raised(condition) => self.coverage.met("condition", &condition),
+            EngineEvent::Ignored { state, .. } => self.coverage.met("ignored in", &state),
+            EngineEvent::LegBack { .. }
+            | EngineEvent::Membership { .. }
+            | EngineEvent::Superseded
+            | EngineEvent::FlushWillFail { .. }
+            | EngineEvent::ReadFailed { .. }
+            | EngineEvent::Cleared(_) => {}
         }
     }
 }

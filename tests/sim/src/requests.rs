@@ -12,7 +12,12 @@ impl World {
         let delay = self
             .random
             .between(Duration::from_millis(2), Duration::from_millis(40));
-        let late = !self.quiet && self.random.chance(1, 25);
+        // An order of a person is watched until it is done.
+        let watched = self.agents[i]
+            .shell
+            .as_ref()
+            .is_some_and(|s| s.one_shot.is_some());
+        let late = !self.quiet && !watched && self.random.chance(1, 25);
         if let (
             true,
             Event::Swap {
@@ -59,7 +64,6 @@ impl World {
             );
             return;
         }
-        let _ = i;
         self.after(delay, event);
     }
 
@@ -86,15 +90,20 @@ impl World {
             );
             return;
         }
-        let register = self.witness.register.clone();
-        let site = usize::from(self.agents[agent].site.index());
-        self.marks[site] = Some(witness::raised(self.marks[site], &register));
+        let register = (!self.witness.gone).then(|| Box::new(self.witness.register.clone()));
+        if self.witness.is_put_back() {
+            self.coverage.seen("a register that was put back was read");
+        }
+        if let Some(register) = &register {
+            let site = usize::from(self.agents[agent].site.index());
+            self.marks[site] = Some(witness::raised(self.marks[site], register));
+        }
         let delay = self
             .random
             .between(Duration::from_millis(1), Duration::from_millis(20));
         let input = Input::RegisterRead {
             id,
-            result: Ok(Some(Box::new(register))),
+            result: Ok(register),
         };
         self.after(
             delay,
@@ -138,13 +147,22 @@ impl World {
                 self.witness.register.epoch.0, self.witness.register.members
             ),
         );
-        if result == CasResult::Won {
+        if result == CasResult::Won && !self.witness.is_put_back() {
+            if let (Some(x), Some(y)) = (expected.members.sole(), new.members.sole())
+                && x != y
+            {
+                self.given_up(y);
+            }
             self.check_members();
         }
         if !answered {
+            self.coverage.seen("a request was executed late");
             return;
         }
         let lost_answer = !self.quiet && self.random.chance(1, 20);
+        if lost_answer {
+            self.coverage.seen("an answer was lost");
+        }
         let input = Input::RegisterCas {
             id,
             result: if lost_answer {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::oracle::{BLOCKS, RUN};
+use crate::coverage::Coverage;
+use crate::oracle::{RUN, blocks_of};
 use crate::world::{Event, Figures, Plan, World};
 
 /// How long a healed volume may take to be whole again.
@@ -15,6 +16,7 @@ pub struct Outcome {
     pub history: Vec<String>,
     /// Faults that happened.
     pub faults: usize,
+    pub coverage: Coverage,
 }
 
 pub fn run(plan: Plan) -> Outcome {
@@ -33,7 +35,11 @@ pub fn run(plan: Plan) -> Outcome {
     world.figures.acknowledged = world.oracle.acknowledged;
     world.figures.reads = world.oracle.read;
     world.figures.swaps = world.witness.swaps;
+    for target in &world.targets {
+        (0..target.disk.torn).for_each(|_| world.coverage.seen("a torn block"));
+    }
     Outcome {
+        coverage: world.coverage,
         violation: world.violation.clone(),
         history: world.history.tail(120),
         faults: world.fault_number,
@@ -64,7 +70,7 @@ fn finish(world: &mut World, end: Duration) {
         }
     }
     let i = world.wanted;
-    for first in (0..BLOCKS).step_by(RUN) {
+    for first in (0..blocks_of(world.promised_size)).step_by(RUN) {
         world.send_read(i, first, RUN);
     }
     while !world.agents[i].requests.is_empty() && world.violation.is_none() {
@@ -76,6 +82,7 @@ fn finish(world: &mut World, end: Duration) {
     }
     world.check_members();
     world.check_equal();
+    world.check_size();
 }
 
 /// The least set of faults that still fails, by leaving them out one after the other.
@@ -94,7 +101,7 @@ pub fn shrink(plan: &Plan, faults: usize) -> (Vec<usize>, Outcome) {
         print: false,
         ..plan.clone()
     });
-    let mut step = only.len() / 2;
+    let (mut step, mut before) = (only.len().div_ceil(2), usize::MAX);
     while step > 0 {
         let mut at = 0;
         while at < only.len() {
@@ -108,7 +115,13 @@ pub fn shrink(plan: &Plan, faults: usize) -> (Vec<usize>, Outcome) {
                 None => at += step,
             }
         }
-        step /= 2;
+        // Once more by single faults as long as one of them goes.
+        step = if step == 1 && only.len() < before {
+            before = only.len();
+            1
+        } else {
+            step / 2
+        };
     }
     (only, best)
 }

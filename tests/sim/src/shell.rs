@@ -18,6 +18,9 @@ use twinsite_mirror::io::{
     CmdId, CopyId, DATA_START, GuestError, Input, Lane, Leg, LegDown, LegError, LegOp, LegReply,
     Output, ReqId, Session,
 };
+use twinsite_mirror::oneshot::{OneShot, OneShotOrder};
+
+use twinsite_mirror::status::StateName;
 
 use crate::network::ConnId;
 use crate::random::Random;
@@ -84,6 +87,10 @@ pub struct Shell {
     name: String,
     node: u8,
     pub engine: Engine,
+    /// Takes the place of the engine as long as it runs.
+    pub one_shot: Option<OneShot>,
+    /// The last state of the engine that was counted.
+    pub noted: StateName,
     legs: [LegLink; 2],
     buffers: BTreeMap<ReqId, Buffer>,
     /// Buffers whose request is done, kept until no command names them.
@@ -109,6 +116,8 @@ impl Shell {
             name: format!("iqn.2026-01.io.twinsite:node-{node}"),
             node,
             engine: Engine::new(now),
+            one_shot: None,
+            noted: StateName::Off,
             legs: Default::default(),
             buffers: BTreeMap::new(),
             copies: BTreeMap::new(),
@@ -122,9 +131,32 @@ impl Shell {
         }
     }
 
+    /// A process that carries out one order to legs.
+    pub fn of_order(now: Duration, node: u8, order: OneShotOrder) -> Self {
+        let mut shell = Self::new(now, node);
+        shell.one_shot = Some(OneShot::new(now, order));
+        shell.drain(now);
+        shell.settle(now);
+        shell
+    }
+
+    fn handle(&mut self, now: Duration, input: Input) {
+        match &mut self.one_shot {
+            Some(one_shot) => one_shot.handle(now, &input),
+            None => self.engine.handle(now, input),
+        }
+    }
+
+    fn core_deadline(&self) -> Option<Duration> {
+        match &self.one_shot {
+            Some(one_shot) => one_shot.deadline(),
+            None => self.engine.deadline(),
+        }
+    }
+
     /// One input, then all outputs, as the engine asks.
     pub fn input(&mut self, now: Duration, input: Input) {
-        self.engine.handle(now, input);
+        self.handle(now, input);
         self.drain(now);
         self.settle(now);
     }
@@ -139,7 +171,7 @@ impl Shell {
         loop {
             if let Some((leg, cmd, what)) = self.late.pop_front() {
                 let result = Err(LegError::SessionGone);
-                self.engine.handle(
+                self.handle(
                     now,
                     Input::LegDone {
                         leg: leg_of(leg),
@@ -153,7 +185,7 @@ impl Shell {
                     "the engine sends to a dead leg for ever: {what}"
                 );
             } else if let Some((leg, why)) = self.down.pop_front() {
-                self.engine.handle(
+                self.handle(
                     now,
                     Input::LegDown {
                         leg: leg_of(leg),
@@ -192,7 +224,12 @@ impl Shell {
     }
 
     fn drain(&mut self, now: Duration) {
-        while let Some(output) = self.engine.poll() {
+        loop {
+            let next = match &mut self.one_shot {
+                Some(one_shot) => one_shot.poll(),
+                None => self.engine.poll(),
+            };
+            let Some(output) = next else { break };
             match output {
                 Output::Connect { leg } => {
                     let link = &mut self.legs[leg.index()];
@@ -307,7 +344,7 @@ impl Shell {
                 self.connect(now, leg);
             }
         }
-        if self.engine.deadline().is_some_and(|d| d <= now) {
+        if self.core_deadline().is_some_and(|d| d <= now) {
             self.input(now, Input::Tick);
         }
     }
@@ -321,7 +358,7 @@ impl Shell {
                 .filter_map(|s| s.initiator.deadline());
             sessions.chain(l.retry_at).chain(l.give_up_at)
         });
-        links.chain(self.engine.deadline()).min()
+        links.chain(self.core_deadline()).min()
     }
 
     /// Takes events and bytes of a session.

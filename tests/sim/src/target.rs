@@ -60,6 +60,8 @@ pub struct Target {
     waiting: Vec<(ConnId, BTreeSet<OpId>)>,
     next_nexus: u64,
     pub out: VecDeque<Outgoing>,
+    /// The whole host is off: nobody says so to those who send.
+    pub silent: bool,
     /// Grows with every power cut: completions of an earlier life are stale.
     pub life: u64,
 }
@@ -82,6 +84,7 @@ impl Target {
             waiting: vec![],
             next_nexus: 1,
             out: VecDeque::new(),
+            silent: false,
             life: 0,
         }
     }
@@ -92,6 +95,7 @@ impl Target {
 
     pub fn power_on(&mut self, now: Duration, random: &mut Random) {
         self.boot_id = random.word() | 1;
+        self.silent = false;
         let pr = PrState::restore(&self.disk.reservations).expect("reservations are saved whole");
         self.unit = Some(LogicalUnit::new(UnitConfig {
             size: self.size,

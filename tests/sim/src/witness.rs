@@ -1,15 +1,24 @@
 //! The witness: one register, one beat object, and requests that come late, twice or never.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use twinsite_mirror::layout::Superblock;
 use twinsite_register::{BeatObject, Epoch, Gen, Mark, Members, Register};
+
+/// Old values that are kept.
+const BACKUPS: usize = 12;
 
 #[derive(Debug)]
 pub struct Witness {
     pub register: Register,
     pub beat: Option<BeatObject>,
     pub up: bool,
+    /// Put back from a backup: what the register really was, and how many reads saw the old one.
+    hidden: Option<Box<Register>>,
+    /// The object is gone until a person makes a new one.
+    pub gone: bool,
+    /// Values it had, newest last.
+    backups: VecDeque<Register>,
     /// I3: members and generation of each epoch.
     epochs: BTreeMap<Epoch, (Gen, Members)>,
     pub swaps: u64,
@@ -22,6 +31,9 @@ impl Witness {
             register,
             beat: None,
             up: true,
+            hidden: None,
+            gone: false,
+            backups: VecDeque::new(),
             epochs,
             swaps: 0,
         }
@@ -29,9 +41,18 @@ impl Witness {
 
     /// Executes a compare-and-swap. `Ok(true)` = won.
     pub fn swap(&mut self, expected: &Register, new: &Register) -> Result<bool, String> {
-        if *expected != self.register {
+        if self.gone || *expected != self.register {
             return Ok(false);
         }
+        // What becomes of a register that was put back is no history: the real one comes back.
+        if self.hidden.is_some() {
+            self.register = new.clone();
+            return Ok(true);
+        }
+        if self.backups.len() == BACKUPS {
+            self.backups.pop_front();
+        }
+        self.backups.push_back(self.register.clone());
         let old = std::mem::replace(&mut self.register, new.clone());
         let r = &self.register;
         self.swaps += 1;
@@ -50,6 +71,47 @@ impl Witness {
             return Err(format!("two memberships of epoch {:?} (I3)", r.epoch));
         }
         Ok(true)
+    }
+
+    /// The register as it is, whatever the witness shows.
+    pub fn truth(&self) -> &Register {
+        self.hidden.as_deref().unwrap_or(&self.register)
+    }
+
+    pub fn is_put_back(&self) -> bool {
+        self.hidden.is_some()
+    }
+
+    /// Shows the newest earlier value that is below both marks, for now.
+    pub fn put_back(&mut self, marks: &[Option<Mark>; 2]) -> bool {
+        let below = |r: &Register| {
+            marks.iter().flatten().all(|m| {
+                m.register_id == r.register_id && (r.epoch < m.epoch || r.active.seq < m.seq)
+            })
+        };
+        if self.hidden.is_some() || self.gone {
+            return false;
+        }
+        let Some(old) = self.backups.iter().rev().find(|r| below(r)).cloned() else {
+            return false;
+        };
+        self.hidden = Some(Box::new(std::mem::replace(&mut self.register, old)));
+        true
+    }
+
+    /// The newest backup was found after all.
+    pub fn bring_forward(&mut self) {
+        if let Some(register) = self.hidden.take() {
+            self.register = *register;
+        }
+    }
+
+    /// A person made this register in place of one that was lost.
+    pub fn reseeded(&mut self, register: Register) {
+        self.epochs
+            .insert(register.epoch, (register.generation, register.members));
+        self.backups.clear();
+        (self.register, self.gone, self.hidden) = (register, false, None);
     }
 
     pub fn write_beat(&mut self, beat: BeatObject) {

@@ -12,8 +12,11 @@ use twinsite_register::{AttachmentUid, BeatObject, Leg, Mark, Site, State};
 
 use crate::agent::Agent;
 use crate::birth;
+use crate::coverage::Coverage;
+use crate::disk::Snapshot;
 use crate::faults::Fault;
 use crate::history::History;
+use crate::human::{Branch, Human, Stamp};
 use crate::network::{ConnId, Delivery, Message, Network, Toward};
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -64,8 +67,21 @@ pub enum Event {
     Start(usize),
     Fault(Fault),
     Heal(Fault),
+    Human(Human),
     BeatWritten(BeatObject),
 }
+
+/// Which faults are drawn, and what guests do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// As in the runs of the first seeds that are kept: links, witness, power, disks, processes, moves.
+    First,
+    /// Also stopped processes, single sessions held, older copies put back, people, discards, a volume that grows.
+    All,
+}
+
+/// Looks at the world after each fault; true is taken for a violation. Made to test the shrinking of failures.
+pub type Bait = fn(&World) -> bool;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -81,6 +97,25 @@ pub struct Plan {
     pub script: Vec<(Duration, Fault)>,
     /// Only faults with these numbers happen (shrinking); `None`: all.
     pub only: Option<Vec<usize>>,
+    pub mix: Mix,
+    pub bait: Option<Bait>,
+}
+
+impl Plan {
+    /// Random faults of one seed.
+    pub fn of(seed: u64, faults_for: Duration, volatile: bool, mix: Mix) -> Self {
+        Self {
+            seed,
+            faults_for,
+            volatile,
+            print: false,
+            commands: false,
+            script: vec![],
+            only: None,
+            mix,
+            bait: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,6 +156,17 @@ pub struct World {
     target_ticks: [Duration; 2],
     agent_ticks: [Duration; AGENTS],
     pub fault_number: usize,
+    pub coverage: Coverage,
+    /// The largest size that a guest was told.
+    pub promised_size: u64,
+    /// A member that is an older copy of itself, until the volume is whole again.
+    pub put_back: Option<Leg>,
+    pub ever_put_back: bool,
+    pub copies: [Option<Snapshot>; 2],
+    pub branch: Option<Branch>,
+    /// Superblocks that a person knows not to be believed: of a lost branch, or of a copy that was put back.
+    pub odd: [Option<Stamp>; 2],
+    pub reseed_id: Option<twinsite_register::RegisterId>,
 }
 
 pub fn engine_config() -> Config {
@@ -186,6 +232,14 @@ impl World {
             target_ticks: [Duration::MAX; 2],
             agent_ticks: [Duration::MAX; AGENTS],
             fault_number: 0,
+            coverage: Coverage::default(),
+            promised_size: 0,
+            put_back: None,
+            ever_put_back: false,
+            copies: [None, None],
+            branch: None,
+            odd: [None, None],
+            reseed_id: None,
         };
         world.at(Duration::ZERO, Event::Supervise);
         for i in 0..AGENTS {
@@ -245,7 +299,29 @@ impl World {
         self.figures.simulated = self.now;
     }
 
+    /// When the stopped process that this event is for wakes up.
+    fn asleep(&self, event: &Event) -> Option<Duration> {
+        let agent = match event {
+            Event::Deliver(conn, Toward::Initiator) => self.network.connections.get(conn)?.writer,
+            Event::AgentTick(i) | Event::Guest(i) => *i,
+            Event::Answer { agent, .. } | Event::Saved { agent, .. } => *agent,
+            _ => return None,
+        };
+        let until = self.agents[agent].stopped_until;
+        (self.now < until).then_some(until)
+    }
+
     fn event(&mut self, event: Event) {
+        if let Some(until) = self.asleep(&event) {
+            if let Event::AgentTick(i) = event {
+                if self.agent_ticks[i] != self.now {
+                    return;
+                }
+                self.agent_ticks[i] = until;
+                self.coverage.seen("a stopped agent woke");
+            }
+            return self.at(until, event);
+        }
         match event {
             Event::Deliver(conn, toward) => self.deliver(conn, toward),
             Event::Stored { leg, life, op } => {
@@ -298,13 +374,20 @@ impl World {
             Event::Supervise => self.supervise(),
             Event::PowerOn(leg) => {
                 if !self.targets[leg].is_up() {
+                    self.put_leg_back(Leg::BOTH[leg]);
                     self.targets[leg].power_on(self.now, &mut self.random);
                     self.say(["target A", "target B"][leg], "power is back");
                 }
             }
             Event::Start(i) => self.start(i),
-            Event::Fault(fault) => self.fault(fault),
+            Event::Fault(fault) => {
+                self.fault(fault);
+                if self.plan.bait.is_some_and(|bait| bait(self)) {
+                    self.fail("bait");
+                }
+            }
             Event::Heal(fault) => self.heal(&fault),
+            Event::Human(human) => self.human(human),
         }
     }
 
@@ -312,10 +395,29 @@ impl World {
         if self.agents[i].life != life {
             return;
         }
+        self.note_state(i);
         if let Some(shell) = &mut self.agents[i].shell {
             shell.input(self.now, input);
         }
+        self.note_state(i);
         self.agent_out(i);
+    }
+
+    /// The states of an attach are not told as events.
+    fn note_state(&mut self, i: usize) {
+        if let Some(shell) = self.agents[i]
+            .shell
+            .as_ref()
+            .filter(|s| s.one_shot.is_none())
+        {
+            let state = shell.engine.status(self.now).state;
+            if shell.noted != state {
+                self.coverage.met("state", &state);
+            }
+            if let Some(shell) = &mut self.agents[i].shell {
+                shell.noted = state;
+            }
+        }
     }
 
     // --- network
@@ -326,7 +428,7 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, conn: ConnId, toward: Toward, message: Message) {
+    pub(crate) fn transmit(&mut self, conn: ConnId, toward: Toward, message: Message) {
         let jitter = self
             .random
             .between(Duration::ZERO, Duration::from_micros(60));
@@ -343,6 +445,12 @@ impl World {
         };
         let (agent, leg, session) = (c.writer, c.leg, c.session);
         match (toward, message) {
+            (Toward::Target, message) if self.targets[leg].silent => {
+                self.coverage.seen("a silent host");
+                if let Message::Close = message {
+                    c.target_open = false;
+                }
+            }
             (Toward::Target, Message::Open) => {
                 if self.targets[leg].is_up() {
                     c.target_open = true;
@@ -354,6 +462,9 @@ impl World {
             }
             (Toward::Target, Message::Bytes(bytes)) => {
                 if c.target_open {
+                    if self.plan.mix == Mix::All && self.network.is_old(conn) {
+                        self.coverage.seen("bytes of an old session");
+                    }
                     self.targets[leg].bytes(self.now, conn, bytes, &mut self.random);
                     self.target_out(leg);
                 } else {
@@ -433,6 +544,13 @@ impl World {
             self.agent_ticks[i] = at;
             self.at(at, Event::AgentTick(i));
         }
+        let end = self.agents[i]
+            .shell
+            .as_ref()
+            .and_then(|s| s.one_shot.as_ref()?.end().cloned());
+        if let Some(end) = end {
+            self.order_ended(i, end);
+        }
     }
 
     fn act(&mut self, i: usize, act: Act) {
@@ -491,6 +609,7 @@ impl World {
         }
         a.shell = None;
         a.life += 1;
+        a.stopped_until = Duration::ZERO;
         (a.attached, a.detaching, a.ready) = (false, false, false);
         let open = std::mem::take(&mut a.requests);
         if device_stays && a.shown {
@@ -521,7 +640,9 @@ impl World {
                 mode: MoveMode::Failover,
                 expect_seq: r.active.seq,
             });
-        if r.active.site != site && mv.is_none() && !self.agents[i].shown {
+        // Where the register cannot be read the order is given all the same: the engine must find out.
+        let blind = self.plan.mix == Mix::All && !readable;
+        if r.active.site != site && mv.is_none() && !self.agents[i].shown && !blind {
             return;
         }
         let mark = self.marks[usize::from(site.index())];
@@ -548,8 +669,14 @@ impl World {
     fn supervise(&mut self) {
         self.after(Duration::from_millis(1500), Event::Supervise);
         self.network.sweep();
+        self.check_put_back();
         for i in 0..AGENTS {
+            self.note_state(i);
             let a = &self.agents[i];
+            if self.now < a.stopped_until || a.shell.as_ref().is_some_and(|s| s.one_shot.is_some())
+            {
+                continue;
+            }
             let due = a.attach_at.is_none_or(|t| t <= self.now);
             let dead = a.shell.is_none();
             let idle = a.shell.as_ref().is_some_and(|s| {

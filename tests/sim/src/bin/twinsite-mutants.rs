@@ -1,14 +1,26 @@
 //! Breaks one rule at a time in a copy of the tree; the tests of the crate, and for some the simulator, must notice.
 //!
-//! `twinsite-mutants [rounds=N] [sim=0] [name ...]` from the root of the tree; works in `target/mutants`.
+//! `twinsite-mutants [rounds=N] [sim=0] [name ...]` from the root of the tree; works in `target/mutants`. All mutants are
+//! built at once (`twinsite_sim::mutants::weave`), so a run takes minutes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
-use serde_json::json;
-use twinsite_sim::mutants::{By, MUTANTS, Mutant};
+use serde_json::{Value, json};
+use twinsite_sim::mutants::{By, MUTANTS, Mutant, weave};
 
-fn run(command: &mut Command) -> bool {
+/// A test program, or a simulation, that goes on for longer has noticed.
+const HANGS_AFTER: Duration = Duration::from_secs(240);
+
+const PACKAGES: &[(&str, &str)] = &[
+    ("twinsite-mirror", "csi-driver/mirror"),
+    ("twinsite-register", "operator/register"),
+    ("twinsite-iscsi", "csi-driver/iscsi"),
+];
+
+fn succeeds(command: &mut Command) -> bool {
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -16,8 +28,8 @@ fn run(command: &mut Command) -> bool {
         .is_ok_and(|s| s.success())
 }
 
-fn copy_tree(root: &Path, tree: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(tree)?;
+fn copy_tree(root: &Path, tree: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(tree).map_err(|e| e.to_string())?;
     for part in [
         "Cargo.toml",
         "Cargo.lock",
@@ -25,31 +37,50 @@ fn copy_tree(root: &Path, tree: &Path) -> std::io::Result<()> {
         "operator",
         "tests",
     ] {
-        if !run(Command::new("cp").arg("-r").arg(root.join(part)).arg(tree)) {
-            return Err(std::io::Error::other(format!("cp {part}")));
+        if !succeeds(Command::new("cp").arg("-r").arg(root.join(part)).arg(tree)) {
+            return Err(format!("cp {part}"));
         }
     }
     Ok(())
 }
 
-/// What noticed a mutant.
-#[derive(Default)]
-struct Seen {
-    tests: Vec<String>,
-    simulator: bool,
-}
-
-impl Seen {
-    fn is_caught(&self) -> bool {
-        !self.tests.is_empty() || self.simulator
+/// Weaves all mutants in; those for which that cannot be done are named with the reason.
+fn weave_all(tree: &Path) -> Result<BTreeMap<usize, String>, String> {
+    let mut files: BTreeMap<&str, Vec<(usize, &Mutant)>> = BTreeMap::new();
+    for (number, m) in MUTANTS.iter().enumerate() {
+        files.entry(m.file).or_default().push((number, m));
     }
+    let mut left_out = BTreeMap::new();
+    for (file, mutants) in files {
+        let path = tree.join(file);
+        let whole = std::fs::read_to_string(&path).map_err(|e| format!("{file}: {e}"))?;
+        let mut good = vec![];
+        for (number, m) in mutants {
+            match weave::weave(&whole, &[(number, m)]) {
+                Ok(_) => good.push((number, m)),
+                Err(why) => {
+                    left_out.insert(number, why);
+                }
+            }
+        }
+        let woven = weave::weave(&whole, &good)?;
+        std::fs::write(&path, woven).map_err(|e| format!("{file}: {e}"))?;
+    }
+    for (_, folder) in PACKAGES {
+        let path = tree.join(folder).join("src/lib.rs");
+        let whole = std::fs::read_to_string(&path).map_err(|e| format!("{folder}: {e}"))?;
+        std::fs::write(&path, whole + weave::SWITCH).map_err(|e| e.to_string())?;
+    }
+    Ok(left_out)
 }
 
 struct Bench {
     tree: PathBuf,
     target: PathBuf,
     rounds: String,
-    simulate: bool,
+    /// Test program of each crate.
+    tests: BTreeMap<&'static str, PathBuf>,
+    simulator: Option<PathBuf>,
 }
 
 impl Bench {
@@ -60,132 +91,201 @@ impl Bench {
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("CARGO_PROFILE_TEST_DEBUG", "0")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
             .current_dir(&self.tree);
         cargo
     }
 
-    /// The names of the tests that fail.
-    fn tests(&self, package: &str) -> Result<Vec<String>, String> {
-        let args = ["test", "-q", "-p", package, "--lib", "--no-run"];
-        if !run(&mut self.cargo(&args)) {
-            return Err("does not compile".to_owned());
+    fn build(&mut self, simulate: bool) -> Result<(), String> {
+        for (package, _) in PACKAGES {
+            let args = [
+                "test",
+                "-q",
+                "-p",
+                package,
+                "--lib",
+                "--no-run",
+                "--message-format=json",
+            ];
+            let output = self.cargo(&args).output().map_err(|e| e.to_string())?;
+            let program = String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .filter_map(|v| v["executable"].as_str().map(PathBuf::from))
+                .next_back();
+            let Some(program) = program.filter(|_| output.status.success()) else {
+                let why = String::from_utf8_lossy(&output.stdout);
+                let errors: Vec<String> = why
+                    .lines()
+                    .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                    .filter(|v| v["message"]["level"] == "error")
+                    .filter_map(|v| v["message"]["rendered"].as_str().map(str::to_owned))
+                    .collect();
+                return Err(format!("{package} does not compile\n{}", errors.join("\n")));
+            };
+            self.tests.insert(package, program);
         }
-        let args = ["test", "-p", package, "--lib", "--no-fail-fast"];
-        let output = self.cargo(&args).output().map_err(|e| e.to_string())?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        if simulate {
+            let args = [
+                "build",
+                "-q",
+                "--release",
+                "-p",
+                "twinsite-sim",
+                "--bin",
+                "twinsite-sim",
+            ];
+            if !succeeds(&mut self.cargo(&args)) {
+                return Err("the simulator does not compile".to_owned());
+            }
+            self.simulator = Some(self.target.join("release/twinsite-sim"));
+        }
+        Ok(())
+    }
+
+    /// Runs with this mutant on; its output, and whether it ended well. One that hangs ended badly.
+    fn run(&self, number: Option<usize>, program: &Path, args: &[&str]) -> (String, bool) {
+        let out = self.target.join("output");
+        let Ok(file) = std::fs::File::create(&out) else {
+            return ("cannot write the output".to_owned(), false);
+        };
+        let mut command = Command::new(program);
+        if let Some(number) = number {
+            command.env(weave::VARIABLE, number.to_string());
+        }
+        let child = command
+            .args(args)
+            .current_dir(&self.tree)
+            .stdout(file)
+            .stderr(Stdio::null())
+            .spawn();
+        let good = child.is_ok_and(|mut child| ends_well(&mut child));
+        (std::fs::read_to_string(&out).unwrap_or_default(), good)
+    }
+
+    /// The names of the tests that fail.
+    fn tests_that_notice(&self, number: Option<usize>, package: &str) -> Vec<String> {
+        let Some(program) = self.tests.get(package) else {
+            return vec![];
+        };
+        let (text, good) = self.run(number, program, &[]);
         let failed = text.lines().filter_map(|line| {
             let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
             Some(name.to_owned())
         });
         let names: Vec<String> = failed.collect();
-        if names.is_empty() && !output.status.success() {
-            return Ok(vec!["the test program was killed".to_owned()]);
+        if names.is_empty() && !good {
+            return vec!["the test program was killed or hung".to_owned()];
         }
-        Ok(names)
+        names
     }
 
-    fn simulated(&self) -> Result<bool, String> {
-        if !run(&mut self.cargo(&[
-            "build",
-            "-q",
-            "--release",
-            "-p",
-            "twinsite-sim",
-            "--bin",
-            "twinsite-sim",
-        ])) {
-            return Err("does not compile".to_owned());
+    fn simulator_notices(&self, number: Option<usize>) -> Option<String> {
+        let program = self.simulator.as_ref()?;
+        for volatile in ["volatile=0", "volatile=1"] {
+            let args = [&self.rounds, "seed=1", "minutes=4", "shrink=0", volatile];
+            let (text, good) = self.run(number, program, &args);
+            if !good {
+                let first = text.lines().find(|l| l.starts_with("seed "));
+                return Some(first.unwrap_or("it was killed or hung").to_owned());
+            }
         }
-        let sim = self.target.join("release/twinsite-sim");
-        let passed = |volatile: &str| {
-            run(Command::new(&sim)
-                .args([&self.rounds, "seed=1", "minutes=4", "shrink=0", volatile])
-                .current_dir(&self.tree))
-        };
-        Ok(!passed("volatile=0") || !passed("volatile=1"))
-    }
-
-    fn look(&self, m: &Mutant) -> Result<Seen, String> {
-        Ok(Seen {
-            tests: self.tests(m.package())?,
-            simulator: self.simulate && m.by == By::Both && self.simulated()?,
-        })
-    }
-
-    fn try_out(&self, m: &Mutant) -> Result<Seen, String> {
-        let file = self.tree.join(m.file);
-        let whole = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", m.file))?;
-        let Some(broken) = m.apply(&whole) else {
-            return Err(format!("{} has changed: the place is not found", m.file));
-        };
-        std::fs::write(&file, broken).map_err(|e| e.to_string())?;
-        let seen = self.look(m);
-        std::fs::write(&file, whole).map_err(|e| e.to_string())?;
-        seen
+        None
     }
 }
 
-fn main() -> ExitCode {
+fn ends_well(child: &mut Child) -> bool {
+    let until = Instant::now() + HANGS_AFTER;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            Ok(None) | Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return false;
+            }
+        }
+    }
+}
+
+fn run() -> Result<bool, String> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let option = |key: &str| args.iter().find(|a| a.starts_with(key)).cloned();
     let names: Vec<&String> = args.iter().filter(|a| !a.contains('=')).collect();
     let root = PathBuf::from(".");
-    let bench = Bench {
+    let mut bench = Bench {
         tree: root.join("target/mutants/tree"),
         target: std::path::absolute("target/mutants/build").unwrap_or_default(),
         rounds: option("rounds=").unwrap_or_else(|| "rounds=60".to_owned()),
-        simulate: option("sim=").is_none_or(|word| word != "sim=0"),
+        tests: BTreeMap::new(),
+        simulator: None,
     };
     let _ = std::fs::remove_dir_all(&bench.tree);
-    if let Err(error) = copy_tree(&root, &bench.tree) {
-        eprintln!("twinsite-mutants: {error}");
-        return ExitCode::FAILURE;
+    copy_tree(&root, &bench.tree)?;
+    let left_out = weave_all(&bench.tree)?;
+    bench.build(option("sim=").is_none_or(|word| word != "sim=0"))?;
+    for (package, _) in PACKAGES {
+        let failing = bench.tests_that_notice(None, package);
+        if !failing.is_empty() {
+            return Err(format!("{package} fails with no mutant on: {failing:?}"));
+        }
     }
     let (mut found, mut missed, mut lines) = (0, 0, vec![]);
-    for m in MUTANTS
+    for (number, m) in MUTANTS
         .iter()
-        .filter(|m| names.is_empty() || names.iter().any(|n| *n == m.name))
+        .enumerate()
+        .filter(|(_, m)| names.is_empty() || names.iter().any(|n| *n == m.name))
     {
-        let (word, seen) = match bench.try_out(m) {
-            Ok(seen) if seen.is_caught() => ("caught".to_owned(), seen),
-            Ok(seen) => ("NOT CAUGHT".to_owned(), seen),
-            Err(why) => (why, Seen::default()),
+        let tests = bench.tests_that_notice(Some(number), m.package());
+        let simulator = if m.by == By::Both {
+            bench.simulator_notices(Some(number))
+        } else {
+            None
+        };
+        let caught = !tests.is_empty() || simulator.is_some();
+        let word = match left_out.get(&number) {
+            Some(why) => why.as_str(),
+            None if caught => "caught",
+            None => "NOT CAUGHT",
         };
         if word == "caught" {
-            found += 1
+            found += 1;
         } else {
-            missed += 1
+            missed += 1;
         }
-        let simulator = match (m.by, bench.simulate) {
-            (By::Both, true) if seen.simulator => "simulator",
-            (By::Both, true) => "not the simulator",
+        let of_simulator = match (m.by, &simulator) {
+            (By::Both, Some(_)) if bench.simulator.is_some() => "simulator",
+            (By::Both, None) if bench.simulator.is_some() => "not the simulator",
             _ => "",
         };
         println!(
-            "{:46} {:4} {word} tests={} {simulator}",
+            "{:46} {:4} {word} tests={} {of_simulator}",
             m.name,
             m.rule,
-            seen.tests.len()
+            tests.len()
         );
         lines.push(json!({
-            "mutant": m.name, "rule": m.rule, "file": m.file, "result": word, "tests": seen.tests,
-            "simulator": (m.by == By::Both && bench.simulate).then_some(seen.simulator),
+            "mutant": m.name, "rule": m.rule, "file": m.file, "result": word, "tests": tests, "simulator": simulator,
         }));
     }
-    let report = format!(
-        "{:#}\n",
-        json!({"caught": found, "not_caught": missed, "mutants": lines})
-    );
-    if let Err(error) = std::fs::write("target/mutants/report.json", report) {
-        eprintln!("twinsite-mutants: {error}");
-    }
+    let report = json!({"caught": found, "not_caught": missed, "mutants": lines});
+    std::fs::write("target/mutants/report.json", format!("{report:#}\n"))
+        .map_err(|e| format!("target/mutants/report.json: {e}"))?;
     println!(
         "mutants: {} caught={found} not_caught={missed}",
         if missed == 0 { "ok" } else { "FAILED" }
     );
-    if missed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(missed == 0)
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("twinsite-mutants: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

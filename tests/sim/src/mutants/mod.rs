@@ -1,7 +1,9 @@
-//! Mutants: one rule at a time taken out of the code by a patch. `twinsite-mutants` applies each to a copy of the tree and
-//! asks the tests of its crate, and for some the simulator, whether they notice. A checker that cannot fail is worth nothing.
+//! Mutants: one rule at a time taken out of the code by a patch. `twinsite-mutants` builds a copy of the tree that has them
+//! all (`weave`), switches on one after the other, and asks the tests of its crate, and for some the simulator, whether they
+//! notice. A checker that cannot fail is worth nothing.
 
 mod list;
+pub mod weave;
 
 pub use list::MUTANTS;
 

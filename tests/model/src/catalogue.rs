@@ -4,6 +4,10 @@ use crate::lifecycle::{self, Lifecycle};
 use crate::ordering::{self, Ordering};
 use crate::regions::{self, Regions};
 use crate::search::{Outcome, search, search_stuck};
+use crate::small;
+
+/// States of a small model at most.
+const SMALL: usize = 20_000_000;
 
 /// Runs one configuration. `bounds` are `key=value` pairs.
 pub fn run(name: &str, flags: &[&str], bounds: &[(&str, &str)]) -> Result<Outcome, String> {
@@ -27,6 +31,20 @@ pub fn run(name: &str, flags: &[&str], bounds: &[(&str, &str)]) -> Result<Outcom
         let max = config.max;
         return Ok(search(&Lifecycle::new(config, flags)?, max));
     }
+    let mut max = SMALL;
+    for (key, value) in bounds {
+        match *key {
+            "max" => {
+                max = value
+                    .parse()
+                    .map_err(|_| format!("not a number: {value}"))?
+            }
+            _ => return Err(format!("{name} has no bound {key}")),
+        }
+    }
+    if let Some(outcome) = small::run(name, flags, max) {
+        return outcome;
+    }
     Err(format!("no such configuration: {name}"))
 }
 
@@ -36,6 +54,7 @@ pub fn base() -> impl Iterator<Item = &'static str> {
         ordering::config::BASE,
         regions::rules::BASE,
         lifecycle::rules::BASE,
+        small::BASE,
     ]
     .into_iter()
     .flatten()
@@ -52,6 +71,7 @@ pub fn shown() -> impl Iterator<Item = (&'static str, &'static str)> {
     .into_iter()
     .flatten()
     .copied()
+    .chain(small::shown())
 }
 
 /// Flags for which no counterexample is known, with the reason.
@@ -64,6 +84,7 @@ pub fn not_shown() -> impl Iterator<Item = (&'static str, &'static str)> {
     .into_iter()
     .flatten()
     .copied()
+    .chain(small::not_shown())
 }
 
 /// Flag and the rule it breaks.
@@ -71,5 +92,8 @@ pub fn rules() -> impl Iterator<Item = (&'static str, &'static str)> {
     let ordering = ordering::rules::MISTAKES.iter().map(|(f, r, _)| (*f, *r));
     let regions = regions::rules::MISTAKES.iter().map(|(f, r, _)| (*f, *r));
     let lifecycle = lifecycle::rules::MISTAKES.iter().map(|(f, r, _)| (*f, *r));
-    ordering.chain(regions).chain(lifecycle)
+    ordering
+        .chain(regions)
+        .chain(lifecycle)
+        .chain(small::rules())
 }

@@ -7,6 +7,7 @@
 //! - `ordering`: who may write, in what order: fences, compare-and-swap as a message, shrink, rejoin, takeover, leases.
 //! - `regions`: the data path: maps, page and base numbers, beats, volatile caches, a leg that is put back.
 //! - `lifecycle`: birth, format, the order of Attachments, a restored witness, force, delete.
+//! - `small`: slots and `landed`, expand, a group of two volumes, two paths to one leg.
 //! - `table`: what the models hand to the activation decision, which is the shipped one.
 
 pub mod catalogue;
@@ -14,4 +15,5 @@ pub mod lifecycle;
 pub mod ordering;
 pub mod regions;
 pub mod search;
+pub mod small;
 pub mod table;

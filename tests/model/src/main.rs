@@ -15,6 +15,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use twinsite_model::catalogue;
 use twinsite_model::search::Outcome;
+use twinsite_model::small;
 
 /// Configurations above this many states are left out of `short`.
 const SHORT: &[&str] = &[
@@ -138,7 +139,8 @@ fn run(args: &[String]) -> Result<ExitCode, String> {
         "base" => report.base(|_| true)?,
         "flags" => report.flags(|_| true)?,
         "short" => {
-            let short = |n: &str| SHORT.contains(&n) || n.starts_with("life-");
+            let short =
+                |n: &str| SHORT.contains(&n) || n.starts_with("life-") || small::BASE.contains(&n);
             report.base(short)?;
             report.flags(short)?;
         }

@@ -1,6 +1,7 @@
 //! Small configurations with all rules on, and the flags whose counterexample is near. `make model` runs everything.
 
 use twinsite_model::catalogue::{base, not_shown, rules, run, shown};
+use twinsite_model::small;
 
 /// States that a flag may need here before its counterexample is found; more than that belongs to `make model`.
 const NEAR: &str = "700000";
@@ -120,11 +121,23 @@ fn each_lifecycle_mistake_that_is_near_is_caught() {
         ("life-force", "rejoin_unconfirmed"),
         ("life-force", "alone_without_r"),
         ("life-force", "force_no_fence"),
+        ("life-reseed-solo", "reseed_while_attached"),
+        ("life-reseed-solo", "rejoin_unconfirmed"),
+        ("life-reseed", "reseed_without_former"),
         ("life-delete", "below_last+wipe_any_register"),
         ("life-delete", "tombstone_while_held"),
         ("life-order", "no_order"),
         ("life-order", "release_reservation"),
     ]);
+}
+
+#[test]
+fn with_all_rules_on_the_small_models_are_complete_and_each_of_their_mistakes_is_caught() {
+    for name in small::BASE {
+        clean(name, &[]);
+    }
+    let pairs: Vec<_> = small::shown().collect();
+    caught(&pairs);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The lifecycle model: birth, format, order of Attachments, detach, a restored witness, force, delete.
+//! The lifecycle model: birth, format, order of Attachments, detach, a restored witness, force, delete, reseed.
 //!
 //! Attach has two steps (fence; decide with compare-and-swap and superblocks), birth and wipe four (read R, fence, read R
 //! again, zero leg by leg), everything else is one: what may happen between the smaller steps is the business of
@@ -28,6 +28,7 @@ const FAULTS: &[&str] = &[
     "a lost branch was overwritten before a human confirmed (R44)",
     "an old Attachment fenced a newer one (R38)",
     "deleted under a running writer",
+    "after a reseed nothing may attach: only another human leads out",
 ];
 const ZEROED: u8 = 1;
 const WIPED: u8 = 2;
@@ -35,6 +36,7 @@ const MKFS_AGAIN: u8 = 3;
 const BRANCH_OVERWRITTEN: u8 = 4;
 const OLD_FENCED_NEW: u8 = 5;
 const DELETED_IN_USE: u8 = 6;
+const RESEED_REFUSED: u8 = 7;
 
 pub struct Lifecycle {
     pub config: Config,
@@ -309,6 +311,8 @@ impl Model for Lifecycle {
             forces: c.forces,
             restores: c.restores,
             deletes: c.deletes,
+            losses: c.losses,
+            lost_register: None,
             fault: 0,
         }
     }

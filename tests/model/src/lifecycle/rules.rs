@@ -17,6 +17,9 @@ pub enum Mistake {
     ReleaseReservation,
     NoOrder,
     ForceNoFence,
+    ReseedRunning,
+    ReseedNoFormer,
+    ReseedOldEpoch,
 }
 
 /// Flag, rule, mistake.
@@ -35,6 +38,21 @@ pub const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("rejoin_unconfirmed", "R44", Mistake::RejoinUnconfirmed),
     ("force_no_fence", "2.17 force", Mistake::ForceNoFence),
     ("alone_without_r", "R44 U4", Mistake::AloneWithoutR),
+    (
+        "reseed_while_attached",
+        "2.17 reseed",
+        Mistake::ReseedRunning,
+    ),
+    (
+        "reseed_without_former",
+        "2.17 reseed",
+        Mistake::ReseedNoFormer,
+    ),
+    (
+        "reseed_below_the_legs",
+        "2.17 reseed",
+        Mistake::ReseedOldEpoch,
+    ),
 ];
 
 #[derive(Clone, Debug)]
@@ -49,6 +67,8 @@ pub struct Config {
     pub forces: u8,
     pub restores: u8,
     pub deletes: u8,
+    /// The register is lost, and a human reseeds.
+    pub losses: u8,
     /// Attachment uids beside the first one.
     pub uids: u8,
     pub max: usize,
@@ -66,6 +86,7 @@ impl Config {
             forces: 0,
             restores: 0,
             deletes: 0,
+            losses: 0,
             uids: 0,
             max: 20_000_000,
         };
@@ -117,6 +138,24 @@ impl Config {
                 restores: 1,
                 ..none
             },
+            // The witness loses the register; a human makes a new one; the lost branch returns.
+            "life-reseed" => Self {
+                start: 3,
+                losses: 1,
+                cuts: 1,
+                crashes: 1,
+                uids: 2,
+                writes: 1,
+                ..none
+            },
+            "life-reseed-solo" => Self {
+                start: 1,
+                losses: 1,
+                crashes: 1,
+                uids: 2,
+                writes: 2,
+                ..none
+            },
             // Detach, re-attach, delayed writes, old Attachments.
             "life-order" => Self {
                 cuts: 1,
@@ -145,6 +184,7 @@ impl Config {
             "forces" => self.forces = small,
             "restores" => self.restores = small,
             "deletes" => self.deletes = small,
+            "losses" => self.losses = small,
             "uids" => self.uids = small,
             "max" => self.max = n,
             _ => return Err(format!("unknown bound {key}")),
@@ -160,6 +200,8 @@ pub const BASE: &[&str] = &[
     "life-force",
     "life-delete",
     "life-order",
+    "life-reseed",
+    "life-reseed-solo",
 ];
 
 pub const SHOWN: &[(&str, &str)] = &[
@@ -173,6 +215,10 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("life-force", "force_no_fence"),
     ("life-delete", "below_last+wipe_any_register"),
     ("life-delete", "tombstone_while_held"),
+    ("life-reseed-solo", "reseed_while_attached"),
+    ("life-reseed", "reseed_without_former"),
+    ("life-reseed-solo", "rejoin_unconfirmed"),
+    ("life-reseed-solo", "reseed_below_the_legs"),
     ("life-order", "no_order"),
     ("life-order", "release_reservation"),
 ];

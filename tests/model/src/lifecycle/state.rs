@@ -132,5 +132,8 @@ pub struct State {
     pub forces: u8,
     pub restores: u8,
     pub deletes: u8,
+    pub losses: u8,
+    /// The register before it was lost.
+    pub lost_register: Option<Register>,
     pub fault: u8,
 }

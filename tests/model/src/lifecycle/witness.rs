@@ -7,8 +7,8 @@ use twinsite_register::{Active, Class, Mark, Order, SbMark, State as RealLife, c
 
 use super::rules::Mistake;
 use super::state::{Life, Phase, Register, State};
-use super::{DELETED_IN_USE, Lifecycle, Next};
-use crate::table::{Live, Reg};
+use super::{DELETED_IN_USE, EPOCHS, Lifecycle, Next, RESEED_REFUSED};
+use crate::table::{Live, Reg, Role};
 
 impl Lifecycle {
     /// R as the site sees it, with the superblocks of `legs` known.
@@ -84,7 +84,7 @@ impl Lifecycle {
                 t.register.gens[0] = 1;
             });
         }
-        if s.deletes > 0 && r.life == Life::Live && r.epoch + 1 < super::EPOCHS as u8 {
+        if s.deletes > 0 && r.life == Life::Live && r.epoch + 1 < EPOCHS as u8 {
             let used = r.holder != 0 || s.writers.iter().any(|w| w.phase != Phase::Off);
             let believed = (0..2).any(|site| matches!(self.class(s, site, 0), Reg::Live(_)));
             if believed && (!used || self.made(Mistake::TombstoneWhileHeld)) {
@@ -110,7 +110,86 @@ impl Lifecycle {
                 );
             }
         }
+        if s.losses > 0 && r.life == Life::Live {
+            Self::to(out, s, "witness loses R", (r.epoch, 0), |t| {
+                t.lost_register = Some(s.register);
+                t.register = Register::default();
+                t.losses -= 1;
+            });
+        }
         self.humans(s, out);
+        self.reseed(s, out);
+    }
+
+    /// Both agents are detached; the human names an equal pair, or one leg, and accepts what only the other one has. The
+    /// legs get the new id under a fence before the register is made.
+    fn reseed(&self, s: &State, out: &mut Next) {
+        let (Some(old), Life::Absent) = (s.lost_register, s.register.life) else {
+            return;
+        };
+        let idle = s.writers.iter().all(|w| w.phase == Phase::Off);
+        let [Some(a), Some(b)] = s.legs.map(|l| l.sb) else {
+            return;
+        };
+        if (!idle && !self.made(Mistake::ReseedRunning)) || s.next_key >= 7 {
+            return;
+        }
+        let marks = s.marks.iter().map(|m| (m.1, m.2));
+        let known = marks.chain([(a.epoch, a.seq), (b.epoch, b.seq)]);
+        let highest = known.fold((0, 0), |m, k| (m.0.max(k.0), m.1.max(k.1)));
+        let pair = a.role == Role::Member
+            && b.role == Role::Member
+            && (a.epoch, a.generation, a.members, b.members) == (b.epoch, b.generation, 3, 3);
+        let choices: &[u8] = if pair { &[3, 1, 2] } else { &[1, 2] };
+        for &set in choices {
+            let base = if self.made(Mistake::ReseedOldEpoch) {
+                old.epoch.min(a.epoch).min(b.epoch)
+            } else {
+                highest.0
+            };
+            if usize::from(base) + 2 >= EPOCHS {
+                continue;
+            }
+            let site = if set == 2 { 1 } else { 0 };
+            Self::to(out, s, "human reseeds", (set, base + 1), |t| {
+                let n = &mut t.register;
+                (n.life, n.id, n.txid) = (Life::Live, old.id + 1, next_txid(s).max(old.txid + 1));
+                (n.epoch, n.members) = (base + 1, set);
+                (n.site, n.seq) = (site, highest.1 + 1);
+                n.order = (a.order.0.max(b.order.0).max(old.order.0) + 1, 0);
+                n.history[usize::from(n.epoch)] = set;
+                n.gens[usize::from(n.epoch)] = s.next_gen;
+                if !self.made(Mistake::ReseedNoFormer) {
+                    n.former = 1 << old.id;
+                }
+                n.unconfirmed = 3 & !set;
+                let id = n.id;
+                t.next_gen += 1;
+                t.lost_register = None;
+                let mut best = 0;
+                for x in (0..2usize).filter(|x| set >> x & 1 == 1) {
+                    if let Some(sb) = &mut t.legs[x].sb {
+                        (sb.register, sb.sb_seq) = (id, sb.sb_seq + 1);
+                        t.register.granted[x] = Some((sb.epoch, sb.sb_seq));
+                        // A grant names the generation; it is no parent of the new register.
+                        t.register.gens[usize::from(sb.epoch)] = sb.generation;
+                    }
+                    t.legs[x].holder = s.next_key * 2 + site;
+                    best = best.max(s.legs[x].data);
+                }
+                t.next_key += 1;
+                t.acked = best.min(s.acked);
+                if set != 3 {
+                    let lost = usize::from(set == 1);
+                    t.legs[lost].lost = true;
+                }
+                // The new register must be believed at the site that goes on.
+                let seen = 3;
+                if !matches!(self.class(t, site, seen), Reg::Live(_) | Reg::Unreadable) {
+                    t.fault = RESEED_REFUSED;
+                }
+            });
+        }
     }
 
     /// Force of the leg that R does not name, once a human made sure that the other side is dead; later the confirmation.
@@ -139,7 +218,7 @@ impl Lifecycle {
                 || !idle
                 || !believed
                 || r.members >> x & 1 == 1
-                || r.epoch + 1 >= super::EPOCHS as u8
+                || r.epoch + 1 >= EPOCHS as u8
             {
                 continue;
             }

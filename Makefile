@@ -40,12 +40,14 @@ model:
 	$(CARGO) build --release --package twinsite-model
 	target/release/twinsite-model all
 
-# The fault catalogue, row by row: simulated, shown by a named test, or the reason why not.
-faults:
+# The fault catalogue, row by row: on real processes, simulated, shown by a named test, or the reason why not.
+faults: setup
 	$(CARGO) build --release --package twinsite-faults
+	$(CARGO) build --bin twinsite-agent
+	$(CARGO) test --package twinsite-faults --test processes
 	target/release/twinsite-faults
 
-# One rule at a time taken out of the code; the simulator must notice.
+# One rule at a time taken out of the code; the tests, and for some the simulator, must notice.
 mutants:
 	$(CARGO) run --release --package twinsite-sim --bin twinsite-mutants
 

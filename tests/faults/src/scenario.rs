@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use twinsite_sim::faults::Fault;
+use twinsite_sim::faults::{Fault, How};
 use twinsite_sim::world::{Mix, Plan};
 
 /// After the last fault of a script.
@@ -81,6 +81,13 @@ fn stop(at: u64, agent: usize, lasts: u64) -> (Duration, Fault) {
             lasts: ms(lasts),
         },
     )
+}
+
+/// On the leg that is not read, so that only the comparison can tell.
+fn lies(how: How) -> Vec<Script> {
+    (0..3)
+        .map(|k| vec![(ms(6000 + 411 * k), Fault::Lie { leg: 1, how })])
+        .collect()
 }
 
 /// Scenarios with what people do, stopped processes, copies put back, discards.
@@ -197,6 +204,18 @@ fn of_people(name: &str) -> Vec<Script> {
                     _ => script.push(site(7001 + k / 2, 0, 5000)),
                 }
                 script
+            })
+            .collect(),
+        "lost-write" => lies(How::Lost),
+        "misdirected-write" => lies(How::Misdirected),
+        "bit-rot" => lies(How::Rot),
+        "verify-beside-writes" => (0..6)
+            .map(|k| {
+                vec![
+                    (ms(6000), Fault::Verify { last: u64::MAX }),
+                    cut_sites(7000 + 300 * k, 3000),
+                    (ms(16_000), Fault::Verify { last: 128 << 20 }),
+                ]
             })
             .collect(),
         "discard" => (0..20)

@@ -32,7 +32,7 @@ impl World {
         }
         for leg in self.witness.truth().members.iter() {
             // A leg that was put back is told by the next attach, not before.
-            if self.put_back == Some(leg) {
+            if self.put_back == Some(leg) || self.liar == Some(leg) {
                 continue;
             }
             for block in first..first + count {
@@ -92,7 +92,11 @@ impl World {
     /// itself, or an equal pair, has every acknowledged write.
     pub fn check_map(&mut self) {
         let serving = self.agents.iter().any(|a| a.shell.is_some());
-        if serving || self.targets.iter().any(|t| t.operations() > 0) || self.put_back.is_some() {
+        if serving
+            || self.targets.iter().any(|t| t.operations() > 0)
+            || self.put_back.is_some()
+            || self.liar.is_some()
+        {
             return;
         }
         if self.witness.truth().members == Members::BOTH {

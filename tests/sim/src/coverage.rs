@@ -34,6 +34,8 @@ const EXPECTED: &[(&str, &[&str])] = &[
             "Move",
             "Note",
             "Force",
+            "Lose",
+            "Verify",
             "Expand",
             "Drop",
         ],
@@ -102,6 +104,8 @@ const EXPECTED: &[(&str, &[&str])] = &[
             "a discard",
             "a read was repaired",
             "a leg was given up as slow",
+            "a register was reseeded",
+            "a comparison of the legs was done",
         ],
     ),
 ];

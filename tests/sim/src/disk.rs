@@ -54,6 +54,16 @@ pub struct DiskFaults {
     pub bad_blocks: BTreeSet<u64>,
     /// FLUSH fails until then.
     pub flush_fails_until: Duration,
+    /// What becomes of the next write of data that is answered well.
+    pub lie: Option<Lie>,
+}
+
+/// A write that is answered well and is not where it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    Lost,
+    /// It is at this byte instead.
+    Misdirected(u64),
 }
 
 impl Disk {
@@ -95,6 +105,15 @@ impl Disk {
                 }
                 if now < f.full_until && *offset >= twinsite_mirror::io::DATA_START {
                     return Err(StoreError::NoSpace);
+                }
+                let is_data = *offset >= twinsite_mirror::io::DATA_START;
+                match if is_data { f.lie.take() } else { None } {
+                    Some(Lie::Lost) => return Ok(StoreReply::Done),
+                    Some(Lie::Misdirected(to)) => {
+                        self.write(to, data, *fua);
+                        return Ok(StoreReply::Done);
+                    }
+                    None => {}
                 }
                 self.write(*offset, data, *fua);
                 Ok(StoreReply::Done)
@@ -237,6 +256,13 @@ impl Disk {
                     .unwrap_or(Bytes::from_static(&ZEROS))[half..],
             );
         }
+        self.durable.insert(block, bytes.into());
+    }
+
+    /// One bit of this block is another one from now on.
+    pub fn rot(&mut self, block: u64) {
+        let mut bytes = self.block(block).to_vec();
+        bytes[100] ^= 4;
         self.durable.insert(block, bytes.into());
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinsite_mirror::io::Input;
+use twinsite_mirror::io::{Input, VerifyOrder};
 use twinsite_register::Leg;
 
 use crate::human::Human;
@@ -119,6 +119,15 @@ pub enum Fault {
     },
     /// A person gives up the last member and makes the other leg go on.
     Force,
+    /// The last bytes of both legs are compared.
+    Verify {
+        last: u64,
+    },
+    /// The disk of a leg lies about its next write, or a bit of a block turns.
+    Lie {
+        leg: usize,
+        how: How,
+    },
     /// The volume grows.
     Expand,
     /// A leg must leave and not return before an operator allows it.
@@ -126,6 +135,14 @@ pub enum Fault {
         leg: usize,
         lasts: Duration,
     },
+}
+
+/// How a disk lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum How {
+    Lost,
+    Misdirected,
+    Rot,
 }
 
 impl Fault {
@@ -192,7 +209,7 @@ impl Fault {
 
     /// With what people do, stopped processes and disks that crawl.
     fn random_of_all(random: &mut Random) -> Self {
-        let kind = random.below(56);
+        let kind = random.below(57);
         if kind < 40 {
             return Self::random(random);
         }
@@ -228,6 +245,9 @@ impl Fault {
             },
             51..53 => Self::Force,
             53 | 54 => Self::Expand,
+            56 => Self::Verify {
+                last: [7 << 20, 7 << 20, 34 << 20][random.below(3) as usize],
+            },
             _ => Self::Drop {
                 leg,
                 lasts: seconds(random, 5, 40),
@@ -366,6 +386,11 @@ impl World {
             }
             Fault::Lose { lasts } => self.lose_register(lasts),
             Fault::Force => self.force(),
+            Fault::Verify { last } => {
+                let from = self.promised_size.saturating_sub(last);
+                self.order_writer(Input::Verify(VerifyOrder::Begin { from }));
+            }
+            Fault::Lie { leg, how } => self.lie(leg, how),
             Fault::Expand => {
                 let next = GROWN.iter().find(|size| **size > self.promised_size);
                 if let Some(size) = next {

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use twinsite_mirror::io::{DATA_START, Input};
+use twinsite_mirror::io::{DATA_START, Input, VerifyOrder};
 use twinsite_mirror::layout::{BEAT_OFFSET, Beat, MapPage, RegionState, Role, map_offset};
 use twinsite_mirror::oneshot::{Done, Failure, OneShotOrder, Task};
-use twinsite_mirror::status::StateName;
+use twinsite_mirror::status::{StateName, VerifyPhase};
 use twinsite_register::{
     Epoch, Force, Gen, Key, KeyTag, Leg, LegSeed, Members, Register, RegisterId, Reseed,
     SeedMembers, TxId,
@@ -18,8 +18,9 @@ use twinsite_register::{
 
 use crate::birth::VOLUME;
 use crate::check::place;
-use crate::disk::{BLOCK, Snapshot};
-use crate::oracle::{BLOCKS, Oracle, offset};
+use crate::disk::{BLOCK, Lie, Snapshot};
+use crate::faults::How;
+use crate::oracle::{BLOCKS, Oracle, blocks_of, offset};
 use crate::shell::Shell;
 use crate::world::{AGENTS, Event, World, engine_config};
 
@@ -402,6 +403,57 @@ impl World {
                 || dirty(&self.targets[other].disk.block(map))
                 || kept.is_ok_and(|v| v <= self.oracle.blocks[block].acked && v != 0)
         })
+    }
+
+    // --- disks that lie
+
+    /// Nothing but a comparison of the legs tells; what it must tell is what differs at the end.
+    pub fn lie(&mut self, leg: usize, how: How) {
+        self.liar = Some(Leg::BOTH[leg]);
+        let disk = &mut self.targets[leg].disk;
+        match how {
+            How::Lost => disk.faults.lie = Some(Lie::Lost),
+            How::Misdirected => {
+                let to = DATA_START + offset(BLOCKS / 3);
+                disk.faults.lie = Some(Lie::Misdirected(to));
+            }
+            How::Rot => {
+                let blocks = (0..BLOCKS).map(|b| (DATA_START + offset(b)) / BLOCK);
+                let written = blocks.clone().find(|b| disk.block(*b)[..8] != [0; 8]);
+                disk.rot(written.unwrap_or(DATA_START / BLOCK));
+            }
+        }
+    }
+
+    /// The comparison that a person orders after a disk lied.
+    pub fn verify_all(&mut self) {
+        self.order_writer(Input::Verify(VerifyOrder::Begin { from: 0 }));
+    }
+
+    /// `None`: it still runs. What it told is what differs, no more and no less.
+    pub fn check_verified(&mut self) -> Option<()> {
+        let shell = self.agents[self.wanted].shell.as_ref()?;
+        let found = shell.engine.status(self.now).verify?;
+        if found.phase != VerifyPhase::Done {
+            return None;
+        }
+        let told = |block: usize| {
+            let at = offset(block);
+            found.differing.ranges.iter().any(|r| r.contains(&at))
+        };
+        for block in 0..blocks_of(self.promised_size) {
+            let at = (DATA_START + offset(block)) / BLOCK;
+            let differ = self.targets[0].disk.block(at) != self.targets[1].disk.block(at);
+            if differ {
+                self.coverage.seen("a block that differs was told");
+            }
+            if differ != told(block) {
+                self.fail(format!(
+                    "block {block} differs: {differ}, and verify told the contrary"
+                ));
+            }
+        }
+        Some(())
     }
 
     // --- orders to the writer

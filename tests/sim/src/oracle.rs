@@ -40,13 +40,14 @@ pub struct Bounds {
     /// Values that are zeros: discards, in order.
     zeros: Vec<u64>,
     /// Given up by a force: above the first, up to the second.
-    lost: Vec<(u64, u64)>,
+    lost: (u64, u64),
 }
 
 impl Bounds {
     /// The smallest value of at least `floor` that these bytes may stand for.
     fn possible(&self, raw: u64, floor: u64) -> Option<u64> {
-        let kept = |v: u64| !self.lost.iter().any(|(low, high)| *low < v && v <= *high);
+        let (low, high) = self.lost;
+        let kept = |v: u64| v <= low || high < v;
         if raw != 0 {
             return (raw >= floor && kept(raw)).then_some(raw);
         }
@@ -167,7 +168,8 @@ impl Oracle {
         (b.acked, b.observed) = (kept, kept);
         b.flushed = b.flushed.min(kept);
         b.durable_claim = b.durable_claim.min(kept);
-        b.lost.push((last, b.issued));
+        // Who forces the other branch again takes back what it had.
+        b.lost = (last, b.issued);
     }
 }
 
@@ -205,6 +207,9 @@ mod tests {
         assert!(o.read(0, 1, 3).is_err());
         let later = o.issue(0);
         assert!(o.read(0, 1, later).is_ok());
+        o.give_up(0, 3);
+        assert!(o.read(0, 3, 3).is_ok(), "the other branch is forced");
+        assert!(o.read(0, 3, later).is_err());
     }
 
     #[test]

@@ -181,9 +181,21 @@ impl World {
             }),
             EngineEvent::RejoinEnded { why, .. } => self.coverage.met("rejoin ended", &why),
             EngineEvent::ReadRepaired { .. } => self.coverage.seen("a read was repaired"),
+            EngineEvent::VerifyEnded { stop: None, .. } => {
+                self.coverage.seen("a comparison of the legs was done");
+            }
+            EngineEvent::LegsDiffer { offset, .. } if self.liar.is_none() => {
+                self.fail(format!(
+                    "verify tells of a difference at {offset}, no disk lied"
+                ));
+            }
             EngineEvent::Raised(condition) => self.coverage.met("condition", &condition),
             EngineEvent::Ignored { state, .. } => self.coverage.met("ignored in", &state),
             EngineEvent::LegBack { .. }
+            | EngineEvent::VerifyBegan { .. }
+            | EngineEvent::VerifyEnded { .. }
+            | EngineEvent::VerifyUnreadable { .. }
+            | EngineEvent::LegsDiffer { .. }
             | EngineEvent::Membership { .. }
             | EngineEvent::Superseded
             | EngineEvent::FlushWillFail { .. }

@@ -10,6 +10,7 @@ use twinsite_iscsi::scsi::{
     Attribute, Cdb, Code, PrOut, PrType, ScsiOutcome, SenseKey, Status, TargetAge,
 };
 use twinsite_iscsi::session::{Command, DataDir};
+use twinsite_mirror::digest;
 use twinsite_mirror::io::{Key, LegError, LegInfo, LegOp, LegReply, Naa, Registrant};
 
 use crate::target::LUN;
@@ -134,6 +135,10 @@ pub fn reply(op: &LegOp, outcome: &ScsiOutcome) -> Result<LegReply, LegError> {
     let broken = LegError::Refused(0xff, 0, 0);
     match op {
         LegOp::ReadMeta { .. } => Ok(LegReply::Meta(data())),
+        LegOp::Digest { block, .. } => {
+            let pieces = outcome.data_in.iter().map(|piece| &piece[..]);
+            Ok(LegReply::Digests(digest::digests(*block, pieces)))
+        }
         LegOp::PrReadKeys => {
             let keys = Keys::parse(&data()).map_err(|_| broken)?;
             Ok(LegReply::Keys(

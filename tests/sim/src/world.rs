@@ -162,6 +162,8 @@ pub struct World {
     /// A member that is an older copy of itself, until the volume is whole again.
     pub put_back: Option<Leg>,
     pub ever_put_back: bool,
+    /// The leg whose disk lied.
+    pub liar: Option<Leg>,
     pub copies: [Option<Snapshot>; 2],
     pub branch: Option<Branch>,
     /// Superblocks that a person knows not to be believed: of a lost branch, or of a copy that was put back.
@@ -236,6 +238,7 @@ impl World {
             promised_size: 0,
             put_back: None,
             ever_put_back: false,
+            liar: None,
             copies: [None, None],
             branch: None,
             odd: [None, None],

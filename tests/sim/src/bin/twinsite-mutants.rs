@@ -1,7 +1,7 @@
 //! Breaks one rule at a time in a copy of the tree; the tests of the crate, and for some the simulator, must notice.
 //!
-//! `twinsite-mutants [rounds=N] [sim=0] [name ...]` from the root of the tree; works in `target/mutants`. All mutants are
-//! built at once (`twinsite_sim::mutants::weave`), so a run takes minutes.
+//! `twinsite-mutants [rounds=N] [sim=0] [stage=build|run] [target=DIR] [name ...]` from the root of the tree; works in
+//! `target/mutants`. All mutants are built at once (`twinsite_sim::mutants::weave`), so a run takes minutes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,9 @@ use twinsite_sim::mutants::{By, MUTANTS, Mutant, weave};
 
 /// A test program, or a simulation, that goes on for longer has noticed.
 const HANGS_AFTER: Duration = Duration::from_secs(240);
+
+/// Where the programs are.
+const BUILT: &str = "target/mutants/built.json";
 
 const PACKAGES: &[(&str, &str)] = &[
     ("twinsite-mirror", "csi-driver/mirror"),
@@ -89,11 +92,28 @@ impl Bench {
         cargo
             .args(args)
             .env("CARGO_TARGET_DIR", &self.target)
-            .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .env("CARGO_PROFILE_TEST_DEBUG", "0")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
             .current_dir(&self.tree);
         cargo
+    }
+
+    /// What an earlier run built.
+    fn find_built(&mut self) -> Result<(), String> {
+        let text = std::fs::read_to_string(BUILT).map_err(|e| format!("{BUILT}: {e}"))?;
+        let built: Value = serde_json::from_str(&text).map_err(|e| format!("{BUILT}: {e}"))?;
+        for (package, _) in PACKAGES {
+            let path = built[package].as_str().ok_or("no test program")?;
+            self.tests.insert(package, path.into());
+        }
+        self.simulator = built["simulator"].as_str().map(PathBuf::from);
+        Ok(())
+    }
+
+    fn remember_built(&self) -> Result<(), String> {
+        let mut built = json!({"simulator": self.simulator});
+        for (package, path) in &self.tests {
+            built[package] = json!(path);
+        }
+        std::fs::write(BUILT, format!("{built:#}\n")).map_err(|e| format!("{BUILT}: {e}"))
     }
 
     fn build(&mut self, simulate: bool) -> Result<(), String> {
@@ -214,17 +234,34 @@ fn run() -> Result<bool, String> {
     let option = |key: &str| args.iter().find(|a| a.starts_with(key)).cloned();
     let names: Vec<&String> = args.iter().filter(|a| !a.contains('=')).collect();
     let root = PathBuf::from(".");
+    let stage = option("stage=").unwrap_or_default();
+    let folder = option("target=").map(|o| o["target=".len()..].to_owned());
     let mut bench = Bench {
         tree: root.join("target/mutants/tree"),
-        target: std::path::absolute("target/mutants/build").unwrap_or_default(),
+        target: std::path::absolute(folder.as_deref().unwrap_or("target/mutants/build"))
+            .unwrap_or_default(),
         rounds: option("rounds=").unwrap_or_else(|| "rounds=60".to_owned()),
         tests: BTreeMap::new(),
         simulator: None,
     };
-    let _ = std::fs::remove_dir_all(&bench.tree);
-    copy_tree(&root, &bench.tree)?;
-    let left_out = weave_all(&bench.tree)?;
-    bench.build(option("sim=").is_none_or(|word| word != "sim=0"))?;
+    let simulate = option("sim=").is_none_or(|word| word != "sim=0");
+    let mut left_out = BTreeMap::new();
+    if stage == "stage=run" {
+        bench.find_built()?;
+    } else {
+        let _ = std::fs::remove_dir_all(&bench.tree);
+        copy_tree(&root, &bench.tree)?;
+        left_out = weave_all(&bench.tree)?;
+        for why in left_out.values() {
+            println!("not woven: {why}");
+        }
+        bench.build(simulate)?;
+        bench.remember_built()?;
+    }
+    if stage == "stage=build" {
+        return Ok(left_out.is_empty());
+    }
+    bench.simulator = bench.simulator.filter(|_| simulate);
     for (package, _) in PACKAGES {
         let failing = bench.tests_that_notice(None, package);
         if !failing.is_empty() {

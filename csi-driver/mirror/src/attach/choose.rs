@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use twinsite_register::{
-    AttachChange, Leg, Members, Membership, Move, MoveKind, Refusal as Rejected, Register, Stamp,
+    AttachChange, Leg, Mark, Members, Membership, Move, MoveKind, Refusal as Rejected, Register,
+    Stamp,
 };
 
 use super::cas::CasWait;
@@ -114,6 +115,9 @@ impl Attach {
                 return Err(Refusal::NotContinued);
             }
         }
+        if view == RegView::Unreadable && self.is_below_a_mark() {
+            return Err(Refusal::WitnessNeeded);
+        }
         let RegView::Live(live) = view else {
             return Ok(Vec::new());
         };
@@ -127,6 +131,17 @@ impl Attach {
         let allowed = self.fences(&view, register, false)?;
         let both = allowed.into_iter().enumerate();
         Ok(both.map(|(v, allowed)| allowed.and(unfenced(v))).collect())
+    }
+
+    /// The register was seen here at a later epoch than any leg in reach carries: these legs are not what was decided last, and
+    /// without the register nothing else tells (R17).
+    fn is_below_a_mark(&self) -> bool {
+        let Some(newest) = self.superblocks().max_by_key(|sb| sb.epoch) else {
+            return false;
+        };
+        let same = |mark: &&Mark| mark.register_id == newest.register_id;
+        let mut marks = self.order().marks.iter().filter(same);
+        marks.any(|mark| mark.epoch > newest.epoch)
     }
 
     fn leg_view(&self, v: usize, leg: Leg, register: Option<&Register>) -> LegView {

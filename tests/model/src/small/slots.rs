@@ -2,8 +2,8 @@
 //!
 //! One writer, two legs, each superblock written slot by slot. A crash may tear the slot under way, one slot of one leg may
 //! become unreadable, one leg may be replaced by a copy of itself of an earlier epoch once the register says that it landed. The decision
-//! is `twinsite_mirror::activation`. Not here: beats and page numbers, which tell a copy of the same epoch (`regions`); a leg
-//! that is put back and then seen without the register, where nothing on the legs tells (docs/evidence.md).
+//! is `twinsite_mirror::activation`; the test of the site's mark is in its caller. Not here: beats and page numbers, which tell
+//! a copy of the same epoch (`regions`).
 
 use super::{Made, Mistakes, to};
 use crate::search::{Model, Step};
@@ -13,10 +13,12 @@ pub const MISTAKES: Mistakes = &[
     ("one_slot", "R32"),
     ("same_slot_twice", "R32"),
     ("no_landed", "R32 landed"),
+    ("marks_are_not_asked_without_r", "R17"),
 ];
 const ONE_SLOT: usize = 0;
 const SAME_SLOT: usize = 1;
 const NO_LANDED: usize = 2;
+const NO_MARKS: usize = 3;
 
 const EPOCHS: u8 = 6;
 const WRITES: u8 = 3;
@@ -217,6 +219,16 @@ impl Slots {
                 granted: [None; 2],
             })
         };
+        // The site saw every register that its own agent made: without R nothing below that runs.
+        let newest = [0, 1]
+            .iter()
+            .filter(|x| s.away >> **x & 1 == 0)
+            .filter_map(|x| self.newest(&s.legs[*x]))
+            .map(|sb| sb.epoch)
+            .max();
+        if s.no_register && !self.0.is(NO_MARKS) && newest.is_none_or(|epoch| epoch < s.epoch) {
+            return;
+        }
         let Act::Run { set, cas } = table::decide(0, false, register, view(0), view(1), 0) else {
             if s.away == 0 && !s.no_register && s.copy.is_none() && s.copies == 1 && s.bad == 1 {
                 // Nothing but a torn slot happened: a human must not be needed.
@@ -281,8 +293,6 @@ impl Slots {
         if let Some((x, leg)) = s.copy
             && s.phase == Phase::Off
             && s.landed >> x & 1 == 1
-            && !s.no_register
-            && s.witness_cuts == 0
             && self.newest(&leg).is_some_and(|sb| sb.epoch < s.epoch)
         {
             to(out, s, "the copy is put back", (x, 0), |t| {

@@ -83,6 +83,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("resend-before-the-verification", "R15", Tests, LINK, "        self.links[leg.index()].link = Link::Checking;\n        self.send(leg, Purpose::Verify);", "        self.links[leg.index()].link = Link::Ready;\n        self.resume_leg(leg);"),
     mutant("a-conflict-is-a-lost-leg", "R16", Tests, TRANSITIONS, "(_, Fact::Conflict(leg)) if member(leg) => self.supersede(),", "(_, Fact::Conflict(leg)) if member(leg) => self.lose(leg, LostWhy::NotRegistered),"),
     mutant("marks-are-not-asked", "R17", Tests, MARK, "of_marks.or_else(of_superblocks)", "of_marks.filter(|_| false).or_else(of_superblocks)"),
+    mutant("marks-are-not-asked-without-the-register", "R17", Tests, CHOOSE, "if view == RegView::Unreadable && self.is_below_a_mark() {", "if view == RegView::Unreadable && self.is_below_a_mark() && self.rounds > 99 {"),
     mutant("copy-before-the-target-superblock", "R18", Tests, REJOIN, "let steps = self.target_steps(x, y, delta);", "let _ = self.target_steps(x, y, delta);\n        let steps = Vec::new();"),
     mutant("a-leg-that-lags-stays", "R19", Tests, DECIDE, "Some(lagging) => run(Row::L3b, Members::only(lagging.other()), Change::Shrink),", "Some(_) => run(Row::L3, usable, Change::Keep),"),
     mutant("growing-is-undone-without-a-bump-at-attach", "R20", Both, DECIDE, "run(Row::L9, usable, Change::Bump)", "run(Row::L9, usable, Change::Keep)"),

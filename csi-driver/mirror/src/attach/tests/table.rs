@@ -41,6 +41,34 @@ fn r12_without_the_register_a_lone_pair_does_not_run_and_is_written_nothing() {
     assert!(n.never("unregister") && n.never("clear"));
 }
 
+/// B went on alone, A waits with what it had, and B is put back to a copy of then: two equal halves of an old pair.
+#[test]
+fn r17_without_the_register_legs_below_a_mark_do_not_run() {
+    let mut w = World::born();
+    let register_id = w.r().register_id;
+    w.witness = Witness::Down;
+    let attach = |w: &mut World, epoch| {
+        let mut n = Node::new(1, Site::A, 1);
+        let mark = Mark {
+            register_id,
+            epoch: Epoch(epoch),
+            seq: 1,
+        };
+        let order = AttachOrder {
+            marks: vec![mark],
+            ..n.order()
+        };
+        n.start(w, order);
+        let end = n.run(w);
+        (n, end)
+    };
+    let (below, end) = attach(&mut w, 2);
+    assert!(matches!(end, AttachEnd::Refused(Refusal::WitnessNeeded)));
+    assert!(below.never("write"));
+    let (_, end) = attach(&mut w, 1);
+    assert!(matches!(end, AttachEnd::Served(_)));
+}
+
 #[test]
 fn without_the_register_a_solo_runs_only_with_the_other_leg_in_reach() {
     let mut w = World::born();

@@ -83,6 +83,13 @@ fn stop(at: u64, agent: usize, lasts: u64) -> (Duration, Fault) {
     )
 }
 
+fn verify(from: u64) -> Fault {
+    Fault::Verify {
+        from,
+        lasts: ms(8000),
+    }
+}
+
 /// On the leg that is not read, so that only the comparison can tell.
 fn lies(how: How) -> Vec<Script> {
     (0..3)
@@ -212,9 +219,9 @@ fn of_people(name: &str) -> Vec<Script> {
         "verify-beside-writes" => (0..6)
             .map(|k| {
                 vec![
-                    (ms(6000), Fault::Verify { last: u64::MAX }),
+                    (ms(6000), verify(0)),
                     cut_sites(7000 + 300 * k, 3000),
-                    (ms(16_000), Fault::Verify { last: 128 << 20 }),
+                    (ms(16_000), verify(1 << 30)),
                 ]
             })
             .collect(),

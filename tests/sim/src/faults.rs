@@ -7,7 +7,7 @@ use twinsite_register::Leg;
 
 use crate::human::Human;
 use crate::network::{Message, Toward};
-use crate::oracle::{GROWN, SIZE, blocks_of};
+use crate::oracle::{GROWN, SIZE, blocks_of, offset};
 use crate::random::Random;
 use crate::world::{AGENTS, Event, Mix, World};
 
@@ -119,9 +119,10 @@ pub enum Fault {
     },
     /// A person gives up the last member and makes the other leg go on.
     Force,
-    /// The last bytes of both legs are compared.
+    /// Both legs are compared from here on, for so long.
     Verify {
-        last: u64,
+        from: u64,
+        lasts: Duration,
     },
     /// The disk of a leg lies about its next write, or a bit of a block turns.
     Lie {
@@ -246,7 +247,8 @@ impl Fault {
             51..53 => Self::Force,
             53 | 54 => Self::Expand,
             56 => Self::Verify {
-                last: [7 << 20, 7 << 20, 34 << 20][random.below(3) as usize],
+                from: offset(random.below(blocks_of(SIZE) as u64) as usize) >> 18 << 18,
+                lasts: Duration::from_millis(1 + random.below(3)),
             },
             _ => Self::Drop {
                 leg,
@@ -386,8 +388,8 @@ impl World {
             }
             Fault::Lose { lasts } => self.lose_register(lasts),
             Fault::Force => self.force(),
-            Fault::Verify { last } => {
-                let from = self.promised_size.saturating_sub(last);
+            Fault::Verify { from, lasts } => {
+                self.after(lasts, Event::Heal(fault));
                 self.order_writer(Input::Verify(VerifyOrder::Begin { from }));
             }
             Fault::Lie { leg, how } => self.lie(leg, how),
@@ -429,6 +431,7 @@ impl World {
             Fault::CutWitness { agent, .. } => self.register_links[*agent] = true,
             Fault::WitnessDown { .. } => self.witness.up = true,
             Fault::Restore { .. } => self.witness.bring_forward(),
+            Fault::Verify { .. } => self.order_writer(Input::Verify(VerifyOrder::Stop)),
             _ => {}
         }
     }

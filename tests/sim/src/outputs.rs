@@ -181,7 +181,7 @@ impl World {
             }),
             EngineEvent::RejoinEnded { why, .. } => self.coverage.met("rejoin ended", &why),
             EngineEvent::ReadRepaired { .. } => self.coverage.seen("a read was repaired"),
-            EngineEvent::VerifyEnded { stop: None, .. } => {
+            EngineEvent::VerifyEnded { .. } => {
                 self.coverage.seen("a comparison of the legs was done");
             }
             EngineEvent::LegsDiffer { offset, .. } if self.liar.is_none() => {
@@ -193,7 +193,6 @@ impl World {
             EngineEvent::Ignored { state, .. } => self.coverage.met("ignored in", &state),
             EngineEvent::LegBack { .. }
             | EngineEvent::VerifyBegan { .. }
-            | EngineEvent::VerifyEnded { .. }
             | EngineEvent::VerifyUnreadable { .. }
             | EngineEvent::LegsDiffer { .. }
             | EngineEvent::Membership { .. }

@@ -21,7 +21,7 @@ const NO_LANDED: usize = 2;
 const NO_MARKS: usize = 3;
 
 const EPOCHS: u8 = 6;
-const WRITES: u8 = 3;
+const WRITES: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Sb {
@@ -346,8 +346,8 @@ impl Model for Slots {
             acked: 0,
             copy: None,
             copies: 1,
-            cuts: 2,
-            heals: 2,
+            cuts: 1,
+            heals: 1,
             crashes: 2,
             bad: 1,
             witness_cuts: 1,

@@ -155,41 +155,17 @@ fn act_of(act: activation::Act) -> Act {
     }
 }
 
-/// Part 2 for the volumes of a group (2.10): a leg counts if it does for every volume, a bump is due if it is for any;
-/// without R all volumes must say the same.
+/// Part 2 for the volumes of a group (2.10).
 pub fn decide_all(site: u8, moving: bool, r: Reg, volumes: &[[Leg; 2]], behind: u8) -> Act {
-    if r == Reg::Unreadable {
-        let named = |legs: &[Leg; 2]| {
-            let epochs = legs.map(|l| if let Leg::Sb(sb) = l { sb.epoch } else { 0 });
-            (
-                decide(site, moving, r, legs[0], legs[1], behind),
-                epochs[0].max(epochs[1]),
-            )
-        };
-        let first = named(&volumes[0]);
-        return if volumes.iter().all(|legs| named(legs) == first) {
-            first.0
-        } else {
-            Act::Refuse(Refusal::WitnessNeeded)
-        };
-    }
-    // What speaks against a leg alone in one volume speaks against it in all.
-    let gravity = |x: usize, leg: Leg| {
-        let (a, b) = if x == 0 {
-            (leg, Leg::Away)
-        } else {
-            (Leg::Away, leg)
-        };
-        match decide(site, moving, r, a, b, 0) {
-            Act::Run { cas, .. } => u8::from(cas.bump),
-            Act::Refuse(_) => 2,
-        }
-    };
-    let worst = |x: usize| {
-        let legs = volumes.iter().map(|legs| legs[x]);
-        legs.max_by_key(|leg| gravity(x, *leg)).unwrap_or(Leg::Away)
-    };
-    decide(site, moving, r, worst(0), worst(1), behind)
+    let legs: Vec<_> = volumes.iter().map(|l| l.map(leg)).collect();
+    let decision = activation::decide_all(
+        site_of(site),
+        mv(moving),
+        &register(r),
+        &legs,
+        members(behind),
+    );
+    act_of(decision.act)
 }
 
 fn mv(moving: bool) -> Mv {

@@ -12,7 +12,7 @@ use twinsite_mirror::io::{Format, FsType, VerifyOrder};
 use super::{
     node::{Inspection, Node, wall},
     order,
-    reconcile::{OrderSeen, Phase},
+    reconcile::{OrderSeen, Phase, groups::is_grouped},
     verifies::BY_HAND,
 };
 use crate::status::attachment_status;
@@ -145,13 +145,8 @@ impl Node {
             return Answer::error(format!("there is no Attachment {name}"));
         }
         // The volumes of a group are detached together.
-        let spec = &self.desired.objects.attachments[name].spec;
-        let (group, mode) = (spec.group_id(), spec.mode);
-        let attachments = self.desired.objects.attachments.iter();
-        let same = attachments
-            .filter(|(_, other)| other.spec.group_id() == group && other.spec.mode == mode)
-            .map(|(other, _)| other.clone());
-        self.desired.held.extend(same);
+        let all = self.company_of(name);
+        self.desired.held.extend(all);
         self.desired.held.insert(name.to_owned());
         Answer::ok(Value::Null)
     }
@@ -161,14 +156,22 @@ impl Node {
         if !self.desired.held.remove(name) {
             return Answer::error(format!("{name} was not detached by hand"));
         }
-        let attachments = &self.desired.objects.attachments;
-        let group = attachments.get(name).map(|object| object.spec.group_id());
-        let other_group = |held: &String| {
-            let held = attachments.get(held).map(|object| object.spec.group_id());
-            held.is_none() || held != group
-        };
-        self.desired.held.retain(other_group);
+        let all = self.company_of(name);
+        self.desired.held.retain(|held| !all.contains(held));
         Answer::ok(Value::Null)
+    }
+
+    /// The Attachments that are opened and detached together with this one.
+    fn company_of(&self, name: &str) -> Vec<String> {
+        let attachments = &self.desired.objects.attachments;
+        let Some(spec) = attachments.get(name).map(|object| &object.spec) else {
+            return Vec::new();
+        };
+        let same = |other: &twinsite_api::AttachmentSpec| {
+            is_grouped(spec) && other.group_id() == spec.group_id() && other.mode == spec.mode
+        };
+        let all = attachments.iter().filter(|(_, other)| same(&other.spec));
+        all.map(|(other, _)| other.clone()).collect()
     }
 
     fn order_by_hand(

@@ -160,11 +160,10 @@ impl Attach {
         if let Some(register) = self.register_run_with(plan) {
             return Some(Running::of(register, key));
         }
-        let sb = &plan
-            .set
-            .iter()
-            .find_map(|leg| self.body(0, leg))?
-            .superblock;
+        // A move may have reached the superblocks of some legs only; the register is ahead of the others.
+        let legs = self.all_legs().filter(|(_, leg)| plan.set.contains(*leg));
+        let superblocks = legs.filter_map(|(v, leg)| Some(&self.body(v, leg)?.superblock));
+        let sb = superblocks.max_by_key(|sb| sb.active_seq)?;
         Some(Running {
             key,
             epoch: sb.epoch,

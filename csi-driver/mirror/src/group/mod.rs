@@ -201,7 +201,11 @@ impl Group {
             Phase::Serving(members) => {
                 let member = &mut members[volume];
                 if member.end.is_some() {
-                    // Its commands are over; what was under way when the sessions ended is no news.
+                    // Detached, and waits for the others: its sessions are closed.
+                    if matches!(input, Input::RecordSaved) {
+                        self.port.of(volume).record_saved();
+                        return;
+                    }
                     return refuse(input, self.port.of(volume));
                 }
                 with_port(&mut self.port, volume, &mut member.serve, |serve| {
@@ -310,20 +314,38 @@ impl Group {
         let Phase::Serving(members) = &mut self.phase else {
             return false;
         };
-        let leaving = members.iter().filter_map(Member::decides);
+        let leaving = members
+            .iter()
+            .filter_map(|member| member.serve.is_holding());
         let Some(reattach) = leaving.reduce(|one, other| one || other) else {
             return false;
         };
         let mut held = false;
         for (volume, member) in members.iter_mut().enumerate() {
-            if member.decides().is_none() && member.end.is_none() {
+            if member.serve.is_holding().is_none() && member.end.is_none() {
                 held = true;
                 with_port(&mut self.port, volume, &mut member.serve, |serve| {
                     serve.hold_with_group(reattach);
                 });
             }
         }
-        held
+        if held {
+            return true;
+        }
+        // In one event: what a leg says to one volume while another one still drains is heard by its serving phase, and what it
+        // says later by the attach.
+        let rests = |member: &Member| member.end.is_some() || member.serve.has_come_to_rest();
+        if !members.iter().all(rests) {
+            return false;
+        }
+        for (volume, member) in members.iter_mut().enumerate() {
+            if member.end.is_none() {
+                with_port(&mut self.port, volume, &mut member.serve, |serve| {
+                    serve.end_with_group();
+                });
+            }
+        }
+        true
     }
 
     /// A member leg that is lost to one volume is lost to all.
@@ -522,6 +544,9 @@ impl Group {
         with_port(&mut self.port, volume, &mut serve, |serve| {
             serve.abandon(error)
         });
+        for leg in Leg::BOTH {
+            self.port.of(volume).push(Output::Disconnect { leg });
+        }
         if serve.is_shown() {
             self.port.of(volume).push(Output::RemoveDevice { why });
         }
@@ -628,16 +653,6 @@ impl Group {
 impl Member {
     fn is_superseded(&self) -> bool {
         matches!(self.end, Some(ServeEnd::Superseded))
-    }
-
-    /// It goes back to the decision; `true`: from Check, with a new key.
-    fn decides(&self) -> Option<bool> {
-        match &self.end {
-            Some(ServeEnd::Decide(_)) => Some(false),
-            Some(ServeEnd::Reattach(_)) => Some(true),
-            Some(ServeEnd::Superseded | ServeEnd::Off { .. }) => None,
-            None => self.serve.is_holding(),
-        }
     }
 }
 

@@ -188,6 +188,9 @@ impl Serve {
         self.lease.void();
         if drop {
             self.order_done();
+        } else {
+            // A graver reason than the order took the leg out: it may come back.
+            self.fail_orders(ControlError::Interrupted);
         }
         let steps = self.shrink_script(x, before, rolled_back);
         self.start_script(steps);

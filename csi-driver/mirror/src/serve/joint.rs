@@ -192,8 +192,12 @@ impl Serve {
         let both = Leg::BOTH.into_iter().all(|leg| self.lost(leg).is_some());
         let settled = |leg: Leg| {
             let link = &self.links[leg.index()];
-            // A leg that failed a SYNC lacks what no superblock tells of: no decision would see it.
-            let told = |why: LostWhy| !curable(why) && why != LostWhy::SyncFailed;
+            // A leg that failed a SYNC, or was put back and made equal since, lacks what no superblock tells of: no decision
+            // would see it. Nor would one see a restart that has no boot id to differ from.
+            let untold = matches!(link.lost, Some(LostWhy::SyncFailed | LostWhy::RolledBack));
+            let recorded = self.superblocks[leg.index()].as_ref();
+            let compared = recorded.is_some_and(|sb| sb.boot_id != 0);
+            let told = |why: LostWhy| !curable(why) && !untold && compared;
             match link.lost {
                 None => link.ready(),
                 Some(why) => told(why) && matches!(link.link, Link::Ready | Link::Reachable),
@@ -279,6 +283,18 @@ impl Serve {
         if !self.state.is_over() {
             self.end_held(reattach);
             self.settle();
+        }
+    }
+
+    /// Holding, and nothing is under way any more.
+    pub(crate) fn has_come_to_rest(&self) -> bool {
+        self.is_held()
+    }
+
+    /// All volumes have come to rest: what is connected and fenced now goes to the decision.
+    pub(crate) fn end_with_group(&mut self) {
+        if self.is_held() {
+            self.held();
         }
     }
 

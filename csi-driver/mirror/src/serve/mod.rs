@@ -494,7 +494,9 @@ impl Serve {
             State::RjNeed if self.converged() && self.boot_may_be_recorded() => {
                 Next::Fact(Fact::Converged)
             }
-            State::Holding if self.cmds.in_flight == [0; 2] => {
+            // In a group what is connected and fenced is looked at when all volumes have come so far: what a leg says meanwhile
+            // must not get lost.
+            State::Holding if self.joint.is_none() && self.is_held() => {
                 self.held();
                 Next::Nothing
             }

@@ -265,6 +265,10 @@ impl Serve {
     }
 
     /// Nothing of this phase is under way on a leg.
+    pub(super) fn is_held(&self) -> bool {
+        self.state == State::Holding && self.cmds.in_flight == [0; 2]
+    }
+
     pub(super) fn held(&mut self) {
         self.enter(State::Ended);
         let connected = Leg::BOTH.map(|leg| {

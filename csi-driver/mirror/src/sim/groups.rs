@@ -232,6 +232,46 @@ fn caches_lost_at_different_sites_are_repaired_each_from_its_own_good_leg() {
 }
 
 #[test]
+fn what_a_leg_says_while_another_volume_still_drains_is_not_lost() {
+    let mut world = served(2);
+    lose(&mut world, unit(0, B));
+    until(&mut world, |world| {
+        states(world) == [StateName::Solo, StateName::RjTarget]
+    });
+    // Volume 0 finds its last member without any key: all are attached anew, when volume 1 has come to rest, too.
+    let id = *world.writers.keys().next().unwrap();
+    let keyless = &mut world.targets[unit(0, A).index()].fake;
+    keyless.registered.clear();
+    keyless.holder = None;
+    world.break_sessions(|_, at| at == unit(0, A));
+    let says = |world: &World, text: &str| world.log.iter().any(|line| line.contains(text));
+    until(&mut world, |world| says(world, "session to 0A dead"));
+    // A command of volume 1 is never answered: it ends by its time.
+    world.writers.get_mut(&id).unwrap().conns[unit(1, A).index()].broken = true;
+    until(&mut world, |world| {
+        says(world, " 0 State { from: Solo, to: Decide }")
+    });
+    let held = world.now;
+    // Meanwhile the other leg of volume 0 is back.
+    world.target_up[unit(0, B).index()] = true;
+    until(&mut world, |world| {
+        world.writers[&id].conns[unit(0, B).index()].up.is_some()
+    });
+    assert!(
+        world.now < held + secs(2),
+        "it is back before the attach begins"
+    );
+    for _ in 0..60 {
+        run_for(&mut world, secs(1));
+        if states(&world) == [StateName::Synced; 2] {
+            assert!(world.writers.contains_key(&id), "the same writer went on");
+            return;
+        }
+    }
+    panic!("it never takes part: {:?}", states(&world));
+}
+
+#[test]
 fn a_cache_lost_at_one_site_by_one_volume_drops_that_leg_for_all() {
     let mut world = served_from(7, 2, true);
     let before = world.witness.value.epoch.0;

@@ -65,6 +65,14 @@ impl GroupBirth {
             return;
         }
         let born = |member: &OneShot| matches!(member.phase, Phase::Born);
+        let over = |member: &OneShot| member.end.is_some() || born(member);
+        if self.members.iter().all(over) && self.members.iter().any(|m| m.end.is_some()) {
+            // The request of an earlier try was executed meanwhile: some have read the register before, some after.
+            for member in &mut self.members {
+                member.fail(Failure::Changed);
+            }
+            return;
+        }
         if !self.members.iter().all(born) {
             return;
         }

@@ -1,6 +1,7 @@
 //! One-shot orders against legs with real reservation rules.
 
 mod birth;
+mod group;
 mod others;
 mod wipe;
 

@@ -80,7 +80,7 @@ pub fn shown() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 pub fn not_shown() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [expand::NOT_SHOWN, group::NOT_SHOWN]
+    [slots::NOT_SHOWN, expand::NOT_SHOWN, group::NOT_SHOWN]
         .into_iter()
         .flatten()
         .copied()

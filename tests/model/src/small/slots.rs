@@ -5,7 +5,7 @@
 //! is `twinsite_mirror::activation`; the test of the site's mark is in its caller. Not here: beats and page numbers, which tell
 //! a copy of the same epoch (`regions`).
 
-use super::{Made, Mistakes, to};
+use super::{Made, Mistakes, NotShown, to};
 use crate::search::{Model, Step};
 use crate::table::{self, Act, Live, Reg, Role};
 
@@ -15,12 +15,16 @@ pub const MISTAKES: Mistakes = &[
     ("no_landed", "R32 landed"),
     ("marks_are_not_asked_without_r", "R17"),
 ];
+pub const NOT_SHOWN: NotShown = &[(
+    "one_slot",
+    "the site's mark refuses what the other slot shows: fails together with marks_are_not_asked_without_r",
+)];
 const ONE_SLOT: usize = 0;
 const SAME_SLOT: usize = 1;
 const NO_LANDED: usize = 2;
 const NO_MARKS: usize = 3;
 
-const EPOCHS: u8 = 6;
+const EPOCHS: u8 = 5;
 const WRITES: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -348,7 +352,7 @@ impl Model for Slots {
             copies: 1,
             cuts: 1,
             heals: 1,
-            crashes: 2,
+            crashes: 1,
             bad: 1,
             witness_cuts: 1,
             served_old: false,

@@ -434,7 +434,7 @@ impl Attach {
             }
             Phase::Pause { .. }
             | Phase::Check { .. }
-            | Phase::SaveKeys { .. }
+            | Phase::SaveKeys
             | Phase::Fence
             | Phase::Drain
             | Phase::ReadLegs

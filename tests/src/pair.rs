@@ -269,6 +269,7 @@ impl Pair {
             fs_type: Some(self.plan.fs.name().into()),
             on_no_quorum: twinsite_api::OnNoQuorum::Suspend,
             move_,
+            release: false,
             front_end: twinsite_api::FrontEnd::Auto,
             drop_legs: Vec::new(),
             verify: None,

@@ -64,6 +64,7 @@ use crate::{
     validation = Rule::new("(self.mode == 'Birth') == has(self.birth)").message("birth stands exactly with mode Birth").field_path(".birth"),
     validation = Rule::new("(self.mode == 'Reseed') == has(self.reseed)").message("reseed stands exactly with mode Reseed").field_path(".reseed"),
     validation = Rule::new("(self.mode == 'Force') == has(self.force)").message("force stands exactly with mode Force").field_path(".force"),
+    validation = Rule::new("!has(self.release) || !self.release || self.mode == 'Writer'").message("only a Writer is released: it alone has a device that a node uses").field_path(".release"),
     validation = Rule::new("!has(self.move) || self.mode == 'Writer' || self.mode == 'Caretaker'").message("only a Writer or Caretaker can move a volume").field_path(".move"),
 )]
 pub struct AttachmentSpec {
@@ -114,6 +115,9 @@ pub struct AttachmentSpec {
     /// Order of a move to this site, honoured only while the register's `active.seq` equals `expectSeq`.
     #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]
     pub move_: Option<MoveOrder>,
+    /// The volume leaves this site: detach as soon as the node no longer uses the device, and do not open it again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub release: bool,
     /// How the device is shown. Auto: ublk where the kernel has it, else FUSE and loop.
     #[serde(default)]
     pub front_end: FrontEnd,
@@ -642,6 +646,11 @@ impl AttachmentSpec {
             .clone()
             .unwrap_or_else(|| self.volume.leg_naa_text(leg.leg))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 const fn block_4096() -> u32 {

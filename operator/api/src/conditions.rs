@@ -82,6 +82,8 @@ pub mod reason {
     pub const LOST_BRANCH: &str = "LostBranch";
     /// The holder is still writing: no failover.
     pub const STILL_ACTIVE: &str = "StillActive";
+    /// The volume is on its way here, and the other site has not let go of it yet.
+    pub const HELD_ELSEWHERE: &str = "HeldElsewhere";
     /// The pool's marker file is not there: its disk is not mounted.
     pub const POOL_NOT_MOUNTED: &str = "PoolNotMounted";
     /// The pool's marker names another pool.

@@ -57,9 +57,9 @@ pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, parse_naa};
 pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};
 pub use mirror_group::{MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
 pub use mirrored_volume::{
-    AccessMode, ActiveSite, Attached, Claim, DeletionPolicy, Failback, LastMove, LegTarget, LunRef,
-    MirroredVolume, MirroredVolumeSpec, MirroredVolumeStatus, MoveRecord, OnNoQuorum, PodDevice,
-    Role, VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
+    AccessMode, ActiveSite, Attached, Awaited, Claim, DeletionPolicy, Failback, LastMove, Leaving,
+    LegTarget, LunRef, MirroredVolume, MirroredVolumeSpec, MirroredVolumeStatus, MoveRecord,
+    OnNoQuorum, PodDevice, Role, VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use site_pair::{

@@ -263,6 +263,12 @@ pub struct MirroredVolumeStatus {
     /// `active.seq` equals `expectSeq`.
     #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]
     pub move_: Option<MoveRecord>,
+    /// A planned move away from this site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
+    /// A pod of this site is placed and waits for the volume, before the other site has let go of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Awaited>,
     /// Where the volume is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attached>,
@@ -336,6 +342,33 @@ pub struct PodDevice {
     /// UIDs of the pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<String>,
+}
+
+/// A planned move away, from the site that lets go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaving {
+    /// The site that is to have it.
+    pub to: String,
+    /// The register's `active.seq` that this is about.
+    pub expect_seq: u64,
+    /// Every pod of the workloads uses the volume: the other site may place its pods before they are gone here, since
+    /// they cannot start without it.
+    pub overlap: bool,
+    /// The workloads are being taken down, and the volume is let go as soon as nothing uses it.
+    pub down: bool,
+    /// Since when.
+    pub since: Time,
+}
+
+/// A pod that waits for the volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Awaited {
+    /// The register's `active.seq` that this is about.
+    pub expect_seq: u64,
+    /// Where it was placed.
+    pub node: String,
 }
 
 /// Where a volume is attached.

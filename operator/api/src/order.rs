@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! spec    capacity, volumeMode, fsType, onNoQuorum, which sites have a copy
-//! status  volumeId, move, and per copy: index, portals, target     (the operator fills them)
+//! status  volumeId, move, leaving, and per copy: index, portals, target     (the operator fills them)
 //! pair    which site is drained
 //! ```
 //!
@@ -136,6 +136,7 @@ pub fn attachment(
     let known = status.map_or(&[][..], |status| &status.legs);
     let legs = legs(volume, known, mode)?;
     let opens = matches!(mode, AttachmentMode::Writer | AttachmentMode::Caretaker);
+    let leaving = status.and_then(|status| status.leaving.as_ref());
     let birth = match mode {
         AttachmentMode::Birth => Some(BirthOrder {
             active_site: spec.active_site.clone().ok_or(NotYet::ActiveSite)?,
@@ -164,6 +165,7 @@ pub fn attachment(
         fs_type: spec.fs_type.clone(),
         on_no_quorum: spec.on_no_quorum.unwrap_or_default(),
         move_: opens.then(|| move_order(volume)).flatten(),
+        release: mode == AttachmentMode::Writer && leaving.is_some_and(|leaving| leaving.down),
         front_end: FrontEnd::Auto,
         verify: opens.then(|| verify(volume)).flatten(),
         max_resync_bytes_per_second: None,

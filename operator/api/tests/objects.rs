@@ -231,6 +231,16 @@ fn what_must_not_be_created_is_refused_with_its_message() {
     let failover = |pointer, value| rules(&Failover::crd(), &with(FAILOVER, pointer, value), None);
     let attachment =
         |pointer, value| rules(&Attachment::crd(), &with(ATTACHMENT, pointer, value), None);
+    let released = |mode: &str| {
+        let object: Attachment = read(ATTACHMENT);
+        let mut spec = serde_json::to_value(object.spec).unwrap();
+        (spec["mode"], spec["release"]) = (json!(mode), json!(true));
+        spec
+    };
+    assert_eq!(
+        attachment("/spec", released("Writer")),
+        Vec::<String>::new()
+    );
     for (found, expected) in [
         (
             pool("/spec/node", Value::Null),
@@ -287,6 +297,10 @@ fn what_must_not_be_created_is_refused_with_its_message() {
         (
             attachment("/spec/mode", json!("Inspect")),
             "only a Writer or Caretaker",
+        ),
+        (
+            attachment("/spec", released("Caretaker")),
+            "only a Writer is released",
         ),
     ] {
         assert!(

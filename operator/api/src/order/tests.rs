@@ -156,6 +156,29 @@ fn a_move_record_goes_into_what_opens_the_volume() {
 }
 
 #[test]
+fn a_writer_is_released_once_its_workloads_go_down_for_a_move() {
+    let mut volume = volume();
+    for (down, mode, released) in [
+        (false, AttachmentMode::Writer, false),
+        (true, AttachmentMode::Writer, true),
+        (true, AttachmentMode::Caretaker, false),
+    ] {
+        status(&mut volume).leaving = Some(crate::Leaving {
+            to: "research".to_owned(),
+            expect_seq: 4,
+            overlap: true,
+            down,
+            since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            ),
+        });
+        assert_eq!(order(&volume, mode).unwrap().release, released);
+    }
+    status(&mut volume).leaving = None;
+    assert!(!order(&volume, AttachmentMode::Writer).unwrap().release);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let mut nameless = volume();
     status(&mut nameless).volume_id = None;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use twinsite_api::{AttachmentMode, AttachmentSpec, LegSpec, NodeBackend, reason};
+use twinsite_api::{AttachmentMode, AttachmentSpec, LegSpec, MoveMode, NodeBackend, reason};
 use twinsite_mirror::io::{Leg, VerifyOrder};
 use twinsite_mirror::status::{StateName, Status};
 use twinsite_register::Create;
@@ -205,6 +205,32 @@ impl Node {
         for (name, leg) in &self.desired.objects.legs {
             self.storage.set_removal(name, leg.spec.removal);
         }
+    }
+
+    /// Who lets go of what: here by an order to release, elsewhere by the register.
+    pub(super) fn note_releases(&mut self) {
+        let attachments = &self.desired.objects.attachments;
+        self.desired.unused.retain(|name| {
+            attachments
+                .get(name)
+                .is_some_and(|attachment| attachment.spec.release)
+        });
+        let held = |spec: &AttachmentSpec| {
+            let order = spec
+                .move_
+                .as_ref()
+                .filter(|order| order.mode == MoveMode::Planned)?;
+            let own = order::leg(spec.own_index()?).site();
+            let (register, _) = self.registers.get(&order::group(spec))?;
+            let is_due = register.active.seq == order.expect_seq && register.active.site != own;
+            (is_due && register.holder.is_some()).then_some(())
+        };
+        self.desired.held_elsewhere = attachments
+            .iter()
+            .filter(|(_, attachment)| attachment.spec.node == self.config.node)
+            .filter(|(_, attachment)| held(&attachment.spec).is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
     }
 
     /// Which legs the register keeps out: what was dropped, by whom ever, needs no order.

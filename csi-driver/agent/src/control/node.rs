@@ -344,6 +344,7 @@ impl Node {
     }
 
     fn turn(&mut self) {
+        self.note_releases();
         self.set_witnesses();
         self.note_dropped();
         self.note_removals();
@@ -443,6 +444,13 @@ impl Node {
             let index: Option<Site> = spec.own_index().map(|index| order::leg(index).site());
             let interest = interests.entry(spec.site_pair.clone()).or_default();
             interest.index = interest.index.or(index);
+        }
+        for name in &self.desired.held_elsewhere {
+            if let Some(attachment) = objects.attachments.get(name) {
+                let spec = &attachment.spec;
+                let interest = interests.entry(spec.site_pair.clone()).or_default();
+                interest.waited_for.push(order::group(spec));
+            }
         }
         for (pair, groups) in groups {
             interests.entry(pair).or_default().groups = groups.into_iter().collect();

@@ -35,6 +35,8 @@ pub enum Request {
     Detach { name: String },
     /// Undo a detach by hand.
     Attach { name: String },
+    /// The node does not use the device any more: if the order is to release the volume, it is detached now.
+    Unused { name: String },
     /// Take a leg out of the membership.
     DropLeg { name: String, leg: LegIndex },
     /// Grow the volume; both legs are large enough.
@@ -102,6 +104,7 @@ impl Node {
             Request::Problems => Answer::ok(json!(self.problems)),
             Request::Detach { name } => self.hold(&name),
             Request::Attach { name } => self.let_go(&name),
+            Request::Unused { name } => self.unused(name),
             Request::Inspect { name } => return self.inspect(&name, reply),
             Request::Verify { name, stop } => return self.verify_by_hand(&name, stop, reply),
             Request::DropLeg { name, leg } => {
@@ -172,6 +175,18 @@ impl Node {
         };
         let all = attachments.iter().filter(|(_, other)| same(&other.spec));
         all.map(|(other, _)| other.clone()).collect()
+    }
+
+    fn unused(&mut self, name: String) -> Answer {
+        match self.desired.objects.attachments.get(&name) {
+            None => Answer::error(format!("there is no Attachment {name}")),
+            // It may be used again.
+            Some(attachment) if !attachment.spec.release => Answer::ok(Value::Null),
+            Some(_) => {
+                self.desired.unused.insert(name);
+                Answer::ok(Value::Null)
+            }
+        }
     }
 
     fn order_by_hand(
@@ -370,6 +385,12 @@ mod tests {
             (
                 r#"{"command":"detach","name":"w"}"#,
                 Request::Detach {
+                    name: "w".to_owned(),
+                },
+            ),
+            (
+                r#"{"command":"unused","name":"w"}"#,
+                Request::Unused {
                     name: "w".to_owned(),
                 },
             ),

@@ -310,6 +310,12 @@ fn attachment_spec(spec: &AttachmentSpec, faults: &mut Faults) {
         "a one-shot order cannot move a volume",
         "use it with mode Writer or Caretaker",
     );
+    faults.require(
+        !spec.release || spec.mode == AttachmentMode::Writer,
+        "spec.release",
+        "only a Writer has a device that a node uses",
+        "delete the object instead",
+    );
     if let Some(timeout) = &spec.command_timeout {
         let fits = (2..=30).contains(&timeout.length().as_secs());
         faults.require(

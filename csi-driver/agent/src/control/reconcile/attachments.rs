@@ -21,8 +21,12 @@ pub(super) fn wanted<'a>(
 /// Detaches what is not wanted any more, and lets go of what has ended.
 pub(super) fn end(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for (name, seen) in &observed.volumes {
-        let stays = wanted(desired, name)
-            .is_some_and(|(uid, spec)| uid == seen.uid && spec.mode == seen.spec.mode);
+        let stays = wanted(desired, name).is_some_and(|(uid, spec)| {
+            let released = spec.release && desired.unused.contains(name);
+            let same = uid == seen.uid && spec.mode == seen.spec.mode;
+            // What has ended under its release stays so: its end is what is told.
+            same && (!released || matches!(seen.phase, Phase::Over { .. }))
+        });
         if (stays || groups::is_kept(desired, observed, seen)) && !desired.stopping {
             continue;
         }
@@ -61,7 +65,24 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             groups::begin(desired, observed, (name, uid, spec), now, plan);
             continue;
         }
-        match observed.volumes.get(name) {
+        let seen = observed.volumes.get(name);
+        if may_open(seen) && spec.release {
+            let message = "the volume leaves this site: it is not opened here any more";
+            plan.wait("Attachment", name, reason::NOT_ACTIVE, message);
+            continue;
+        }
+        if may_open(seen) && desired.held_elsewhere.contains(name) {
+            if seen.is_some() {
+                plan.act(Action::Close {
+                    attachment: name.clone(),
+                });
+            }
+            let message =
+                "the other site still holds the volume: it is taken as soon as that lets go";
+            plan.wait("Attachment", name, reason::HELD_ELSEWHERE, message);
+            continue;
+        }
+        match seen {
             Some(seen) if seen.uid == uid && seen.spec.mode == spec.mode => {
                 continue_volume(name, uid, spec, seen, now, plan);
             }
@@ -81,6 +102,11 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             },
         }
     }
+}
+
+/// Not begun, or ended so that it would be opened again.
+fn may_open(seen: Option<&VolumeSeen>) -> bool {
+    seen.is_none_or(|seen| matches!(seen.phase, Phase::Over { how, .. } if is_retried(how)))
 }
 
 pub(super) fn wait_for_witness(name: &str, plan: &mut Plan) {

@@ -39,6 +39,10 @@ pub struct Desired {
     pub held: BTreeSet<String>,
     /// Pairs at whose witness this site has not tried yet to claim its name.
     pub untried: BTreeSet<String>,
+    /// Attachments with an order to release whose device the node no longer uses.
+    pub unused: BTreeSet<String>,
+    /// Attachments that are to take their volume from the other site, which still holds it.
+    pub held_elsewhere: BTreeSet<String>,
     /// Whether the agent is on its way out.
     pub stopping: bool,
 }

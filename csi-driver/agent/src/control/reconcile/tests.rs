@@ -558,6 +558,54 @@ fn one_that_was_detached_by_hand_stays_so_until_it_is_let_go() {
 }
 
 #[test]
+fn a_volume_that_leaves_is_detached_once_the_node_does_not_use_it_and_is_not_opened_again() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    let leaves = attachment("w", "  mode: Writer\n  size: 2Gi\n  release: true");
+    world.want(&[PAIR, &leaves]);
+    world.step("");
+    world.desired.unused.insert("w".to_owned());
+    world.settle("detach w");
+    world.over("w", Over::Detached);
+    world.later(3600);
+    world.step("Attachment/w waits: NotActive: the volume leaves this site: it is not opened here any more");
+    // It stays after all: its next user finds a device.
+    world.desired.unused.clear();
+    world.want(&[PAIR, &writer("w")]);
+    world.settle("close w\nopen w (w-uid) as Writer");
+    world.opened("w");
+    world.want(&[PAIR]);
+    world.settle("detach w");
+}
+
+#[test]
+fn a_volume_that_comes_is_not_opened_before_the_other_site_has_let_go() {
+    let moving = attachment(
+        "w",
+        "  mode: Writer\n  size: 2Gi\n  move: {mode: Planned, expectSeq: 1}",
+    );
+    let waits = "Attachment/w waits: HeldElsewhere: the other site still holds the volume: it is taken as soon as that lets go";
+    let mut world = World::new(&[PAIR, &moving]);
+    world.desired.held_elsewhere.insert("w".to_owned());
+    world.step(&format!("open pool p1 at /pool\n{waits}"));
+    world.later(3600);
+    world.step(waits);
+    world.desired.held_elsewhere.clear();
+    world.settle("open w (w-uid) as Writer");
+    // The other site was quicker and attached again: no five seconds pass once it lets go.
+    world.over("w", Over::Refused);
+    world.desired.held_elsewhere.insert("w".to_owned());
+    world.settle("close w");
+    world.desired.held_elsewhere.clear();
+    world.settle("open w (w-uid) as Writer");
+    // One that can never attach again says so, and does not wait.
+    world.over("w", Over::Never);
+    world.desired.held_elsewhere.insert("w".to_owned());
+    world.step("");
+}
+
+#[test]
 fn nothing_attaches_before_the_claim_of_the_site_was_tried() {
     let mut world = World::new(&[PAIR, &writer("w")]);
     world.desired.untried.insert("ctrc".to_owned());

@@ -23,7 +23,7 @@ use twinsite_witness::{Guard, Observer, Sites, Store as _, Witness, WitnessHandl
 use crate::objects::Secret;
 pub use open::secret_name;
 use open::{Opened, open};
-use signs::{admit, claim, poll, renew};
+use signs::{admit, claim, poll, renew, wait_for_holders};
 
 /// Who claims and signs.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ struct InUse {
     tasks: Vec<JoinHandle<()>>,
     /// Claim and reads for the marks.
     interested: Vec<JoinHandle<()>>,
+    /// Reads of registers whose holder is waited for.
+    waiting: Option<JoinHandle<()>>,
 }
 
 /// What of a pair concerns this node.
@@ -78,6 +80,8 @@ pub struct Interest {
     pub index: Option<Site>,
     /// Groups whose legs stand here.
     pub groups: Vec<GroupId>,
+    /// Groups that are to be taken as soon as nobody holds them.
+    pub waited_for: Vec<GroupId>,
 }
 
 /// What is known of a pair's witness.
@@ -146,9 +150,17 @@ impl Witnesses {
                 .get_mut(name)
                 .filter(|used| used.interest != interest)
             {
-                used.interest = interest;
-                used.interested.iter().for_each(JoinHandle::abort);
-                used.interested = interested(used, &self.identity, &self.wake, &self.runtime);
+                let before = std::mem::replace(&mut used.interest, interest);
+                if before.waited_for != used.interest.waited_for {
+                    used.waiting.take().inspect(JoinHandle::abort);
+                    used.waiting = waiting(used, &self.runtime);
+                }
+                let same = (before.index, &before.groups)
+                    == (used.interest.index, &used.interest.groups);
+                if !same {
+                    used.interested.iter().for_each(JoinHandle::abort);
+                    used.interested = interested(used, &self.identity, &self.wake, &self.runtime);
+                }
             }
         }
     }
@@ -201,6 +213,7 @@ impl Witnesses {
             state,
             tasks,
             interested: Vec::new(),
+            waiting: None,
         }
     }
 
@@ -252,8 +265,16 @@ impl Drop for InUse {
         self.tasks
             .iter()
             .chain(&self.interested)
+            .chain(&self.waiting)
             .for_each(JoinHandle::abort);
     }
+}
+
+/// Reads of the registers whose holder is waited for.
+fn waiting(used: &InUse, runtime: &Handle) -> Option<JoinHandle<()>> {
+    let groups = &used.interest.waited_for;
+    let handle = used.handle.as_ref().ok().filter(|_| !groups.is_empty())?;
+    Some(runtime.spawn(wait_for_holders(handle.clone(), groups.clone())))
 }
 
 /// What is done about a pair because of this node's objects.

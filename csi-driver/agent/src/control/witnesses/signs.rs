@@ -18,6 +18,10 @@ const CLAIM_LOOK: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 
 const PROBE_RETRY: Duration = Duration::from_secs(2);
 /// How often a register is read although nobody here uses it (protocol 2.3 rule 6).
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often one is read whose holder is waited for: as long nobody can write.
+pub(super) const WAIT_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two of these reads, however many are waited for.
+const WAIT_STEP: Duration = Duration::from_millis(20);
 
 pub(super) async fn admit(guard: Arc<Guard>, state: Arc<Mutex<PairState>>) {
     loop {
@@ -143,13 +147,28 @@ pub(super) async fn claim(
     }
 }
 
-/// Reads registers for the sake of the marks, one after the other.
+/// Reads registers for the sake of the marks.
 pub(super) async fn poll(witness: WitnessHandle, groups: Vec<GroupId>) {
-    let share = u32::try_from(groups.len()).unwrap_or(u32::MAX).max(1);
+    let step = POLL_INTERVAL / share(&groups);
+    read_in_turn(witness, groups, step).await;
+}
+
+/// Reads the registers whose holder is waited for.
+pub(super) async fn wait_for_holders(witness: WitnessHandle, groups: Vec<GroupId>) {
+    let step = (WAIT_INTERVAL / share(&groups)).max(WAIT_STEP);
+    read_in_turn(witness, groups, step).await;
+}
+
+fn share(groups: &[GroupId]) -> u32 {
+    u32::try_from(groups.len()).unwrap_or(u32::MAX).max(1)
+}
+
+/// One after the other; whoever observes the witness hears of them.
+async fn read_in_turn(witness: WitnessHandle, groups: Vec<GroupId>, step: Duration) {
     loop {
         for group in &groups {
             witness.read(*group, |_| {});
-            sleep(POLL_INTERVAL / share).await;
+            sleep(step).await;
         }
     }
 }

@@ -1,8 +1,13 @@
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
+use twinsite_register::{Create, Gen, Register, RegisterId, TxId, VolumeId};
+use twinsite_witness::Swap;
 
-use super::*;
+use super::{signs::WAIT_INTERVAL, *};
 use crate::objects::{Objects, parse_file};
 
 fn pairs(witness: &str) -> Objects {
@@ -17,18 +22,17 @@ fn pairs(witness: &str) -> Objects {
 }
 
 fn witnesses(site: &str, claimant: &str) -> Witnesses {
+    observed(site, claimant, Arc::new(|_| {}))
+}
+
+fn observed(site: &str, claimant: &str, observer: Observer) -> Witnesses {
     let identity = Identity {
         site: site.to_owned(),
         node: "n".to_owned(),
         claimant: claimant.to_owned(),
         cluster: None,
     };
-    Witnesses::new(
-        identity,
-        Arc::new(|_| {}),
-        Arc::new(|| {}),
-        Handle::current(),
-    )
+    Witnesses::new(identity, observer, Arc::new(|| {}), Handle::current())
 }
 
 async fn until(witnesses: &Witnesses, holds: impl Fn(&PairState) -> bool) {
@@ -57,7 +61,7 @@ fn interest(index: Site) -> BTreeMap<String, Interest> {
         "ctrc".to_owned(),
         Interest {
             index: Some(index),
-            groups: Vec::new(),
+            ..Interest::default()
         },
     )])
 }
@@ -209,4 +213,56 @@ async fn a_node_whose_objects_give_no_index_signs_for_a_name_that_is_ours_and_fo
     );
     witness.claim_as("medical", "one", Site::A).await.unwrap();
     until_signed(witness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_register_whose_holder_is_waited_for_is_read_again_and_again_until_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = pairs(&format!(
+        "{{directory: {{path: {}}}}}",
+        dir.path().display()
+    ));
+    let group = GroupId([7; 16]);
+    let reads = Arc::new(AtomicU32::new(0));
+    let mut witnesses = {
+        let reads = Arc::clone(&reads);
+        observed(
+            "medical",
+            "one",
+            Arc::new(move |_| {
+                reads.fetch_add(1, Ordering::Relaxed);
+            }),
+        )
+    };
+    let waits = |waited_for: Vec<GroupId>| {
+        let interest = Interest {
+            waited_for,
+            ..Interest::default()
+        };
+        BTreeMap::from([("ctrc".to_owned(), interest)])
+    };
+    witnesses.set(&objects.pairs, &waits(Vec::new()), &objects.secrets);
+    let register = Register::create(Create {
+        register_id: RegisterId([1; 16]),
+        group,
+        volumes: vec![VolumeId([7; 16])],
+        generation: Gen([2; 16]),
+        site: Site::A,
+        txid: TxId([3; 16]),
+    })
+    .unwrap();
+    let witness = witnesses.handle("ctrc").unwrap();
+    assert_eq!(witness.witness().create(&register).await, Swap::Won);
+    witnesses.set(&objects.pairs, &waits(vec![group]), &objects.secrets);
+    let start = Instant::now();
+    while reads.load(Ordering::Relaxed) < 4 {
+        assert!(start.elapsed() < Duration::from_secs(8), "it is not read");
+        sleep(Duration::from_millis(20)).await;
+    }
+    witnesses.set(&objects.pairs, &waits(Vec::new()), &objects.secrets);
+    // One may still be under way.
+    sleep(WAIT_INTERVAL * 2).await;
+    let before = reads.load(Ordering::Relaxed);
+    sleep(WAIT_INTERVAL * 3).await;
+    assert_eq!(reads.load(Ordering::Relaxed), before);
 }

@@ -80,6 +80,8 @@ fn verdict(status: Option<&AttachmentStatus>) -> Verdict {
     let reason = status.reason.as_deref();
     match status.state {
         AttachmentState::Attached | AttachmentState::Suspended => Verdict::Given,
+        // It comes as soon as the other site lets go: all else that takes time is done meanwhile.
+        AttachmentState::Pending if reason == Some(reason::HELD_ELSEWHERE) => Verdict::Given,
         AttachmentState::Pending
         | AttachmentState::Attaching
         | AttachmentState::Detaching
@@ -258,5 +260,28 @@ fn waiting(attachment: &Attachment) -> String {
             status.reason.as_deref().unwrap_or("no reason given"),
             status.message.as_deref().unwrap_or_default()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_waits_for_the_other_site_is_waited_for_on_the_node() {
+        let said = |text: &str| serde_yaml::from_str::<AttachmentStatus>(text).unwrap();
+        for (text, wanted) in [
+            ("{state: Pending}", Verdict::Wait),
+            ("{state: Pending, reason: Pending}", Verdict::Wait),
+            ("{state: Pending, reason: HeldElsewhere}", Verdict::Given),
+            ("{state: Attaching}", Verdict::Wait),
+            ("{state: Attached}", Verdict::Given),
+            ("{state: Refused, reason: NotActive}", Verdict::Given),
+            ("{state: Refused, reason: StillActive}", Verdict::Wait),
+            ("{state: Refused, reason: OrderStale}", Verdict::Spent),
+        ] {
+            assert_eq!(verdict(Some(&said(text))), wanted, "{text}");
+        }
+        assert_eq!(verdict(None), Verdict::Wait);
     }
 }

@@ -113,6 +113,15 @@ impl Agent {
         self.ask::<Value>(order).await.map(drop)
     }
 
+    /// Says that the node does not use the device any more.
+    ///
+    /// # Errors
+    /// The agent is away, or of a version that does not know the question.
+    pub async fn unused(&self, name: &str) -> Result<(), AgentError> {
+        let told = json!({"command": "unused", "name": name});
+        self.ask::<Value>(told).await.map(drop)
+    }
+
     async fn ask<T: DeserializeOwned>(&self, question: Value) -> Result<T, AgentError> {
         let asked = tokio::time::timeout(ANSWER_TIME, self.converse(question)).await;
         let line = asked
@@ -173,6 +182,12 @@ mod tests {
         assert_eq!(
             asked.await.unwrap(),
             "{\"command\":\"status\",\"name\":\"w\"}\n"
+        );
+        let (agent, asked) = answering("{\"ok\":true}\n").await;
+        agent.unused("w").await.unwrap();
+        assert_eq!(
+            asked.await.unwrap(),
+            "{\"command\":\"unused\",\"name\":\"w\"}\n"
         );
         let (agent, asked) = answering("{\"ok\":true}\n").await;
         let recorded = agent.record_format("w", FormatStep::Started, "xfs").await;

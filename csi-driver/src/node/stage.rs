@@ -25,6 +25,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(100);
 /// How long an order that is missing or refused may take to become another one: the agent hears of it a moment later.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the agent may take to hear what it can do without.
+const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// What a volume gets that asks for nothing.
 const DEFAULT_FS: &str = "ext4";
 
@@ -193,10 +195,25 @@ impl Node {
             }
         }
         mount::unmount(staging).await?;
-        if record.is_none_or(|record| record.staging == staging) {
+        if record
+            .as_ref()
+            .is_none_or(|record| record.staging == staging)
+        {
             self.records.remove(volume).map_err(disk)?;
+            if let Some(record) = record {
+                self.let_go(&record).await;
+            }
         }
         Ok(())
+    }
+
+    /// A volume that leaves the site need not wait until Kubernetes detaches it, which takes a report of kubelet more.
+    async fn let_go(&self, record: &Record) {
+        let told = tokio::time::timeout(TELL_LIMIT, self.agent.unused(&record.attachment)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            // It is detached with its Attachment then.
+            tracing::debug!(volume = %record.volume, ?told, "the agent does not know that the device is not used any more");
+        }
     }
 }
 

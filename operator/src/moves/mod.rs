@@ -3,18 +3,30 @@
 //! The register decides where a volume *is*. What may ask for a change, strongest first: a Failover object, a drained site,
 //! the automatic policy, `spec.activeSite` (not while latched), and `failback: WhenInSync` while latched.
 //!
-//! A planned move is done by two operators that never speak to each other: the one at the old site takes the workloads down
-//! until nobody holds the volume; the one at the new site waits for that, writes its move record and scales up. Both need
-//! the peer's word that it wants the same. Whoever loses sight of the other goes back to what the register says.
+//! A planned move is done by two operators that never speak to each other, each by what the other's objects show:
+//!
+//! ```text
+//! old site                                        new site
+//! leaving {overlap}: all pods use the volume ──►  move record, scales up: the pod is placed, its node attaches,
+//!                                                 the agent waits at the register for the holder to let go
+//! leaving {down}: scales to 0               ◄──   awaited: the node is ready to mount, all that is slow is done
+//! the agent detaches once the node is through     the agent sees the register without a holder, and takes it
+//! ```
+//! Pods that could run without the volume are placed only after the old site has let go, and nothing waits longer than
+//! [`OVERLAP_LIMIT`] for the other site. Both need the peer's word that it wants the same. Whoever loses sight of the other
+//! goes back to what the register says.
 //!
 //! Invariants: a record names the register's present `active.seq`, so that an old one can never steal a volume; a planned
-//! record needs both copies in sync and no holder; an unplanned one needs the own copy to be a member.
+//! record needs both copies in sync, and that nobody holds the volume or that the old site said that it leaves; that
+//! nobody holds it any more is asked of the register by the agent that takes it (`HolderActive`), where it cannot be old.
+//! An unplanned record needs the own copy to be a member.
 
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use twinsite_api::{
-    Failback, FailoverMode, FailoverPolicy, LegState, MoveMode, MoveRecord, condition_type, reason,
+    AttachmentMode, AttachmentState, Awaited, Failback, FailoverMode, FailoverPolicy, Leaving,
+    LegState, MoveMode, MoveRecord, condition_type, reason,
 };
 use twinsite_register::{Members, Register};
 
@@ -96,13 +108,30 @@ pub(crate) fn wish(situation: &Situation<'_>, register: &Register) -> Option<Wis
 
 /// What to do, with the reasons for waiting put into the plan.
 pub(crate) fn course(situation: &Situation<'_>, plan: &mut Plan) -> Course {
+    let prior = situation.last().and_then(|status| status.leaving.clone());
     let Some(register) = situation.live() else {
+        plan.leaving = prior;
         return Course::Stay;
     };
     let wish = wish(situation, register);
     if situation.is_active(register) {
         return departure(situation, register, wish, plan);
     }
+    let course = coming(situation, register, wish, plan);
+    if course == Course::Stay && situation.attachment(AttachmentMode::Writer).is_some() {
+        // What the volume was released under is not opened again for the time that it is still there.
+        plan.leaving = prior;
+    }
+    course
+}
+
+/// What this site does while the volume is at the other one.
+fn coming(
+    situation: &Situation<'_>,
+    register: &Register,
+    wish: Option<Wish>,
+    plan: &mut Plan,
+) -> Course {
     if let Some(course) = takeover(situation, register, wish.as_ref(), plan) {
         return course;
     }
@@ -184,6 +213,18 @@ fn departure(
         plan.wait(why.word, why.message);
         return Course::Stay;
     }
+    let leaving = leaving(situation, register, &wish.to);
+    let is_down = leaving.down;
+    plan.leaving = Some(leaving);
+    plan.again(SOON);
+    if !is_down {
+        let text = format!(
+            "{}: the pods are placed at {} before they end here",
+            wish.reason, wish.to
+        );
+        plan.wait("Moving", text);
+        return Course::Stay;
+    }
     let text = match register.holder {
         Some(_) => format!(
             "{}: the volume leaves for {} as soon as nothing holds it here",
@@ -192,9 +233,79 @@ fn departure(
         None => format!("{}: released; {} takes it", wish.reason, wish.to),
     };
     plan.wait("Moving", text.clone());
-    plan.again(SOON);
     Course::Leave(text)
 }
+
+/// How far the departure is. Workloads that went down stay so, whatever becomes of the other site's pods.
+fn leaving(situation: &Situation<'_>, register: &Register, to: &str) -> Leaving {
+    let seq = register.active.seq;
+    let prior = situation
+        .last()
+        .and_then(|status| status.leaving.as_ref())
+        .filter(|prior| prior.expect_seq == seq && prior.to == to);
+    let overlap = prior.map_or_else(|| all_pods_hold(situation), |prior| prior.overlap);
+    let since = prior.map_or(situation.now, |prior| prior.since.0);
+    let waited = situation.now.as_second() - since.as_second();
+    let is_awaited = || {
+        let twin = situation.seen.peer.volume.as_ref();
+        let awaited = twin.and_then(|twin| twin.status.as_ref()?.awaited.as_ref());
+        awaited.is_some_and(|awaited| awaited.expect_seq == seq)
+    };
+    let down = prior.is_some_and(|prior| prior.down)
+        || !overlap
+        || register.holder.is_none()
+        || is_awaited()
+        || waited >= OVERLAP_LIMIT;
+    Leaving {
+        to: to.to_owned(),
+        expect_seq: seq,
+        overlap,
+        down,
+        since: Time(since),
+    }
+}
+
+/// Every pod that the workloads have uses the volume, so that none of them can run where the volume is not.
+fn all_pods_hold(situation: &Situation<'_>) -> bool {
+    let running = situation.seen.workloads.iter().map(|view| view.running);
+    let running: Option<i32> = running.sum();
+    let pods = i32::try_from(situation.seen.pods.len()).ok();
+    running.is_some() && running > Some(0) && running == pods
+}
+
+/// The old site says that it leaves for this one, and that its pods may be placed here already.
+fn is_offered(situation: &Situation<'_>, register: &Register) -> bool {
+    let twin = situation.seen.peer.volume.as_ref();
+    let leaving = twin.and_then(|twin| twin.status.as_ref()?.leaving.as_ref());
+    leaving.is_some_and(|leaving| {
+        leaving.to == situation.site && leaving.expect_seq == register.active.seq && leaving.overlap
+    })
+}
+
+/// The pod that will use the volume is placed here, and all that Kubernetes does before it mounts is done.
+pub(crate) fn awaited(situation: &Situation<'_>, record: &MoveRecord) -> Option<Awaited> {
+    let writer = situation.attachment(AttachmentMode::Writer)?;
+    let node = writer.spec.node.as_str();
+    let attached = situation
+        .seen
+        .volume_attachments
+        .iter()
+        .any(|one| one.node == node && one.attached && !one.deleting);
+    let used = situation.seen.node(node)?.volume_in_use;
+    // An attachment of an earlier time says something else.
+    let waits = writer.status.as_ref().is_some_and(|status| {
+        status.state == AttachmentState::Pending
+            && status.reason.as_deref() == Some(reason::HELD_ELSEWHERE)
+    });
+    let stays = writer.metadata.deletion_timestamp.is_none();
+    (record.mode == MoveMode::Planned && stays && waits && attached && used).then(|| Awaited {
+        expect_seq: record.expect_seq,
+        node: node.to_owned(),
+    })
+}
+
+/// Seconds after which the old site lets go although no pod waits at the other one.
+const OVERLAP_LIMIT: i64 = 30;
 
 fn arrival(situation: &Situation<'_>, register: &Register, wish: &Wish, plan: &mut Plan) -> Course {
     if let Err(why) = agreed(situation, register, wish) {
@@ -204,7 +315,8 @@ fn arrival(situation: &Situation<'_>, register: &Register, wish: &Wish, plan: &m
     if situation.is_drained(situation.site) && !wish.by_order {
         return Course::Stay;
     }
-    if register.holder.is_some() || situation.peer_is_detached() != Some(true) {
+    let is_free = register.holder.is_none() && situation.peer_is_detached() == Some(true);
+    if !is_free && !is_offered(situation, register) {
         plan.wait(
             "Moving",
             format!(

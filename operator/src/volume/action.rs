@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use twinsite_api::{
-    Attachment, AttachmentLeg, Leg, LegIndex, MoveOrder, MoveRecord, Quantity, Workload,
+    Attachment, AttachmentLeg, Leaving, Leg, LegIndex, MoveOrder, MoveRecord, Quantity, Workload,
 };
 use twinsite_register::{Members, Naa, Reseed, SeedMembers, TxId};
 
@@ -20,6 +20,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The move record that the status carries from now on; written at [`Action::RecordMove`], before what follows it.
     pub move_record: Option<MoveRecord>,
+    /// A planned move away, as the status carries it from now on.
+    pub leaving: Option<Leaving>,
     /// The spec cannot be reached without a human: why.
     pub stalled: Option<Why>,
     /// What the plan waits for, most important first.
@@ -142,6 +144,7 @@ pub struct AttachmentChange {
     pub move_order: Option<MoveOrder>,
     /// Compare the copies.
     pub verify: Option<String>,
+    pub release: Option<bool>,
 }
 
 /// A transition of the register that an operator may send (protocol 2.3); random ids are the shell's.
@@ -333,6 +336,9 @@ impl fmt::Display for AttachmentChange {
         }
         if let Some(verify) = &self.verify {
             write!(f, " verify={verify}")?;
+        }
+        if let Some(release) = self.release {
+            write!(f, " release={release}")?;
         }
         Ok(())
     }

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use twinsite_api::{
-    Attachment, AttachmentMode, AttachmentState, MoveRecord, NodeLossPolicy, condition_type, order,
-    order::NotYet, reason,
+    Attachment, AttachmentMode, AttachmentState, MoveRecord, NodeLossPolicy, attachment_uid,
+    condition_type, order, order::NotYet, reason,
 };
 
 use super::situation::{self, Situation, leg_of};
@@ -66,9 +66,11 @@ fn update(
     if there.metadata.deletion_timestamp.is_some() {
         return;
     }
-    let Ok(wanted) = order(situation, &there.spec.node, there.spec.mode, record) else {
+    let Ok(mut wanted) = order(situation, &there.spec.node, there.spec.mode, record) else {
         return;
     };
+    let goes = plan.leaving.as_ref().is_some_and(|leaving| leaving.down);
+    wanted.spec.release = goes && there.spec.mode == AttachmentMode::Writer;
     let (have, want) = (&there.spec, &wanted.spec);
     // A failover's order leaves out a copy that is not known; it is never taken out of one that has it.
     let legs = want.legs.len() >= have.legs.len() && want.legs != have.legs;
@@ -84,6 +86,7 @@ fn update(
             .verify
             .clone()
             .filter(|asked| have.verify.as_ref() != Some(asked)),
+        release: (want.release != have.release).then_some(want.release),
         size: None,
     };
     if want.size.bytes() > have.size.bytes() {
@@ -203,7 +206,7 @@ fn let_go(situation: &Situation<'_>, node: &str, plan: &mut Plan) {
 }
 
 /// Another attachment came after this one: it never attaches again, whatever it is told.
-pub(super) fn is_over(writer: &Attachment) -> bool {
+fn is_over(writer: &Attachment) -> bool {
     let status = writer.status.as_ref();
     let reason_told = status.and_then(|status| status.reason.as_deref());
     match situation::state(writer) {
@@ -211,6 +214,15 @@ pub(super) fn is_over(writer: &Attachment) -> bool {
         AttachmentState::Refused => reason_told == Some(reason::ORDER_STALE),
         _ => false,
     }
+}
+
+/// It says that it is over, or will find out as soon as it tries.
+pub(super) fn is_spent(situation: &Situation<'_>, writer: &Attachment) -> bool {
+    let status = writer.status.as_ref();
+    let attached_once = status.is_some_and(|status| status.order.is_some());
+    let uid = attachment_uid(writer.metadata.uid.as_deref().unwrap_or_default());
+    let is_last = |register: &twinsite_register::Register| register.order.uid.0 == uid;
+    is_over(writer) || (attached_once && situation.live().is_some_and(|it| !is_last(it)))
 }
 
 /// A writer that was superseded on a node that lives never attaches again: its pods start anew, if this is their site.

@@ -64,6 +64,8 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
                 .iter()
                 .flatten()
                 .any(|held| held == names::VOLUME_FINALIZER);
+            let last = desired.volume.status.as_ref();
+            plan.leaving = last.and_then(|status| status.leaving.clone());
             if desired.is_going() && held {
                 // What cannot be judged is not destroyed; the object does not have to stay for it.
                 plan.act(Action::RemoveFinalizer);

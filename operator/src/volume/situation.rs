@@ -286,11 +286,15 @@ impl<'a> Situation<'a> {
             .or_else(|| nodes().min())
     }
 
-    /// Whether the peer's cluster shows that nothing of the volume is attached there; `None`: it does not answer.
+    /// Whether the peer's cluster shows that nothing of the volume is attached there, or will be; `None`: it does not answer.
     pub(crate) fn peer_is_detached(&self) -> Option<bool> {
         let peer = &self.seen.peer;
         peer.reach.answers().then(|| {
-            let holds = |attachment: &Attachment| !attachment.spec.mode.is_one_shot();
+            let holds = |attachment: &Attachment| {
+                let is_released =
+                    attachment.spec.release && state(attachment) == AttachmentState::Detached;
+                !attachment.spec.mode.is_one_shot() && !is_released
+            };
             !peer.attachments.iter().any(|attachment| holds(attachment))
         })
     }

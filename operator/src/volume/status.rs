@@ -15,6 +15,7 @@ use twinsite_api::{
 
 use super::situation::Situation;
 use super::{Desired, Observed, Plan, copies, device};
+use crate::moves;
 
 /// What is to be written into the status, and the events of what changed since the last one.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +56,13 @@ pub fn status(
     new.observed_generation = desired.volume.metadata.generation;
     new.volume_id = Some(desired.id());
     new.move_.clone_from(&plan.move_record);
+    new.leaving.clone_from(&plan.leaving);
     let situation = Situation::of(desired, seen, now).ok();
+    let record = plan.move_record.as_ref();
+    new.awaited = situation
+        .as_ref()
+        .zip(record)
+        .and_then(|(situation, record)| moves::awaited(situation, record));
     if let Some(situation) = &situation {
         whereabouts(situation, &mut new);
         account::last_move(situation, &old, &mut new);

@@ -31,7 +31,7 @@ pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) 
     let leftover = matches!(course, Course::Arrive(_))
         && situation
             .attachment(AttachmentMode::Writer)
-            .is_some_and(attachments::is_over);
+            .is_some_and(|writer| attachments::is_spent(situation, writer));
     for view in &situation.seen.workloads {
         let named = format!("{} {}", view.workload.kind, view.workload.name);
         match (view.replicas, &view.trouble) {

@@ -297,6 +297,7 @@ fn changed(uid: &str, change: &AttachmentChange) -> Value {
     );
     set("move", change.move_order.as_ref().map(|order| json!(order)));
     set("verify", change.verify.as_ref().map(|asked| json!(asked)));
+    set("release", change.release.map(|release| json!(release)));
     json!({ "metadata": { "uid": uid }, "spec": spec })
 }
 

@@ -104,8 +104,15 @@ impl World {
     }
 
     fn detach(&mut self, attachment: &mut Attachment) {
+        if self.release(attachment) {
+            attachment.metadata.finalizers = None;
+        }
+    }
+
+    /// Whether nothing of this attachment is open any more.
+    fn release(&mut self, attachment: &Attachment) -> bool {
         if !self.witness_up {
-            return;
+            return false;
         }
         let txid = self.txid();
         if let (Some(register), Some(key)) = (&self.register, Self::key(attachment))
@@ -113,7 +120,7 @@ impl World {
         {
             self.register = Some(next);
         }
-        attachment.metadata.finalizers = None;
+        true
     }
 
     fn birth(&mut self, place: usize, attachment: &mut Attachment) {
@@ -222,9 +229,18 @@ impl World {
             .as_ref()
             .map(|status| status.state)
             .unwrap_or_default();
+        let is_used = !self.clusters[place].pods.is_empty();
         match state {
+            // NodeUnstage said that the device is not used any more.
+            AttachmentState::Attached if attachment.spec.release && !is_used => {
+                if self.release(attachment) {
+                    let status = attachment.status.get_or_insert_default();
+                    status.state = AttachmentState::Detached;
+                }
+            }
             AttachmentState::Attached => self.run(place, attachment),
             AttachmentState::Superseded => {}
+            _ if attachment.spec.release => {}
             _ => self.open(place, attachment),
         }
     }
@@ -264,7 +280,10 @@ impl World {
             && register.holder.is_some()
             && register.active.site != site
         {
-            return Self::refuse(attachment, "StillActive");
+            // It waits at the register.
+            let status = attachment.status.get_or_insert_default();
+            status.reason = Some(reason::HELD_ELSEWHERE.to_owned());
+            return;
         }
         let uid = AttachmentUid(attachment_uid(attachment.metadata.uid.as_ref().unwrap()));
         let attached_once = attachment
@@ -321,6 +340,7 @@ impl World {
         (status.reason, status.message) = (None, None);
         status.state = AttachmentState::Attached;
         status.key = Some(key.to_string());
+        status.order = Some(stamp.order.n);
         status.size = Some(size);
         status.timings = Some(Timings {
             ordered_at: Some(now.clone()),

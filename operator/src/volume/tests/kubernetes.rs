@@ -40,7 +40,7 @@ impl World {
     }
 
     fn pods(&mut self, place: usize) {
-        let uid = self.uid();
+        let (uid, now) = (self.uid(), self.now);
         let cluster = &mut self.clusters[place];
         let wanted = cluster.workloads.iter().any(|(_, replicas)| *replicas > 0);
         let claim = cluster
@@ -61,6 +61,7 @@ impl World {
                 node,
                 deleting: false,
             });
+            cluster.pods_at = now;
             self.changed = true;
         } else if !wanted && !cluster.pods.is_empty() {
             // A kubelet that lives ends its pods.
@@ -72,7 +73,10 @@ impl World {
             };
             let before = cluster.pods.len();
             cluster.pods.retain(|pod| !lives(pod));
-            self.changed |= cluster.pods.len() != before;
+            if cluster.pods.len() != before {
+                cluster.pods_at = now;
+                self.changed = true;
+            }
         }
     }
 
@@ -80,6 +84,8 @@ impl World {
     fn attach(&mut self, place: usize) {
         let (uid, writer_uid, time) = (self.uid(), self.uid(), self.time());
         let cluster = &mut self.clusters[place];
+        let is_reported = self.now - cluster.pods_at >= self.kubelet_lag;
+        self.changed |= !is_reported;
         let node = cluster.pods.first().and_then(|pod| pod.node.clone());
         match (
             node,
@@ -96,12 +102,9 @@ impl World {
                     attached: false,
                     deleting: false,
                 });
-                if let Some(known) = cluster.nodes.iter_mut().find(|known| known.name == node) {
-                    known.volume_in_use = true;
-                }
                 self.changed = true;
             }
-            (wanted, Some(there)) if wanted.as_ref() != Some(&there) => {
+            (wanted, Some(there)) if wanted.as_ref() != Some(&there) && is_reported => {
                 let node = cluster.nodes.iter().find(|node| node.name == there);
                 // A volume in use on a node that does not answer is not detached.
                 if node.is_some_and(|node| node.ready || !node.volume_in_use) {
@@ -112,6 +115,16 @@ impl World {
             _ => {}
         }
         let cluster = &mut self.clusters[place];
+        if let (Some(pod), true) = (cluster.pods.first(), is_reported) {
+            let used = cluster
+                .nodes
+                .iter_mut()
+                .find(|known| pod.node.as_ref() == Some(&known.name) && known.ready);
+            if let Some(known) = used {
+                self.changed |= !known.volume_in_use;
+                known.volume_in_use = true;
+            }
+        }
         let is_writer = |mode| mode == AttachmentMode::Writer;
         let there = cluster
             .attachments
@@ -134,6 +147,11 @@ impl World {
                     cluster.attachments.push(object);
                     self.changed = true;
                 }
+            }
+            // ControllerPublish has its answer.
+            (Some(known), Some(writer)) if known.node == writer.spec.node && !known.attached => {
+                cluster.volume_attachments[0].attached = true;
+                self.changed = true;
             }
             (None, Some(writer)) if writer.metadata.deletion_timestamp.is_none() => {
                 writer.metadata.deletion_timestamp = Some(time);

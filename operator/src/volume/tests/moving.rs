@@ -34,6 +34,137 @@ fn an_edit_of_active_site_in_both_clusters_is_a_planned_move() {
     golden("planned-move", &world);
 }
 
+/// Lines of the transcript in which one of these stands, in order.
+fn lines(world: &World, parts: &[&str]) -> Vec<String> {
+    let text = world.transcript();
+    let wanted = |line: &&str| parts.iter().any(|part| line.contains(part));
+    text.lines().filter(wanted).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_pod_is_placed_at_the_other_site_before_it_ends_here_and_the_volume_is_let_go_at_once() {
+    let mut world = World::running();
+    // A kubelet says each 10 s which volumes it uses: neither end waits for that while nobody writes.
+    world.kubelet_lag = 10;
+    world.unheld = 0;
+    edit_active(&mut world, "research");
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+    assert!(world.unheld <= 1, "{} s without a writer", world.unheld);
+    assert_eq!(
+        lines(&world, &["scale", "release="]),
+        [
+            "research: scale StatefulSet/records to 1",
+            "medical: scale StatefulSet/records to 0",
+            "medical: update Attachment ID-writer release=true",
+        ],
+        "{}",
+        world.transcript()
+    );
+    let status = |place: usize| {
+        world.clusters[place]
+            .volume
+            .as_ref()
+            .unwrap()
+            .status
+            .as_ref()
+    };
+    let left = status(0).unwrap().leaving.is_some() || status(1).unwrap().awaited.is_some();
+    assert!(!left, "nothing of the move is left");
+}
+
+#[test]
+fn what_is_left_of_an_earlier_time_there_is_not_taken_for_a_pod_that_waits() {
+    let mut world = World::running();
+    world.kill(0);
+    world.settle();
+    edit_active(&mut world, "research");
+    world.settle();
+    // Its operator is the last to start: the old pod, its order and its VolumeAttachment are all still there.
+    world.clusters[0].operator_up = false;
+    world.revive(0);
+    world.rounds(5);
+    assert!(!world.clusters[0].pods.is_empty());
+    edit_active(&mut world, "medical");
+    world.clusters[0].operator_up = true;
+    world.kubelet_lag = 5;
+    world.unheld = 0;
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert!(world.unheld <= 1, "{} s without a writer", world.unheld);
+}
+
+#[test]
+fn pods_that_could_run_without_the_volume_are_placed_only_after_it_was_let_go() {
+    let mut world = World::new();
+    // Two replicas, of which one uses the volume.
+    world.apply_to_both(&VOLUME.replace("name: records}]", "name: records, replicas: 2}]"));
+    world.settle();
+    assert!(world.serves(0));
+    world.kubelet_lag = 10;
+    edit_active(&mut world, "research");
+    for _ in 0..60 {
+        world.rounds(1);
+        let up = |place: usize| world.clusters[place].workloads[0].1 > 0;
+        assert!(!(up(0) && up(1)), "{}", world.transcript());
+    }
+    assert!(world.serves(1), "{}", world.transcript());
+}
+
+#[test]
+fn a_move_that_is_taken_back_before_the_pod_ends_disturbs_nothing() {
+    let mut world = World::running();
+    world.kubelet_lag = 10;
+    world.unheld = 0;
+    edit_active(&mut world, "research");
+    world.rounds(5);
+    assert_eq!(world.clusters[1].workloads[0].1, 1, "it is placed there");
+    edit_active(&mut world, "medical");
+    world.settle();
+    assert!(
+        world.serves(0) && world.unheld == 0,
+        "{}",
+        world.transcript()
+    );
+    assert_eq!(world.clusters[1].workloads[0].1, 0);
+    assert!(world.clusters[1].pods.is_empty() && world.clusters[1].attachments.is_empty());
+}
+
+#[test]
+fn a_site_that_places_no_pod_gets_the_volume_all_the_same_after_a_while() {
+    let mut world = World::running();
+    for node in &mut world.clusters[1].nodes {
+        // Its agent serves the leg; no pod fits.
+        node.volume_in_use = false;
+    }
+    world.kubelet_lag = 1000;
+    edit_active(&mut world, "research");
+    world.rounds(25);
+    assert!(world.serves(0), "not before its time");
+    world.rounds(15);
+    assert_eq!(
+        world.clusters[0].workloads[0].1,
+        0,
+        "{}",
+        world.transcript()
+    );
+}
+
+#[test]
+fn a_site_lost_while_the_other_one_waits_for_it_is_taken_over() {
+    let mut world = World::running();
+    world.kubelet_lag = 10;
+    edit_active(&mut world, "research");
+    world.rounds(4);
+    assert!(!world.clusters[1].pods.is_empty() && world.serves(0));
+    world.kill(0);
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+    let status = world.clusters[1].volume.as_ref().unwrap().status.as_ref();
+    let last = status.unwrap().last_move.as_ref().unwrap();
+    assert_eq!(last.mode, "Unplanned");
+}
+
 #[test]
 fn a_move_waits_until_both_specs_agree() {
     let mut world = World::running();
@@ -116,6 +247,8 @@ fn a_site_that_returns_when_git_already_wants_it_back_starts_with_new_pods() {
     world.rounds(5);
     edit_active(&mut world, "medical");
     world.rounds(10);
+    assert!(world.serves(1), "nothing waits for it there");
+    world.rounds(25);
     assert!(!world.serves(1), "research lets go");
     world.clusters[0].operator_up = true;
     world.settle();

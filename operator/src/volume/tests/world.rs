@@ -44,6 +44,8 @@ pub(super) struct Cluster {
     pub(super) marks: Vec<Mark>,
     /// When it last renewed its liveness.
     alive_at: i64,
+    /// When a pod that uses the volume last came or went.
+    pub(super) pods_at: i64,
 }
 
 pub(super) struct World {
@@ -65,6 +67,10 @@ pub(super) struct World {
     pub(super) changed: bool,
     /// Actions to carry out before the operator of a site dies, once.
     pub(super) dies_after: Option<(usize, usize)>,
+    /// After how many seconds a kubelet reports which volumes are in use.
+    pub(super) kubelet_lag: i64,
+    /// Seconds in which nobody had the volume open, since somebody last asked.
+    pub(super) unheld: i64,
 }
 
 fn pair() -> SitePair {
@@ -130,6 +136,7 @@ fn cluster(place: usize) -> Cluster {
             .to_vec(),
         marks: Vec::new(),
         alive_at: START,
+        pods_at: START,
     }
 }
 
@@ -149,6 +156,8 @@ impl World {
             counter: 0,
             changed: false,
             dies_after: None,
+            kubelet_lag: 0,
+            unheld: 0,
         }
     }
 
@@ -346,6 +355,11 @@ impl World {
         self.agents();
         self.orders();
         self.now += 1;
+        let is_held = self
+            .register
+            .as_ref()
+            .is_some_and(|register| register.holder.is_some());
+        self.unheld += i64::from(!is_held);
         for cluster in &mut self.clusters {
             // What cannot be read does not age.
             if cluster.up || !self.witness_up {
@@ -702,6 +716,9 @@ impl World {
                 }
                 if change.move_order.is_some() {
                     spec.move_.clone_from(&change.move_order);
+                }
+                if let Some(release) = change.release {
+                    spec.release = release;
                 }
             }
             Action::DeleteAttachment { uid, .. } => {

@@ -101,7 +101,7 @@ kubernetes-programs:
 setup-kubernetes:
 	@tests/setup.sh containerd runc containernetworking-plugins iproute2 busybox-static binutils
 
-# The demo on two real clusters: one of them dies in mid-write. ROUNDS=n
+# The demo on two real clusters: one of them dies in mid-write. ROUNDS=n; NODE=1: in each round the node that writes dies too.
 demo-kubernetes: setup setup-kubernetes
 	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin demo-kubernetes
 	target/debug/demo-kubernetes

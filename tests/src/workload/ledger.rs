@@ -109,6 +109,8 @@ struct Book {
     first_after_mark: Option<Instant>,
     latest: Option<Instant>,
     longest_gap: Duration,
+    /// The records before and after it.
+    gap: Option<(Instant, Instant)>,
 }
 
 /// The book and its listener thread.
@@ -199,8 +201,11 @@ impl Ledger {
             return;
         };
         book.first_after_mark.get_or_insert(now);
-        let gap = now - book.latest.unwrap_or(marked_at);
-        book.longest_gap = book.longest_gap.max(gap);
+        let before = book.latest.unwrap_or(marked_at);
+        if now - before > book.longest_gap {
+            book.longest_gap = now - before;
+            book.gap = Some((before, now));
+        }
         book.latest = Some(now);
     }
 
@@ -226,6 +231,7 @@ impl Ledger {
         book.first_after_mark = None;
         book.latest = None;
         book.longest_gap = Duration::ZERO;
+        book.gap = None;
     }
 
     /// When the first record after the mark was acknowledged.
@@ -235,6 +241,12 @@ impl Ledger {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .first_after_mark
+    }
+
+    /// The records at both ends of the longest gap since the mark; the mark stands for the record before the first.
+    #[must_use]
+    pub fn gap_ends(&self) -> Option<(Instant, Instant)> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).gap
     }
 
     /// The longest time without an acknowledged record since the mark, the one that still lasts included.

@@ -28,6 +28,7 @@ fn run() -> Result<ExitCode> {
             .with_context(|| format!("ROUNDS={text}: say a number"))?,
         None => 1,
     };
+    let node = env::var_os("NODE").is_some_and(|text| !text.is_empty() && text != "0");
     Programs::obtain(Program::ALL)?;
     let folder = clusters::work_folder("demo-kubernetes")?;
     let work = folder.join("work");
@@ -36,10 +37,10 @@ fn run() -> Result<ExitCode> {
     }
     tokio::runtime::Runtime::new()?.block_on(async {
         let mut stage = Stage::set(&work).await?;
-        let outcome = story::tell(&mut stage, rounds).await;
+        let outcome = story::tell(&mut stage, rounds, node).await;
         stage.report.save(&folder)?;
         outcome?;
-        println!("\n{}", stage.report.line());
+        println!("\n{}\n\n{}", stage.report.table(), stage.report.line());
         Ok(if stage.report.good() {
             ExitCode::SUCCESS
         } else {

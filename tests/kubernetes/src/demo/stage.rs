@@ -1,4 +1,4 @@
-//! The moves: start, install, apply, write, kill, verify, return, edit the manifest.
+//! The stage: start, install, apply, write, verify, return, edit the manifest. The moves that are measured are in [`super::moves`].
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,8 @@ use twinsite_tests::timeline::Timeline;
 use twinsite_tests::workload::MACHINES;
 use twinsite_tests::workload::ledger::Ledger;
 
-use super::report::{Report, Round};
+use super::report::Report;
+use super::trace::Trace;
 use crate::clusters::{Clusters, MEDICAL, RESEARCH};
 use crate::group::until;
 use crate::images;
@@ -28,13 +29,12 @@ use crate::site::Site;
 /// Outside both sites: an address of the router itself. The example's workload names it.
 const LEDGER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 80, 0, 1)), 7000);
 /// Namespace and name of the example's volume and workload.
-const VOLUME: (&str, &str) = ("rv", "records");
-const POD: &str = "records-0";
+pub(super) const VOLUME: (&str, &str) = ("rv", "records");
+pub(super) const POD: &str = "records-0";
 
 const BIRTH_LIMIT: Duration = Duration::from_secs(180);
-const TAKEOVER_LIMIT: Duration = Duration::from_secs(180);
 const RETURN_LIMIT: Duration = Duration::from_secs(300);
-const MOVE_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const MOVE_LIMIT: Duration = Duration::from_secs(120);
 const RECORDS_LIMIT: Duration = Duration::from_secs(120);
 
 /// Everything on stage.
@@ -46,6 +46,7 @@ pub struct Stage {
     pub report: Report,
     /// Where the volume is, by what was done to it.
     pub active: &'static str,
+    pub(super) trace: Trace,
     manifests: PathBuf,
     history: History,
     history_file: PathBuf,
@@ -93,6 +94,7 @@ impl Stage {
             "twinsite installed by its chart, all pods ready after {:.1} s",
             report.install_seconds
         ));
+        let trace = Trace::start(&[&clusters.medical, &clusters.research], VOLUME.0).await?;
         let manifests = folder.join("manifests");
         fs::create_dir_all(&manifests)?;
         for name in ["pair.yaml", "pools.yaml", "records.yaml"] {
@@ -104,6 +106,7 @@ impl Stage {
             ledger,
             report,
             active: MEDICAL,
+            trace,
             manifests,
             history,
             history_file,
@@ -184,81 +187,6 @@ impl Stage {
         let (total, active) = (self.ledger.total(), self.active);
         self.timeline
             .event(&format!("{total} records acknowledged at {active}"));
-        Ok(())
-    }
-
-    /// Kills everything of the active site and waits until the other one writes.
-    ///
-    /// # Errors
-    /// It does not.
-    pub fn kill_active(&mut self) -> Result<()> {
-        let (dying, survivor) = (self.active, self.other());
-        self.ledger.mark();
-        let wall = now_ms();
-        self.site_mut(dying).pull_the_plug();
-        self.ledger.mark();
-        let killed = Instant::now();
-        self.timeline.event(&format!(
-            "{dying} is gone: its API server, its nodes, its storage, every process of it"
-        ));
-        let ledger = self.ledger.clone();
-        until(TAKEOVER_LIMIT, "a record at the survivor", || {
-            ledger.first_after_mark().is_some()
-        })
-        .with_context(|| self.state_of(survivor))?;
-        let first = self.ledger.first_after_mark().unwrap_or(killed);
-        self.active = survivor;
-        let mut round = Round {
-            killed: dying.to_owned(),
-            first_write_ms: u64::try_from((first - killed).as_millis()).unwrap_or(u64::MAX),
-            ..Round::default()
-        };
-        // Status follows the deed by a moment.
-        thread::sleep(Duration::from_secs(2));
-        let volume = self.volume(survivor)?;
-        let since = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-            time.map(|time| time.0.as_millisecond() - wall)
-        };
-        if let Some(last) = volume
-            .status
-            .as_ref()
-            .and_then(|status| status.last_move.as_ref())
-        {
-            round.detected_ms = since(last.detected_at.as_ref());
-            round.fenced_ms = since(last.fenced_at.as_ref());
-            round.promoted_ms = since(last.promoted_at.as_ref());
-        }
-        let pod = self.pod(survivor)?;
-        let scheduled = pod.status.as_ref().and_then(|status| {
-            let conditions = status.conditions.as_ref()?;
-            let bound = conditions
-                .iter()
-                .find(|condition| condition.type_ == "PodScheduled")?;
-            bound.last_transition_time.clone()
-        });
-        let started = pod.status.as_ref().and_then(|status| {
-            let containers = status.container_statuses.as_ref()?;
-            containers
-                .first()?
-                .state
-                .as_ref()?
-                .running
-                .as_ref()?
-                .started_at
-                .clone()
-        });
-        round.scheduled_ms = since(scheduled.as_ref());
-        round.started_ms = since(started.as_ref());
-        self.timeline.event(&format!(
-            "{survivor} writes {:.1} s after that: detected {}, fenced {}, promoted {}, pod bound {}, container {}",
-            (first - killed).as_secs_f64(),
-            seconds(round.detected_ms),
-            seconds(round.fenced_ms),
-            seconds(round.promoted_ms),
-            seconds(round.scheduled_ms),
-            seconds(round.started_ms),
-        ));
-        self.report.rounds.push(round);
         Ok(())
     }
 
@@ -406,46 +334,6 @@ impl Stage {
         Ok(())
     }
 
-    /// How often the volume has moved so far, as its present site says.
-    #[must_use]
-    pub fn moves(&self) -> Option<u64> {
-        let volume = self.volume(self.active).ok()?;
-        seat(&volume).map(|(_, seq)| seq)
-    }
-
-    /// Waits until the volume has followed the manifest to that site, in a move later than `before`, and records are
-    /// acknowledged there.
-    ///
-    /// # Errors
-    /// It does not.
-    pub fn wait_moved(&mut self, name: &'static str, before: Option<u64>) -> Result<()> {
-        let start = Instant::now();
-        let ledger = self.ledger.clone();
-        until(MOVE_LIMIT, "the planned move", || {
-            // A site that was away may still show what it saw before.
-            self.volume(name).is_ok_and(|volume| {
-                seat(&volume).is_some_and(|(site, seq)| site == name && Some(seq) > before)
-            })
-        })
-        .with_context(|| self.state_of(name))?;
-        let total = ledger.total();
-        until(MOVE_LIMIT, "records after the move", || {
-            ledger.total() > total && ledger.longest_gap() > Duration::ZERO && self.runs_at(name)
-        })
-        .with_context(|| self.state())?;
-        self.active = name;
-        let gap = self.ledger.longest_gap();
-        if let Some(round) = self.report.rounds.last_mut() {
-            round.move_gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        }
-        self.timeline.event(&format!(
-            "{name} has it again after {:.1} s; the longest gap between two records was {:.1} s",
-            start.elapsed().as_secs_f64(),
-            gap.as_secs_f64()
-        ));
-        Ok(())
-    }
-
     /// Whether the volume accepted where it is: nothing of an unplanned move binds it any more.
     ///
     /// # Errors
@@ -466,15 +354,6 @@ impl Stage {
         Ok(())
     }
 
-    fn runs_at(&self, name: &str) -> bool {
-        self.pod(name).is_ok_and(|pod| {
-            pod.metadata.deletion_timestamp.is_none()
-                && pod
-                    .status
-                    .is_some_and(|status| status.phase.as_deref() == Some("Running"))
-        })
-    }
-
     /// The volume as one cluster shows it.
     ///
     /// # Errors
@@ -493,7 +372,7 @@ impl Stage {
         Ok(serde_json::from_str(&text)?)
     }
 
-    fn pod(&self, name: &str) -> Result<k8s_openapi::api::core::v1::Pod> {
+    pub(super) fn pod(&self, name: &str) -> Result<k8s_openapi::api::core::v1::Pod> {
         let (namespace, _) = VOLUME;
         let text = self
             .site(name)
@@ -501,12 +380,12 @@ impl Stage {
         Ok(serde_json::from_str(&text)?)
     }
 
-    fn state(&self) -> String {
+    pub(super) fn state(&self) -> String {
         self.state_of(self.active)
     }
 
     /// What a person would look at first.
-    fn state_of(&self, name: &str) -> String {
+    pub(super) fn state_of(&self, name: &str) -> String {
         let site = self.site(name);
         let mut text = String::new();
         for arguments in [
@@ -564,21 +443,6 @@ fn in_sync(volume: &MirroredVolume) -> bool {
                 .iter()
                 .all(|leg| leg.state == VolumeLegState::Member)
     })
-}
-
-/// Where the register says that the volume is, and by which move.
-fn seat(volume: &MirroredVolume) -> Option<(&str, u64)> {
-    let site = volume.status.as_ref()?.active_site.as_ref()?;
-    Some((&site.name, site.seq))
-}
-
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(0))
-}
-
-fn seconds(milliseconds: Option<i64>) -> String {
-    milliseconds.map_or_else(|| "?".into(), |ms| format!("{:.1} s", ms as f64 / 1000.0))
 }
 
 /// `kubectl get mirroredvolumes -w`, line by line.

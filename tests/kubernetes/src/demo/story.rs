@@ -3,16 +3,17 @@
 use anyhow::Result;
 
 use super::stage::Stage;
+use super::trace;
 use crate::clusters::{MEDICAL, RESEARCH};
 
 /// Records written between two events.
 const A_WHILE: u64 = 400;
 
-/// Tells it `rounds` times on one stage.
+/// Tells it `rounds` times on one stage; `node`: in each of them a node dies too.
 ///
 /// # Errors
 /// Anything goes otherwise than promised.
-pub async fn tell(stage: &mut Stage, rounds: u32) -> Result<()> {
+pub async fn tell(stage: &mut Stage, rounds: u32, node: bool) -> Result<()> {
     stage
         .timeline
         .act("Birth: the same manifests to both clusters");
@@ -24,6 +25,14 @@ pub async fn tell(stage: &mut Stage, rounds: u32) -> Result<()> {
             "Round {round} of {rounds}: the plug is pulled on a whole cluster"
         ));
         one_round(stage).await?;
+        if node {
+            stage.timeline.act(&format!(
+                "Round {round} of {rounds}: the plug is pulled on the node that writes"
+            ));
+            stage.lose_node().await?;
+            stage.verify()?;
+            stage.diff(&[MEDICAL, RESEARCH])?;
+        }
     }
     stage.close()
 }
@@ -43,8 +52,9 @@ async fn one_round(stage: &mut Stage) -> Result<()> {
     stage.diff(&[MEDICAL, RESEARCH])?;
     let before = stage.moves();
     stage.ledger.mark();
+    let commit = trace::now_ms();
     stage.commit_active(home)?;
-    stage.wait_moved(home, before)?;
+    stage.wait_moved(home, before, commit)?;
     stage.write_records(A_WHILE)?;
     stage.verify()?;
     stage.diff(&[MEDICAL, RESEARCH])

@@ -484,6 +484,7 @@ fn how(ending: &Ending) -> Over {
         Ending::Superseded | Ending::Refused(Refusal::OrderStale | Refusal::Deleted) => Over::Never,
         Ending::Refused(_) => Over::Refused,
         Ending::Failed { word, .. } if *word == reason::FOREIGN_DATA => Over::Never,
+        Ending::Failed { word, .. } if *word == reason::PENDING => Over::Waiting,
         Ending::Failed { .. } => Over::Failed,
     }
 }

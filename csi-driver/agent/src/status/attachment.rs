@@ -94,6 +94,7 @@ fn state(view: &VolumeView) -> AttachmentState {
         }
         Some(Phase::Open) => AttachmentState::Attached,
         Some(Phase::Over { how, .. }) => match (how, &view.ending) {
+            (Over::Waiting, _) => AttachmentState::Pending,
             (_, Some(Ending::Superseded)) => AttachmentState::Superseded,
             (_, Some(Ending::Refused(_))) => AttachmentState::Refused,
             (_, Some(Ending::Failed { .. })) => AttachmentState::Failed,
@@ -445,6 +446,11 @@ mod tests {
             text: "x".to_owned(),
         };
         check(ended(Over::Never, failed), (Failed, Some("ForeignData")));
+        let not_there = Ending::Failed {
+            word: reason::PENDING,
+            text: "Secret twinsite-pair is not there".to_owned(),
+        };
+        check(ended(Over::Waiting, not_there), (Pending, Some("Pending")));
     }
 
     #[test]

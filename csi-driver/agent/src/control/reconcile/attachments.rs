@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use twinsite_api::{AttachmentSpec, reason};
 
-use super::{Action, Desired, Observed, OrderSeen, Over, Phase, Plan, VolumeSeen, groups};
+use super::{
+    AGAIN, Action, Desired, Observed, OrderSeen, Over, Phase, Plan, RETRY, VolumeSeen, groups,
+};
 use crate::control::verifies::BY_HAND;
 
 /// The Attachment of this name, if it is for this node and nobody holds it back.
@@ -186,7 +188,7 @@ fn open(name: &str, uid: &str, spec: &AttachmentSpec, plan: &mut Plan) {
 
 pub(super) fn is_retried(how: Over) -> bool {
     match how {
-        Over::Refused | Over::Failed => true,
+        Over::Refused | Over::Failed | Over::Waiting => true,
         // Detached without an order to: its device was taken away from outside. It attaches again.
         Over::Detached => true,
         Over::Never | Over::Done => false,
@@ -204,7 +206,8 @@ fn continue_volume(
     match seen.phase {
         Phase::Over { how, at } => {
             // A changed order, such as a move, is tried at once.
-            if is_retried(how) && (*spec != seen.spec || plan.may_retry(at, now)) {
+            let wait = if how == Over::Waiting { AGAIN } else { RETRY };
+            if is_retried(how) && (*spec != seen.spec || plan.is_due(at + wait, now)) {
                 close(name, plan);
                 open(name, uid, spec, plan);
             }

@@ -26,6 +26,9 @@ use crate::objects::Objects;
 
 /// How long after a refusal or a failure the same thing is tried again (protocol 2.15).
 pub const RETRY: Duration = Duration::from_secs(5);
+/// How long after it was found that something is not there yet, such as a Secret that a watch is about to bring. Nothing but
+/// objects and own files is looked at.
+pub const AGAIN: Duration = Duration::from_millis(300);
 
 /// What is wanted of this node.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +120,8 @@ pub enum Over {
     Done,
     /// The data path could not do it; trying again may help.
     Failed,
+    /// Something that the order names is not there yet: nothing was begun.
+    Waiting,
 }
 
 /// An order to an open volume.
@@ -254,7 +259,11 @@ impl Plan {
 
     /// Whether what failed then may be tried again now; if not, decides again when it may.
     fn may_retry(&mut self, failed_at: Duration, now: Duration) -> bool {
-        let due = failed_at + RETRY;
+        self.is_due(failed_at + RETRY, now)
+    }
+
+    /// Whether it is time; if not, decides again when it is.
+    fn is_due(&mut self, due: Duration, now: Duration) -> bool {
         if now >= due {
             return true;
         }

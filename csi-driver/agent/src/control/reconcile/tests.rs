@@ -317,6 +317,20 @@ fn a_refused_attach_is_tried_again_after_five_seconds_or_at_once_with_a_new_orde
 }
 
 #[test]
+fn what_an_order_names_and_is_not_there_yet_is_looked_for_again_at_once() {
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.over("w", Over::Waiting);
+    world.step("");
+    assert_eq!(
+        reconcile(&world.desired, &world.observed, world.now).wake_at,
+        Some(world.now + AGAIN)
+    );
+    world.now += AGAIN;
+    world.settle("close w\nopen w (w-uid) as Writer");
+}
+
+#[test]
 fn one_that_may_never_attach_again_is_left_alone() {
     let mut world = World::new(&[PAIR, &writer("w")]);
     world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");

@@ -89,6 +89,8 @@ fn mended(
     pair: &SitePair,
 ) -> Option<AttachmentSpec> {
     let mut spec = order::attachment(volume, pair, &there.site, &there.node, there.mode).ok()?;
+    // The operator's word alone: it says so before the volume's status does.
+    spec.release = there.release;
     // The device grows once both legs have.
     let status = volume.status.as_ref();
     let ready = status.and_then(|status| status.capacity.as_ref());
@@ -132,6 +134,14 @@ mod tests {
         let after = mended(&before, &volume, &pair()).unwrap();
         assert_eq!(after.move_.as_ref().unwrap().expect_seq, 4);
         assert_eq!(mended(&after, &volume, &pair()), None);
+    }
+
+    #[test]
+    fn whether_a_volume_is_released_is_left_to_the_operator() {
+        let volume = volume("records");
+        let mut there = published(&volume);
+        there.release = true;
+        assert_eq!(mended(&there, &volume, &pair()), None);
     }
 
     #[test]

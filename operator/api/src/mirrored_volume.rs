@@ -357,8 +357,9 @@ pub struct Leaving {
     pub overlap: bool,
     /// The workloads are being taken down, and the volume is let go as soon as nothing uses it.
     pub down: bool,
-    /// Since when.
-    pub since: Time,
+    /// Since when the other site has taken the move up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// A pod that waits for the volume.

@@ -31,6 +31,7 @@ use twinsite_api::{
 use twinsite_register::{Members, Register};
 
 use crate::policy::{self, Case, Verdict};
+use crate::volume::attachments;
 use crate::volume::situation::{Situation, drained};
 use crate::volume::{FailoverOrder, Plan, Why};
 
@@ -244,33 +245,45 @@ fn leaving(situation: &Situation<'_>, register: &Register, to: &str) -> Leaving 
         .and_then(|status| status.leaving.as_ref())
         .filter(|prior| prior.expect_seq == seq && prior.to == to);
     let overlap = prior.map_or_else(|| all_pods_hold(situation), |prior| prior.overlap);
-    let since = prior.map_or(situation.now, |prior| prior.since.0);
-    let waited = situation.now.as_second() - since.as_second();
+    let twin = situation.seen.peer.volume.as_ref();
+    let theirs = twin.and_then(|twin| twin.status.as_ref());
+    // Nobody waits for a site that has not taken the move up: the volume is in use here.
+    let taken_up = theirs
+        .and_then(|status| status.move_.as_ref())
+        .is_some_and(|record| record.mode == MoveMode::Planned && record.expect_seq == seq);
+    let since = prior
+        .and_then(|prior| prior.since.clone())
+        .or_else(|| taken_up.then_some(Time(situation.now)));
+    let waited = since
+        .as_ref()
+        .map_or(0, |since| situation.now.as_second() - since.0.as_second());
     let is_awaited = || {
-        let twin = situation.seen.peer.volume.as_ref();
-        let awaited = twin.and_then(|twin| twin.status.as_ref()?.awaited.as_ref());
+        let awaited = theirs.and_then(|status| status.awaited.as_ref());
         awaited.is_some_and(|awaited| awaited.expect_seq == seq)
     };
     let down = prior.is_some_and(|prior| prior.down)
         || !overlap
         || register.holder.is_none()
         || is_awaited()
-        || waited >= OVERLAP_LIMIT;
+        || (taken_up && waited >= OVERLAP_LIMIT);
     Leaving {
         to: to.to_owned(),
         expect_seq: seq,
         overlap,
         down,
-        since: Time(since),
+        since,
     }
 }
 
 /// Every pod that the workloads have uses the volume, so that none of them can run where the volume is not.
 fn all_pods_hold(situation: &Situation<'_>) -> bool {
-    let running = situation.seen.workloads.iter().map(|view| view.running);
-    let running: Option<i32> = running.sum();
-    let pods = i32::try_from(situation.seen.pods.len()).ok();
-    running.is_some() && running > Some(0) && running == pods
+    let views = &situation.seen.workloads;
+    let all = views.iter().all(|view| {
+        let pods = situation.seen.pods.iter();
+        let own = pods.filter(|pod| pod.is_of(&view.workload)).count();
+        view.running.is_some() && view.running == i32::try_from(own).ok()
+    });
+    all && views.iter().any(|view| view.running > Some(0))
 }
 
 /// The old site says that it leaves for this one, and that its pods may be placed here already.
@@ -298,13 +311,14 @@ pub(crate) fn awaited(situation: &Situation<'_>, record: &MoveRecord) -> Option<
             && status.reason.as_deref() == Some(reason::HELD_ELSEWHERE)
     });
     let stays = writer.metadata.deletion_timestamp.is_none();
-    (record.mode == MoveMode::Planned && stays && waits && attached && used).then(|| Awaited {
+    let comes = stays && waits && !attachments::is_spent(situation, writer);
+    (record.mode == MoveMode::Planned && comes && attached && used).then(|| Awaited {
         expect_seq: record.expect_seq,
         node: node.to_owned(),
     })
 }
 
-/// Seconds after which the old site lets go although no pod waits at the other one.
+/// Seconds after which the old site lets go although no pod waits at the other one, once that has taken the move up.
 const OVERLAP_LIMIT: i64 = 30;
 
 fn arrival(situation: &Situation<'_>, register: &Register, wish: &Wish, plan: &mut Plan) -> Course {

@@ -217,7 +217,7 @@ fn is_over(writer: &Attachment) -> bool {
 }
 
 /// It says that it is over, or will find out as soon as it tries.
-pub(super) fn is_spent(situation: &Situation<'_>, writer: &Attachment) -> bool {
+pub(crate) fn is_spent(situation: &Situation<'_>, writer: &Attachment) -> bool {
     let status = writer.status.as_ref();
     let attached_once = status.is_some_and(|status| status.order.is_some());
     let uid = attachment_uid(writer.metadata.uid.as_deref().unwrap_or_default());

@@ -16,7 +16,7 @@
 //! says of itself (`failover`).
 
 mod action;
-mod attachments;
+pub(crate) mod attachments;
 mod binding;
 mod birth;
 mod copies;

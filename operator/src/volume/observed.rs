@@ -66,6 +66,24 @@ pub struct PodView {
     pub node: Option<String>,
     /// It has a deletion timestamp.
     pub deleting: bool,
+    /// Kind and name of its controller.
+    pub owner: Option<(String, String)>,
+}
+
+impl PodView {
+    /// Whether a workload made it, itself or, as a Deployment does, by a ReplicaSet.
+    pub fn is_of(&self, workload: &Workload) -> bool {
+        let Some((kind, name)) = &self.owner else {
+            return false;
+        };
+        let of_its_set = || {
+            let rest = name.strip_prefix(&workload.name);
+            let hash = rest.and_then(|rest| rest.strip_prefix('-'));
+            hash.is_some_and(|hash| !hash.contains('-'))
+        };
+        (*kind == workload.kind && *name == workload.name)
+            || (workload.kind == "Deployment" && kind == "ReplicaSet" && of_its_set())
+    }
 }
 
 /// A VolumeAttachment of the volume.

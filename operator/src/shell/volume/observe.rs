@@ -156,6 +156,11 @@ fn pod_view(pod: &Pod) -> Option<PodView> {
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         deleting: pod.metadata.deletion_timestamp.is_some(),
+        owner: pod
+            .owner_references()
+            .iter()
+            .find(|owner| owner.controller == Some(true))
+            .map(|owner| (owner.kind.clone(), owner.name.clone())),
     })
 }
 

@@ -60,6 +60,7 @@ impl World {
                 uid,
                 node,
                 deleting: false,
+                owner: Some(("StatefulSet".to_owned(), "records".to_owned())),
             });
             cluster.pods_at = now;
             self.changed = true;

@@ -95,6 +95,71 @@ fn what_is_left_of_an_earlier_time_there_is_not_taken_for_a_pod_that_waits() {
 }
 
 #[test]
+fn a_site_whose_operator_never_takes_the_move_up_stops_nothing() {
+    let mut world = World::running();
+    world.clusters[1].operator_up = false;
+    world.unheld = 0;
+    edit_active(&mut world, "research");
+    world.rounds(60);
+    assert!(
+        world.serves(0) && world.unheld == 0,
+        "{}",
+        world.transcript()
+    );
+    world.clusters[1].operator_up = true;
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+}
+
+#[test]
+fn a_move_back_before_kubernetes_has_detached_the_old_pod_waits_for_a_new_one() {
+    let mut world = World::running();
+    world.kubelet_lag = 10;
+    edit_active(&mut world, "research");
+    while !world.serves(1) {
+        world.rounds(1);
+    }
+    assert!(!world.clusters[0].volume_attachments.is_empty());
+    edit_active(&mut world, "medical");
+    world.unheld = 0;
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    assert!(world.unheld <= 1, "{} s without a writer", world.unheld);
+}
+
+#[test]
+fn a_stranger_on_the_claim_does_not_stand_for_a_pod_that_does_not_use_it() {
+    let mut world = World::new();
+    let two = "workloads: [{apiVersion: apps/v1, kind: StatefulSet, name: records}, {apiVersion: apps/v1, kind: Deployment, name: web}]";
+    world.apply_to_both(&VOLUME.replace(
+        "workloads: [{apiVersion: apps/v1, kind: StatefulSet, name: records}]",
+        two,
+    ));
+    for cluster in &mut world.clusters {
+        let (records, replicas) = cluster.workloads[0].clone();
+        let web = twinsite_api::Workload {
+            kind: "Deployment".to_owned(),
+            name: "web".to_owned(),
+            ..records
+        };
+        cluster.workloads.push((web, replicas));
+    }
+    world.settle();
+    assert!(world.serves(0));
+    let mut stranger = world.clusters[0].pods[0].clone();
+    stranger.name = "backup".to_owned();
+    stranger.owner = Some(("Job".to_owned(), "backup".to_owned()));
+    world.clusters[0].pods.push(stranger);
+    edit_active(&mut world, "research");
+    for _ in 0..60 {
+        world.rounds(1);
+        let up = |place: usize| world.clusters[place].workloads[1].1 > 0;
+        assert!(!(up(0) && up(1)), "{}", world.transcript());
+    }
+    assert!(world.serves(1), "{}", world.transcript());
+}
+
+#[test]
 fn pods_that_could_run_without_the_volume_are_placed_only_after_it_was_let_go() {
     let mut world = World::new();
     // Two replicas, of which one uses the volume.
@@ -247,9 +312,8 @@ fn a_site_that_returns_when_git_already_wants_it_back_starts_with_new_pods() {
     world.rounds(5);
     edit_active(&mut world, "medical");
     world.rounds(10);
-    assert!(world.serves(1), "nothing waits for it there");
-    world.rounds(25);
-    assert!(!world.serves(1), "research lets go");
+    world.rounds(60);
+    assert!(world.serves(1), "nobody has taken the move up there");
     world.clusters[0].operator_up = true;
     world.settle();
     assert!(world.serves(0), "{}", world.transcript());

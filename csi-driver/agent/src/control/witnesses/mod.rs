@@ -155,8 +155,8 @@ impl Witnesses {
                     used.waiting.take().inspect(JoinHandle::abort);
                     used.waiting = waiting(used, &self.runtime);
                 }
-                let same = (before.index, &before.groups)
-                    == (used.interest.index, &used.interest.groups);
+                let same =
+                    (before.index, &before.groups) == (used.interest.index, &used.interest.groups);
                 if !same {
                     used.interested.iter().for_each(JoinHandle::abort);
                     used.interested = interested(used, &self.identity, &self.wake, &self.runtime);

@@ -43,7 +43,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(98, "group: one volume not through step 7", "model", "no CAS", &[M("group", "grow_when_one_is_ready")]),
     row(99, "writer machine suspended longer than the lease", "STOP, CONT", "gap voids the lease", &[T("a_gap_in_the_event_loop_voids_it"), S("stop-and-go-on"), T("a_writer_that_sleeps_through_a_takeover_and_a_buffer_that_changes_in_flight")]),
     row(100, "delete with a leg absent, leg returns later", "model, unit test", "reads the tombstone, wiped", &[M("life-delete", "below_last+wipe_any_register"), T("a_wipe_that_crashed_anywhere_is_finished_by_the_same_order")]),
-    row(101, "expand killed between the superblocks", "killed at each step", "finished or undone", &[T("expand_writes_the_new_size_twice_with_the_map_between_and_then_tells_the_kernel"), S("expand"), M("expand", "undone_although_one_leg_has_it")]),
+    row(101, "expand killed between the superblocks", "killed at each step", "finished or undone", &[T("expand_writes_the_new_size_twice_with_the_map_between_and_then_tells_the_kernel"), S("expand"), M("expand", "size_before_pages")]),
     row(102, "force, then the lost leg returns", "model, force", "target of a full resync after confirmation", &[M("life-force", "rejoin_unconfirmed"), T("a_leg_that_must_not_join_is_left_alone"), S("force")]),
     row(103, "request unknown for long, witness returns", "witness down 20 s", "resolved by reading", &[S("no-witness"), T("r4_an_unknown_outcome_is_frozen_and_the_request_is_repeated_until_it_is_known")]),
     row(104, "lease granted by a state change", "model", "held reads, no stale one", &[M("reads", "lease_on_state"), T("r8_r27_reads_need_an_io_sent_within_the_lease_on_both_legs_when_they_return")]),

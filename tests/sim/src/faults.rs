@@ -350,7 +350,7 @@ impl World {
                 self.targets[leg].disk.faults.broken_until = now + lasts
             }
             Fault::BadBlock { leg, block } => {
-                let at = twinsite_mirror::io::DATA_START + crate::oracle::offset(block as usize);
+                let at = twinsite_mirror::io::DATA_START + offset(block as usize);
                 self.targets[leg]
                     .disk
                     .faults

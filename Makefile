@@ -106,7 +106,8 @@ demo-kubernetes: setup setup-kubernetes
 	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin demo-kubernetes
 	target/debug/demo-kubernetes
 
-# Whole clusters and their bad days alone. BAD_DAYS=name,name
+# Whole clusters and all their bad days. BAD_DAYS=name,name
+test-clusters: export BAD_DAYS ?= all
 test-clusters: setup setup-kubernetes
 	$(CARGO) build --workspace --bins --test stage --test two_clusters
 	$(CARGO) test --workspace --test stage --test two_clusters

@@ -58,6 +58,11 @@ fn a_volume_survives_faults_of_every_kind() {
     }
 }
 
+#[test]
+fn seed_55_copies_that_wait_for_a_slot_do_not_ask_for_a_time_that_is_past() {
+    holds(all(55, 5, true));
+}
+
 /// A failure that takes a power cut and a crash is shrunk to these two of dozens of faults.
 #[test]
 fn a_failing_history_is_shrunk_to_the_faults_it_needs() {

@@ -223,6 +223,8 @@ impl Serve {
 
     /// Start copies while slots and the rate limit allow.
     pub(super) fn pump_copies(&mut self) {
+        // Whatever stops it now calls it again when it is over; a time that is past would be asked for without end.
+        self.copies.next = None;
         while !self.copies.paused {
             let Some(slot) = self.copies.slots.iter().position(Option::is_none) else {
                 return;
@@ -230,7 +232,6 @@ impl Serve {
             let Some(resync) = &mut self.copies.resync else {
                 return;
             };
-            self.copies.next = None;
             let run = match resync.next(self.now) {
                 Next::Copy(run) => run,
                 Next::At(at) => {

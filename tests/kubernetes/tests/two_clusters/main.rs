@@ -97,7 +97,6 @@ const SHORT: &[&str] = &[
     "deleted-once",
     "namespace-missing",
     "storage-class",
-    "newer-definition",
     "credential-expired",
     "api-away",
     "witness-away",

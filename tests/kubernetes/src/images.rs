@@ -62,7 +62,6 @@ pub fn built() -> Result<PathBuf> {
 /// # Errors
 /// A program is missing, or an archive cannot be written.
 pub fn make(folder: &Path, programs: &Programs) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(folder)?;
     let mut archives = vec![pause(folder)?, ours(folder)?, records(folder)?];
     for sidecar in SIDECARS {
         let name = sidecar.name();
@@ -82,11 +81,12 @@ pub fn make(folder: &Path, programs: &Programs) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Holds a pod's namespaces and ends when told to.
+/// Holds a pod's namespaces and ends when told to. Makes the folder, too.
 ///
 /// # Errors
 /// busybox is missing.
 pub fn pause(folder: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
     let archive = folder.join("pause.tar");
     let loop_ = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done";
     Image::new(&["/bin/sh", "-c", loop_])

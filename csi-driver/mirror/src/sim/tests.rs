@@ -143,6 +143,15 @@ fn two_volumes_of_a_group_lose_no_acknowledged_write_and_stay_together_whatever_
     }
 }
 
+/// Found: one volume learned of a won request before the other, and then wanted what the other did not.
+#[test]
+fn volumes_learn_of_a_request_together() {
+    for seed in [4008, 4028] {
+        run(seed, of_group(2, true));
+    }
+    run(3035, of_group(2, false));
+}
+
 #[test]
 fn two_volumes_of_a_group_lose_no_flushed_write_when_caches_are_volatile() {
     for seed in seeds(4000, 3) {

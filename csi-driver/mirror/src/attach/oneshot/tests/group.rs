@@ -27,7 +27,17 @@ fn orders(seed: u8) -> Vec<OneShotOrder> {
 /// Carries the births out from this node, at most this many inputs far. The register is that of the first world.
 fn run(worlds: &mut [World; 2], orders: Vec<OneShotOrder>, node: u8, limit: usize) -> GroupBirth {
     let mut births = GroupBirth::new(worlds[0].now, orders);
-    let mut inbox: VecDeque<(usize, Input)> = VecDeque::new();
+    go_on(&mut births, &mut VecDeque::new(), worlds, node, limit);
+    births
+}
+
+fn go_on(
+    births: &mut GroupBirth,
+    inbox: &mut VecDeque<(usize, Input)>,
+    worlds: &mut [World; 2],
+    node: u8,
+    limit: usize,
+) {
     for _ in 0..limit {
         while let Some((volume, output)) = births.poll() {
             let input = match output {
@@ -68,7 +78,6 @@ fn run(worlds: &mut [World; 2], orders: Vec<OneShotOrder>, node: u8, limit: usiz
         };
         births.handle(worlds[0].now, volume, &input);
     }
-    births
 }
 
 #[test]
@@ -97,6 +106,33 @@ fn a_birth_of_a_group_that_crashed_anywhere_is_finished_by_the_same_orders() {
         assert_eq!(end.is_ok(), !was_live, "after {crash}: {end:?}");
         assert_eq!(worlds[0].r().state, State::Live, "after {crash}");
     }
+}
+
+#[test]
+fn a_birth_whose_earlier_request_is_executed_late_ends_for_every_volume() {
+    let mut changed = 0;
+    for late in 1..120 {
+        let mut worlds = unborn_pair();
+        drop(run(&mut worlds, orders(5), 9, 10_000));
+        let live = worlds[0].register.clone();
+        // All of it is done but the request, which is still on its way when the next node begins.
+        let mut creating = creating();
+        creating.volumes = vec![VOLUME, OTHER];
+        worlds[0].register = Some(creating);
+        let mut births = GroupBirth::new(worlds[0].now, orders(6));
+        let mut inbox = VecDeque::new();
+        go_on(&mut births, &mut inbox, &mut worlds, 8, late);
+        worlds[0].register.clone_from(&live);
+        go_on(&mut births, &mut inbox, &mut worlds, 8, 10_000);
+        let ends = [births.end(0).cloned(), births.end(1).cloned()];
+        assert!(
+            ends.iter().all(Option::is_some),
+            "executed after {late}: {ends:?}"
+        );
+        changed += usize::from(ends == [Some(Err(Failure::Changed)), Some(Err(Failure::Changed))]);
+        assert_eq!(worlds[0].register, live, "executed after {late}");
+    }
+    assert!(changed > 0, "it was never late enough");
 }
 
 #[test]

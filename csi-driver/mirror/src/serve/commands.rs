@@ -345,6 +345,13 @@ impl Serve {
             };
             cmd.sent = self.now;
             let Cmd { leg, purpose, .. } = *cmd;
+            // Answered since it met BUSY.
+            if let Purpose::Guest(req) = purpose
+                && self.guest_busy(req, leg)
+            {
+                self.cmds.remove(handle);
+                continue;
+            }
             match self.op(leg, purpose) {
                 Some(op) => {
                     self.out.push(Output::Leg {

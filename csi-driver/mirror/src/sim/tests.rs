@@ -143,6 +143,12 @@ fn two_volumes_of_a_group_lose_no_acknowledged_write_and_stay_together_whatever_
     }
 }
 
+/// Found: a write that had met BUSY on the leg that joins was sent there again after the other leg's answer had freed its buffer.
+#[test]
+fn no_buffer_is_named_after_its_request_was_answered() {
+    run(4020, of_group(2, true));
+}
+
 /// Found: one volume learned of a won request before the other, and then wanted what the other did not.
 #[test]
 fn volumes_learn_of_a_request_together() {

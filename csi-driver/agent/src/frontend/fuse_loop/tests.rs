@@ -322,7 +322,9 @@ fn a_number_that_was_given_to_somebody_else_is_left_alone() {
     let image = tempfile::NamedTempFile::new().unwrap();
     image.as_file().set_len(1 << 20).unwrap();
     let image = image.path().display().to_string();
-    sh(&format!("losetup -d {device}; losetup {device} {image}")).unwrap();
+    sh(&format!("losetup -d {device}")).unwrap();
+    // Whoever looks at the device at this moment, or was given its number in between, keeps it busy for a while.
+    assert!(soon(|| sh(&format!("losetup {device} {image}")).is_ok()));
     shown.remove(Removal::Orderly);
     let bound = sh(&format!("losetup -n -O BACK-FILE {device}"));
     sh(&format!("losetup -d {device}")).unwrap();

@@ -1,5 +1,7 @@
 //! The driver on real agents, devices and mounts: calls in every order, and the bad days of a node.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail so")]
+
 mod world;
 
 use std::{

@@ -1,6 +1,8 @@
 //! csi-sanity, the CSI community's conformance suite, against the real driver on real agents: once with file systems, once with
 //! raw block devices. Everything that applies must pass; what is left out is listed by name.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail so")]
+
 mod world;
 
 use std::{fs, path::Path, process::Command, thread, time::Instant};

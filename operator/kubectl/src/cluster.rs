@@ -69,12 +69,11 @@ pub(crate) async fn clusters(named: &[String]) -> Result<Vec<Access>> {
 /// One cluster, by the name of its context.
 pub(crate) async fn one(context: Option<&str>) -> Result<Access> {
     let kubeconfig = Kubeconfig::read().context("no kubeconfig can be read: set KUBECONFIG")?;
-    let context = match context
+    let Some(context) = context
         .map(str::to_owned)
         .or_else(|| kubeconfig.current_context.clone())
-    {
-        Some(context) => context,
-        None => bail!("the kubeconfig has no current context: name one"),
+    else {
+        bail!("the kubeconfig has no current context: name one")
     };
     access(&kubeconfig, &context).await
 }

@@ -163,9 +163,8 @@ async fn make_plan(
     let pair = cluster
         .pair(&volume.spec.site_pair)
         .with_context(|| format!("there is no SitePair {}", volume.spec.site_pair))?;
-    let node = match node.or_else(|| inspect::node(cluster.answer()?, to)) {
-        Some(node) => node,
-        None => bail!("no pool names a node of {to}: give --node, one with an agent"),
+    let Some(node) = node.or_else(|| inspect::node(cluster.answer()?, to)) else {
+        bail!("no pool names a node of {to}: give --node, one with an agent")
     };
     let seen = inspect::inspect(&access.client, volume, pair, to, &node).await?;
     Ok(plan::plan(volume, to, seen.as_ref()))

@@ -53,13 +53,13 @@ impl Agent {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        *self.task.lock().unwrap() = Some(task);
+        *self.task.lock().expect("no other holder panics") = Some(task);
         Ok(())
     }
 
     /// Nothing is answered any more.
     pub(crate) fn stop(&self) {
-        if let Some(task) = self.task.lock().unwrap().take() {
+        if let Some(task) = self.task.lock().expect("no other holder panics").take() {
             task.abort();
         }
     }

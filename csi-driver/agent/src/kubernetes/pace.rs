@@ -195,12 +195,14 @@ mod tests {
     const SENT: Duration = Duration::from_secs(100);
 
     fn check(before: Value, after: Value, wait: Duration) {
-        let mut pace = Pace::default();
-        pace.spare = 0;
-        pace.sent = Some(Sent {
-            at: SENT,
-            status: Arc::new(before.clone()),
-        });
+        let mut pace = Pace {
+            spare: 0,
+            sent: Some(Sent {
+                at: SENT,
+                status: Arc::new(before.clone()),
+            }),
+            ..Pace::default()
+        };
         let due = pace.due(&Arc::new(after.clone()));
         assert_eq!(due, SENT + wait, "{before} -> {after}");
     }

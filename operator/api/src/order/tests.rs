@@ -202,7 +202,8 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn a_leg_that_is_not_known_holds_up_all_but_a_failover_and_the_orders_about_single_legs() {
-    let take: [(Lacks, fn(&mut VolumeLegStatus)); 3] = [
+    type Take = fn(&mut VolumeLegStatus);
+    let take: [(Lacks, Take); 3] = [
         (Lacks::Index, |leg| leg.leg = None),
         (Lacks::Portals, |leg| leg.portals.clear()),
         (Lacks::Target, |leg| leg.target = None),

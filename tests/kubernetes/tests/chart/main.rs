@@ -1,6 +1,8 @@
 //! The chart: what it renders, what it refuses, and what its ServiceAccounts may do on a real API server; and the plugin on
 //! two of them.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail so")]
+
 mod helm;
 mod plugin;
 mod reference;

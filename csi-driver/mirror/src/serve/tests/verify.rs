@@ -1,5 +1,7 @@
 //! Comparing the legs of a pair while a guest writes.
 
+use std::slice::from_ref;
+
 use super::bench::{A, B, Bench, ms};
 use super::setup::{Setup, page};
 use crate::config::Config;
@@ -79,7 +81,7 @@ fn a_block_that_differs_is_found_under_the_lock_and_left_as_it_is() {
         (told.chunks, told.locked, told.differing.bytes),
         (2, 1, 4096)
     );
-    assert_eq!(told.differing.ranges, [65 * 4096..66 * 4096]);
+    assert_eq!(told.differing.ranges, from_ref(&(65 * 4096..66 * 4096)));
     assert_eq!(reported(&b), [(65 * 4096, 4096)]);
     assert_eq!(b.contents[B.index()].get(&65), Some(&7), "not repaired");
 }
@@ -251,7 +253,7 @@ fn what_a_leg_cannot_read_is_reported_and_the_leg_stays() {
     }
     b.settle();
     let told = verify(&b);
-    assert_eq!(told.unreadable.ranges, [0..CHUNK]);
+    assert_eq!(told.unreadable.ranges, from_ref(&(0..CHUNK)));
     assert_eq!((told.differing.bytes, told.phase), (0, VerifyPhase::Done));
     assert_eq!(b.state(), StateName::Synced);
     assert!(

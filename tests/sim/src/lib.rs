@@ -25,6 +25,8 @@ mod requests;
 pub mod run;
 pub mod scsi;
 pub mod shell;
+mod supervisor;
 pub mod target;
+mod traffic;
 pub mod witness;
 pub mod world;

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use twinsite_iscsi::scsi::OpId;
 use twinsite_mirror::config::Config;
-use twinsite_mirror::io::{AttachRecord, Input, MoveMode, MoveOrder, Register, RegisterId};
-use twinsite_mirror::status::StateName;
-use twinsite_register::{AttachmentUid, BeatObject, Leg, Mark, Site, State};
+use twinsite_mirror::io::{AttachRecord, Input, Register, RegisterId};
+use twinsite_register::{AttachmentUid, BeatObject, Leg, Mark, Site};
 
 use crate::agent::Agent;
 use crate::birth;
@@ -17,11 +16,10 @@ use crate::disk::Snapshot;
 use crate::faults::Fault;
 use crate::history::History;
 use crate::human::{Branch, Human, Stamp};
-use crate::network::{ConnId, Delivery, Message, Network, Toward};
+use crate::network::{ConnId, Network, Toward};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::shell::{Act, Shell};
-use crate::target::{Outgoing, Target};
+use crate::target::Target;
 use crate::witness::Witness;
 
 /// Two at A, one at B.
@@ -135,7 +133,7 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
-    sequence: u64,
+    pub(crate) sequence: u64,
     pub random: Random,
     pub history: History,
     pub network: Network,
@@ -153,8 +151,8 @@ pub struct World {
     pub next_uid: u8,
     pub quiet: bool,
     pub violation: Option<String>,
-    target_ticks: [Duration; 2],
-    agent_ticks: [Duration; AGENTS],
+    pub(crate) target_ticks: [Duration; 2],
+    pub(crate) agent_ticks: [Duration; AGENTS],
     pub fault_number: usize,
     pub coverage: Coverage,
     /// The largest size that a guest was told.
@@ -407,7 +405,7 @@ impl World {
     }
 
     /// The states of an attach are not told as events.
-    fn note_state(&mut self, i: usize) {
+    pub(crate) fn note_state(&mut self, i: usize) {
         if let Some(shell) = self.agents[i]
             .shell
             .as_ref()
@@ -419,292 +417,6 @@ impl World {
             }
             if let Some(shell) = &mut self.agents[i].shell {
                 shell.noted = state;
-            }
-        }
-    }
-
-    // --- network
-
-    pub fn schedule(&mut self, delivery: Option<Delivery>) {
-        if let Some((at, conn, toward)) = delivery {
-            self.at(at, Event::Deliver(conn, toward));
-        }
-    }
-
-    pub(crate) fn transmit(&mut self, conn: ConnId, toward: Toward, message: Message) {
-        let jitter = self
-            .random
-            .between(Duration::ZERO, Duration::from_micros(60));
-        let delivery = self.network.send(self.now, conn, toward, message, jitter);
-        self.schedule(delivery);
-    }
-
-    fn deliver(&mut self, conn: ConnId, toward: Toward) {
-        let Some(message) = self.network.deliver(conn, toward) else {
-            return;
-        };
-        let Some(c) = self.network.connections.get_mut(&conn) else {
-            return;
-        };
-        let (agent, leg, session) = (c.writer, c.leg, c.session);
-        match (toward, message) {
-            (Toward::Target, message) if self.targets[leg].silent => {
-                self.coverage.seen("a silent host");
-                if let Message::Close = message {
-                    c.target_open = false;
-                }
-            }
-            (Toward::Target, Message::Open) => {
-                if self.targets[leg].is_up() {
-                    c.target_open = true;
-                    self.targets[leg].open(self.now, conn, &mut self.random);
-                    self.transmit(conn, Toward::Initiator, Message::Opened);
-                } else {
-                    self.transmit(conn, Toward::Initiator, Message::Refused);
-                }
-            }
-            (Toward::Target, Message::Bytes(bytes)) => {
-                if c.target_open {
-                    if self.plan.mix == Mix::All && self.network.is_old(conn) {
-                        self.coverage.seen("bytes of an old session");
-                    }
-                    self.targets[leg].bytes(self.now, conn, bytes, &mut self.random);
-                    self.target_out(leg);
-                } else {
-                    self.transmit(conn, Toward::Initiator, Message::Close);
-                }
-            }
-            (Toward::Target, Message::Close) => {
-                if c.target_open {
-                    c.target_open = false;
-                    self.targets[leg].closed(self.now, conn, &mut self.random);
-                    self.target_out(leg);
-                }
-            }
-            (Toward::Initiator, message) => {
-                if !c.initiator_open {
-                    return;
-                }
-                let Some(shell) = &mut self.agents[agent].shell else {
-                    return;
-                };
-                match message {
-                    Message::Opened => shell.opened(self.now, leg, session),
-                    Message::Bytes(bytes) => shell.bytes(self.now, leg, session, conn, bytes),
-                    _ => {
-                        c.initiator_open = false;
-                        shell.closed(self.now, leg, session, conn);
-                    }
-                }
-                self.agent_out(agent);
-            }
-            (Toward::Target, Message::Opened | Message::Refused) => {}
-        }
-    }
-
-    pub fn target_out(&mut self, leg: usize) {
-        while let Some(out) = self.targets[leg].out.pop_front() {
-            match out {
-                Outgoing::Bytes(conn, bytes) => {
-                    self.transmit(conn, Toward::Initiator, Message::Bytes(bytes))
-                }
-                Outgoing::Close(conn) => {
-                    if let Some(c) = self.network.connections.get_mut(&conn) {
-                        c.target_open = false;
-                    }
-                    self.transmit(conn, Toward::Initiator, Message::Close);
-                }
-                Outgoing::Store(op, at) => {
-                    let life = self.targets[leg].life;
-                    self.at(at, Event::Stored { leg, life, op });
-                }
-            }
-        }
-        if let Some(at) = self.targets[leg].deadline().map(|at| at.max(self.now))
-            && at < self.target_ticks[leg]
-        {
-            self.target_ticks[leg] = at;
-            self.at(at, Event::TargetTick(leg));
-        }
-    }
-
-    // --- agents
-
-    pub fn agent_out(&mut self, i: usize) {
-        loop {
-            let Some(shell) = &mut self.agents[i].shell else {
-                return;
-            };
-            let Some(act) = shell.acts.pop_front() else {
-                break;
-            };
-            self.act(i, act);
-        }
-        if let Some(shell) = &self.agents[i].shell
-            && let Some(at) = shell.deadline().map(|at| at.max(self.now))
-            && at < self.agent_ticks[i]
-        {
-            self.agent_ticks[i] = at;
-            self.at(at, Event::AgentTick(i));
-        }
-        let end = self.agents[i]
-            .shell
-            .as_ref()
-            .and_then(|s| s.one_shot.as_ref()?.end().cloned());
-        if let Some(end) = end {
-            self.order_ended(i, end);
-        }
-    }
-
-    fn act(&mut self, i: usize, act: Act) {
-        match act {
-            Act::Connect { leg, session } => {
-                let jitter = self
-                    .random
-                    .between(Duration::ZERO, Duration::from_micros(60));
-                let (conn, delivery) = self.network.connect(self.now, i, leg, session, jitter);
-                self.schedule(Some(delivery));
-                if let Some(shell) = &mut self.agents[i].shell {
-                    shell.connecting(self.now, leg, session, conn, &mut self.random);
-                }
-            }
-            Act::Send(conn, bytes) => self.transmit(conn, Toward::Target, Message::Bytes(bytes)),
-            Act::Close(conn) => {
-                if let Some(c) = self.network.connections.get_mut(&conn) {
-                    c.initiator_open = false;
-                }
-                self.transmit(conn, Toward::Target, Message::Close);
-            }
-            Act::Done { id, result } => self.request_done(i, id, result),
-            Act::Engine(output) => self.output(i, output),
-        }
-    }
-
-    pub fn fresh_uid(&mut self) -> AttachmentUid {
-        self.next_uid = self.next_uid.wrapping_add(1);
-        let mut uid = [self.next_uid; 16];
-        uid[0] = 0xf0;
-        uid[8..].copy_from_slice(&self.sequence.to_le_bytes());
-        AttachmentUid(uid)
-    }
-
-    pub fn close_all(&mut self, i: usize) {
-        let conns: Vec<ConnId> = self
-            .network
-            .connections
-            .iter()
-            .filter(|(_, c)| c.writer == i && c.initiator_open)
-            .map(|(id, _)| *id)
-            .collect();
-        for conn in conns {
-            if let Some(c) = self.network.connections.get_mut(&conn) {
-                c.initiator_open = false;
-            }
-            self.transmit(conn, Toward::Target, Message::Close);
-        }
-    }
-
-    /// The process dies; the node's kernel keeps the device and what waits on it, and closes the sockets.
-    pub fn crash(&mut self, i: usize, device_stays: bool) {
-        let a = &mut self.agents[i];
-        if a.shell.is_none() {
-            return;
-        }
-        a.shell = None;
-        a.life += 1;
-        a.stopped_until = Duration::ZERO;
-        (a.attached, a.detaching, a.ready) = (false, false, false);
-        let open = std::mem::take(&mut a.requests);
-        if device_stays && a.shown {
-            a.orphans.extend(open.into_values());
-        } else {
-            a.shown = false;
-            a.orphans.clear();
-            let uid = self.fresh_uid();
-            self.agents[i].renew(uid);
-        }
-        self.close_all(i);
-        self.check_map();
-    }
-
-    fn start(&mut self, i: usize) {
-        if self.agents[i].shell.is_none() && (self.wanted == i || self.agents[i].shown) {
-            self.attach(i);
-        }
-    }
-
-    /// The agent gets its attach order.
-    pub fn attach(&mut self, i: usize) {
-        let r = &self.witness.register;
-        let site = self.agents[i].site;
-        let readable = self.register_links[i] && self.witness.up;
-        let mv = (readable && r.state == State::Live && r.active.site != site && self.wanted == i)
-            .then_some(MoveOrder {
-                mode: MoveMode::Failover,
-                expect_seq: r.active.seq,
-            });
-        // Where the register cannot be read the order is given all the same: the engine must find out.
-        let blind = self.plan.mix == Mix::All && !readable;
-        if r.active.site != site && mv.is_none() && !self.agents[i].shown && !blind {
-            return;
-        }
-        let mark = self.marks[usize::from(site.index())];
-        let order = self.agents[i].order(i, mv, mark, engine_config(), &mut self.random);
-        let a = &mut self.agents[i];
-        a.life += 1;
-        a.attached = true;
-        a.attach_at = None;
-        let mut shell = Shell::new(self.now, i as u8);
-        shell.trace = self.plan.commands;
-        shell.input(self.now, Input::Attach(Box::new(order)));
-        a.shell = Some(shell);
-        self.figures.attaches += 1;
-        let what = format!(
-            "attach order (move: {}, device shown: {})",
-            mv.is_some(),
-            self.agents[i].shown
-        );
-        self.say(["agent A1", "agent B", "agent A2"][i], what);
-        self.close_all(i);
-        self.agent_out(i);
-    }
-
-    fn supervise(&mut self) {
-        self.after(Duration::from_millis(1500), Event::Supervise);
-        self.network.sweep();
-        self.check_put_back();
-        for i in 0..AGENTS {
-            self.note_state(i);
-            let a = &self.agents[i];
-            if self.now < a.stopped_until || a.shell.as_ref().is_some_and(|s| s.one_shot.is_some())
-            {
-                continue;
-            }
-            let due = a.attach_at.is_none_or(|t| t <= self.now);
-            let dead = a.shell.is_none();
-            let idle = a.shell.as_ref().is_some_and(|s| {
-                matches!(
-                    s.engine.status(self.now).state,
-                    StateName::Off | StateName::Refused | StateName::Superseded
-                )
-            });
-            if i == self.wanted && due && (dead || idle) && !a.attached {
-                if !dead {
-                    let superseded = a
-                        .shell
-                        .as_ref()
-                        .is_some_and(|s| s.engine.status(self.now).state == StateName::Superseded);
-                    self.agents[i].shell = None;
-                    if superseded {
-                        let uid = self.fresh_uid();
-                        self.agents[i].renew(uid);
-                    }
-                }
-                self.attach(i);
-            } else if i != self.wanted && idle && due {
-                self.agents[i].shell = None;
-                self.agents[i].life += 1;
-                self.close_all(i);
             }
         }
     }

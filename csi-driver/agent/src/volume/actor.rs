@@ -12,37 +12,32 @@
 //! Invariants: an output of the engine is never dropped; answers of the witness may be (as if the network had lost
 //! them); after `Ended` was reported nothing follows but the release of the register, which goes on by itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use twinsite_api::FrontEnd;
 use twinsite_mirror::io::{
     BeatObject, CasResult, ControlError, DeviceInfo, Format, FsType, Input, Leg, LegDown, LegError,
-    Output, RegisterError, RegisterId, RemoveWhy, VerifyOrder, VolumeId,
+    Output, RegisterError, RegisterId, VerifyOrder, VolumeId,
 };
 use twinsite_mirror::status::{self, StateName};
 use twinsite_register::{GroupId, Register};
-use twinsite_witness::{Swap, WitnessHandle};
+use twinsite_witness::WitnessHandle;
 
+use super::DeviceChoice;
 use super::drive::{Drive, Finished, Workload};
 use super::machine::Machine;
 use super::requests::{Answer, Origin, Requests};
-use super::{DeviceChoice, unreadable};
 use crate::control::records::Records;
 use crate::control::volumes::{Ending, Report, VolumeEvent};
 use crate::frontend::{
-    DeviceSpec, Events, Frontend, FrontendEvent, GuestErrno, GuestOp, GuestReply, GuestRequest,
-    Removal,
+    Frontend, FrontendEvent, GuestErrno, GuestOp, GuestReply, GuestRequest, Removal,
 };
 use crate::initiator::{LegSpec, Link, LinkEvent};
 use crate::reactor::{Actor, Alarm, Context, Event, Inlet, Mailbox, OpId, Token};
 
 /// The upper 16 bits of a token; 0 to 3 are the sessions of the links.
 const TOKEN_ALARM: Token = Token(16 << 48);
-const TOKEN_DEVICE: Token = Token(17 << 48);
-/// Requests taken from the device before others get their turn.
-const TAKE: usize = 64;
+pub(super) const TOKEN_DEVICE: Token = Token(17 << 48);
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What comes from other threads.
@@ -92,21 +87,21 @@ pub(super) struct Parts {
 }
 
 pub(super) struct Volume {
-    parts: Parts,
+    pub(super) parts: Parts,
     requests: Requests,
-    taken: Vec<GuestRequest>,
+    pub(super) taken: Vec<GuestRequest>,
     drive: Option<Drive>,
-    device: Option<Box<dyn Frontend>>,
-    device_wait: Option<OpId>,
+    pub(super) device: Option<Box<dyn Frontend>>,
+    pub(super) device_wait: Option<OpId>,
     /// The device, as it was ordered; told when it is there.
-    ordered: Option<DeviceInfo>,
-    show_when_gone: bool,
+    pub(super) ordered: Option<DeviceInfo>,
+    pub(super) show_when_gone: bool,
     alarm: Alarm,
     status_at: Duration,
     status_due: bool,
     serving: bool,
     written: bool,
-    ending: Option<Ending>,
+    pub(super) ending: Option<Ending>,
     ended: bool,
 }
 
@@ -146,13 +141,13 @@ impl Volume {
         }
     }
 
-    fn tell(&self, event: VolumeEvent) {
+    pub(super) fn tell(&self, event: VolumeEvent) {
         if !self.ended {
             (self.parts.report)(event);
         }
     }
 
-    fn input(&mut self, cx: &mut Context<'_>, input: Input) {
+    pub(super) fn input(&mut self, cx: &mut Context<'_>, input: Input) {
         self.parts.machine.handle(cx.now(), input);
         while let Some(output) = self.parts.machine.poll() {
             self.carry_out(cx, output);
@@ -299,178 +294,19 @@ impl Volume {
         }
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, origin: Origin, op: GuestOp) {
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, origin: Origin, op: GuestOp) {
         let (id, op) = self.requests.begin(origin, op);
         self.input(cx, Input::Guest { id, op });
     }
 
-    /// Takes what waits at the device.
-    fn take(&mut self, cx: &mut Context<'_>) {
-        let Some(device) = &mut self.device else {
-            return;
-        };
-        let mut taken = std::mem::take(&mut self.taken);
-        let ended = device.take(TAKE, &mut taken).is_err();
-        for GuestRequest { id, op } in taken.drain(..) {
-            self.begin(cx, Origin::Device(id), op);
-        }
-        self.taken = taken;
-        if ended {
-            tracing::error!(volume = %self.parts.name, "the device was taken away: detaching");
-            self.device_gone(cx);
-            self.input(cx, Input::Detach);
-        }
-    }
-
-    fn wait_for_device(&mut self, cx: &mut Context<'_>) {
-        let descriptor = self.device.as_ref().and_then(|device| device.descriptor());
-        if self.device_wait.is_none()
-            && let Some(descriptor) = descriptor
-        {
-            self.device_wait = Some(cx.readable(&descriptor, TOKEN_DEVICE));
-        }
-    }
-
-    fn show(&mut self, cx: &mut Context<'_>, info: DeviceInfo) {
-        if info.continued && self.device.is_some() {
-            return;
-        }
-        self.ordered = Some(info);
-        if self.device.is_some() {
-            // Two devices of one name would share a mount point: the old one has to be gone first.
-            self.show_when_gone = true;
-            return self.take_device_down(cx, Removal::Abort);
-        }
-        let post = self.poster();
-        let events: Events = Arc::new(move |event| post(Letter::Device(event)));
-        let spec = DeviceSpec {
-            name: self.parts.name.clone(),
-            size: info.size,
-            discard_granularity: info.discard_granularity,
-        };
-        match self.parts.device.show(&spec, events) {
-            Ok(Some(device)) => {
-                self.device = Some(device);
-                self.wait_for_device(cx);
-            }
-            Ok(None) => self.shown(String::new().into(), FrontEnd::None),
-            Err(error) => self.show_failed(cx, &error),
-        }
-    }
-
-    fn shown(&mut self, path: std::path::PathBuf, front_end: FrontEnd) {
-        if let Some(info) = &self.ordered {
-            self.tell(VolumeEvent::Shown {
-                path,
-                size: info.size,
-                front_end,
-                format: info.format,
-            });
-        }
-    }
-
-    fn show_failed(&mut self, cx: &mut Context<'_>, error: &dyn std::error::Error) {
-        let mut text = error.to_string();
-        if let Some(source) = error.source() {
-            text = format!("{text}: {source}");
-        }
-        tracing::error!(volume = %self.parts.name, error = text, "cannot show the device");
-        let word = "DeviceFailed";
-        if self.ending.is_none() {
-            self.ending = Some(Ending::Failed { word, text });
-        }
-        self.take_device_down(cx, Removal::Abort);
-        self.input(cx, Input::Detach);
-    }
-
-    fn remove_device(&mut self, cx: &mut Context<'_>, why: RemoveWhy) {
-        self.show_when_gone = false;
-        let how = match why {
-            RemoveWhy::Detached => Removal::Orderly,
-            RemoveWhy::Superseded | RemoveWhy::NotContinued | RemoveWhy::Deleted => Removal::Abort,
-        };
-        self.take_device_down(cx, how);
-    }
-
-    fn take_device_down(&mut self, cx: &mut Context<'_>, how: Removal) {
-        let Some(device) = &mut self.device else {
-            return;
-        };
-        device.remove(how);
-        if how == Removal::Abort
-            && let Some(wait) = self.device_wait.take()
-        {
-            cx.cancel(wait);
-        }
-    }
-
-    fn device_gone(&mut self, cx: &mut Context<'_>) {
-        if self.device.take().is_some() {
-            self.tell(VolumeEvent::Hidden);
-        }
-        let ordered = self.ordered.filter(|_| self.ending.is_none());
-        if std::mem::take(&mut self.show_when_gone)
-            && let Some(info) = ordered
-        {
-            self.show(cx, info);
-        }
-    }
-
-    fn device_event(&mut self, cx: &mut Context<'_>, event: FrontendEvent) {
-        match event {
-            FrontendEvent::Shown { path } => {
-                if let Some(kind) = self.device.as_ref().map(|device| device.kind()) {
-                    self.shown(path, kind);
-                }
-            }
-            FrontendEvent::ShowFailed(error) => self.show_failed(cx, &error),
-            FrontendEvent::Resized { size } => self.tell(VolumeEvent::Resized { size }),
-            FrontendEvent::ResizeFailed(error) => {
-                tracing::error!(volume = %self.parts.name, %error, "cannot resize the device");
-            }
-            FrontendEvent::Gone => self.device_gone(cx),
-        }
-    }
-
     /// A way to this actor's inbox. What does not fit or comes too late is lost, as on a network.
-    fn poster(&self) -> impl Fn(Letter) + Send + Sync + use<> {
+    pub(super) fn poster(&self) -> impl Fn(Letter) + Send + Sync + use<> {
         let mailbox = self.parts.mailbox.clone();
         move |letter| {
             if mailbox.post(letter).is_err() {
                 tracing::debug!("a letter to a volume that is gone or drowned in letters");
             }
         }
-    }
-
-    fn read_register(&self, id: RegisterId) {
-        let post = self.poster();
-        self.parts.witness.read(self.parts.group, move |read| {
-            let result = read
-                .map(|register| register.map(Box::new))
-                .map_err(unreadable);
-            post(Letter::RegisterRead(id, result));
-        });
-    }
-
-    fn swap_register(&self, id: RegisterId, expected: Register, new: Register) {
-        let post = self.poster();
-        self.parts.witness.swap(expected, new, move |swap| {
-            let result = match swap {
-                Swap::Won => CasResult::Won,
-                Swap::Conflict(_) => CasResult::Conflict,
-                Swap::Unknown(why) => {
-                    tracing::debug!(why, "outcome of a swap unknown");
-                    CasResult::Unknown
-                }
-            };
-            post(Letter::RegisterCas(id, result));
-        });
-    }
-
-    fn read_beat(&self) {
-        let post = self.poster();
-        let reply = move |read: Result<_, _>| post(Letter::Beat(read.map_err(unreadable)));
-        self.parts.witness.beat(self.parts.volume, reply);
     }
 
     fn open_letter(&mut self, cx: &mut Context<'_>, letter: Letter) {

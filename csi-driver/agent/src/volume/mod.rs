@@ -5,12 +5,14 @@
 //! Not here: what is decided (`twinsite_mirror`), when a volume is opened (`control`).
 
 mod actor;
+mod device;
 pub mod drive;
 mod inspect;
 mod machine;
 mod open;
 mod requests;
 mod together;
+mod witness;
 
 #[cfg(test)]
 mod tests;

@@ -19,9 +19,11 @@
 //! is served before every leg of the set is durable and the lease is over.
 //! Not here: what a row says ([`crate::activation`]), how a leg is fenced ([`crate::fence`]), serving.
 
+mod again;
 mod cas;
 mod check;
 mod choose;
+mod ending;
 mod events;
 mod finish;
 mod head;
@@ -40,11 +42,11 @@ use std::time::Duration;
 use twinsite_register::{BeatObject, Leg, Members, Order, Register, StampId};
 
 use crate::activation::Cas;
-use crate::engine::{AttachEnd, Held, IdSource, Port, Served};
-use crate::io::{AttachOrder, AttachRecord, Input, Output, RegisterId, RemoveWhy};
-use crate::status::{Condition, Event, Refusal, StateName};
+use crate::engine::{AttachEnd, IdSource, Port, Served};
+use crate::io::{AttachOrder, AttachRecord, Input, Output, RegisterId};
+use crate::status::{Refusal, StateName};
 use cas::CasWait;
-use leg::{Ended, LegTrack, Probed};
+use leg::{Ended, LegTrack};
 
 /// Rounds of verify, read and decide in one attach.
 const MAX_ROUNDS: u32 = 5;
@@ -178,32 +180,6 @@ impl Attach {
         attach
     }
 
-    /// Decide again with the fences held: a leg was lost before the first beat, or a writer that never stamped found the
-    /// register ahead.
-    pub(crate) fn decide_again(now: Duration, held: Vec<Held>, port: &mut Port) -> Self {
-        let mut attach = Self::of_held(now, held, port);
-        attach.begin_round();
-        let end = attach.advance(now, port);
-        debug_assert!(end.is_none(), "a round ends with an answer, not at once");
-        attach
-    }
-
-    /// No key is left on the last member: attach in place from Check, with a new key, the device held (2.14).
-    pub(crate) fn reattach(now: Duration, mut held: Vec<Held>, port: &mut Port) -> Self {
-        for held in &mut held {
-            held.fenced = Members::NONE;
-        }
-        let mut attach = Self::of_held(now, held, port);
-        let key = attach.ids.key(attach.order().site);
-        for volume in &mut attach.volumes {
-            volume.order.key = key;
-            volume.continuing = true;
-        }
-        attach.from_check = true;
-        attach.enter_check(now, port);
-        attach
-    }
-
     fn new(now: Duration, orders: Vec<AttachOrder>, ids: IdSource) -> Self {
         let of_volume = |(v, order): (usize, AttachOrder)| OfVolume {
             record: order.record.clone(),
@@ -233,37 +209,6 @@ impl Attach {
             from_check: false,
             detaching: false,
         }
-    }
-
-    /// All were given their key by the same attach, so the first one's ids are as good as any.
-    fn of_held(now: Duration, held: Vec<Held>, port: &mut Port) -> Self {
-        let ids = held.first().map(|held| held.ids.clone());
-        let orders = held.iter().map(|held| held.order.clone()).collect();
-        let mut attach = Self::new(now, orders, ids.unwrap_or_else(|| IdSource::new([0; 32])));
-        for (v, held) in held.into_iter().enumerate() {
-            attach.patient |= held.shown;
-            let volume = &mut attach.volumes[v];
-            volume.record.n = Some(held.place.n);
-            for leg in Leg::BOTH {
-                let track = &mut volume.legs[leg.index()];
-                let Some(info) = held.connected[leg.index()] else {
-                    // The serving phase may have hung up; a leg that is being logged in to stays so.
-                    port.of(v).push(Output::Connect { leg });
-                    continue;
-                };
-                if held.fenced.contains(leg) {
-                    track.info = Some(info);
-                    track.probed = Some(Probed {
-                        holder: Some(volume.order.key),
-                        age: None,
-                    });
-                    track.fenced = true;
-                } else {
-                    track.up(now, info, &volume.order.config, port);
-                }
-            }
-        }
-        attach
     }
 
     /// What is the same for all volumes.
@@ -553,90 +498,6 @@ impl Attach {
         for (v, volume) in self.volumes.iter_mut().enumerate() {
             volume.record_open = true;
             port.of(v).save_record(volume.record.clone());
-        }
-    }
-
-    /// Nothing runs. The reservations stay (R30). Behind a shown device only a refusal that time does not mend ends it.
-    pub(super) fn refuse(
-        &mut self,
-        now: Duration,
-        why: Refusal,
-        port: &mut Port,
-    ) -> Option<AttachEnd<Vec<Served>>> {
-        if why == Refusal::WitnessBehind {
-            port.event(Event::Raised(Condition::WitnessRolledBack));
-        }
-        let for_good = matches!(
-            why,
-            Refusal::NotActive | Refusal::OrderStale | Refusal::Deleted | Refusal::NotContinued
-        );
-        if why == Refusal::OrderStale {
-            self.note_stale(port);
-        }
-        if self.patient {
-            if for_good {
-                return Some(self.superseded(port));
-            }
-            self.phase = Phase::Pause {
-                until: now + self.order().config.refused_poll,
-            };
-            return None;
-        }
-        match why {
-            Refusal::OrderStale | Refusal::NotContinued => {
-                self.remove_devices(RemoveWhy::NotContinued, port);
-            }
-            Refusal::Deleted => self.remove_devices(RemoveWhy::Deleted, port),
-            _ => {}
-        }
-        self.log_out(port);
-        Some(AttachEnd::Refused(why))
-    }
-
-    /// Attachments that a later one has passed never attach again.
-    fn note_stale(&mut self, port: &mut Port) {
-        let uid = self.order().uid;
-        let highest = self.highest_order();
-        for v in self.indices() {
-            let record = &mut self.volumes[v].record;
-            if !record.stale && !order::may_attach(record, uid, highest) {
-                record.stale = true;
-                self.volumes[v].record_open = true;
-                port.of(v).save_record(self.volumes[v].record.clone());
-            }
-        }
-    }
-
-    /// A device that the engine itself shows is removed by the engine.
-    fn superseded(&mut self, port: &mut Port) -> AttachEnd<Vec<Served>> {
-        if !self.patient {
-            self.remove_devices(RemoveWhy::Superseded, port);
-        }
-        self.log_out(port);
-        AttachEnd::Superseded
-    }
-
-    /// Devices of an earlier attach that may not go on.
-    fn remove_devices(&self, why: RemoveWhy, port: &mut Port) {
-        for (v, volume) in self.volumes.iter().enumerate() {
-            if volume.continuing {
-                port.of(v).push(Output::RemoveDevice { why });
-            }
-        }
-    }
-
-    fn detached(&mut self, port: &mut Port) -> AttachEnd<Vec<Served>> {
-        self.log_out(port);
-        let own = Some(self.order().key.attach());
-        let seen = self.seen.value().filter(|register| register.holder == own);
-        let release = self.stamped.take().or_else(|| seen.cloned().map(Box::new));
-        AttachEnd::Off { release }
-    }
-
-    fn log_out(&mut self, port: &mut Port) {
-        for (v, leg) in self.all_legs() {
-            self.track_mut(v, leg).down();
-            port.of(v).push(Output::Disconnect { leg });
         }
     }
 

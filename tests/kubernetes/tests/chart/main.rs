@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
+mod accounts;
 mod helm;
 mod plugin;
 mod reference;
+mod release;
 mod render;
 mod server;
 mod witness;

@@ -4,22 +4,26 @@
 //! Passes with one line where no device can be shown.
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
+mod lab;
+
 use std::{
-    fs::{self, OpenOptions},
-    net::TcpListener,
+    fs::OpenOptions,
     os::unix::fs::FileExt as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use lab::{
+    MIB, in_sync, missing,
+    place::{Ground, Place, until},
+};
 use serde_yaml::Value;
 use twinsite_witness::{
-    Directory, Witness,
+    Witness,
     register::{GroupId, Members, Register, State},
 };
 
@@ -28,85 +32,8 @@ const VOLUMES: [&str; 2] = [
     "ts-ff0102030405060708090a0b0c0d0e0f",
 ];
 const GROUP: &str = "tg-aa0102030405060708090a0b0c0d0e0f";
-const LIMIT: Duration = Duration::from_secs(90);
-const MIB: u64 = 1 << 20;
 /// Blocks that the records go around in.
 const BLOCKS: u64 = 2048;
-
-fn missing() -> Option<&'static str> {
-    let opens = |path: &str| OpenOptions::new().read(true).write(true).open(path).is_ok();
-    let both = opens("/dev/fuse") && opens("/dev/loop-control");
-    (!both).then_some("a device takes root, /dev/fuse and /dev/loop-control")
-}
-
-/// One site: an agent and its folder.
-struct Place {
-    folder: PathBuf,
-    name: &'static str,
-    node: &'static str,
-    port: u16,
-    agent: Option<Child>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            // Cleanly if it can: it takes its device down itself.
-            let _told = Command::new("kill").arg(agent.id().to_string()).status();
-            let start = Instant::now();
-            while matches!(agent.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(8) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _gone = agent.kill();
-            let _ended = agent.wait();
-        }
-    }
-}
-
-impl Place {
-    fn start(&mut self) {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("log"))
-            .unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_twinsite-agent"))
-            .args(["--node", self.node, "--site", self.name, "--threads", "1"])
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .arg("--objects")
-            .arg(self.folder.join("objects"))
-            .arg("--state")
-            .arg(self.folder.join("state"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.agent = Some(agent);
-    }
-
-    fn kill(&mut self) {
-        let mut agent = self.agent.take().unwrap();
-        agent.kill().unwrap();
-        agent.wait().unwrap();
-    }
-
-    fn put(&self, file: &str, text: &str) {
-        let aside = self.folder.join("aside");
-        fs::write(&aside, text).unwrap();
-        fs::rename(aside, self.folder.join("objects").join(file)).unwrap();
-    }
-
-    fn take(&self, file: &str) {
-        fs::remove_file(self.folder.join("objects").join(file)).unwrap();
-    }
-
-    fn status(&self, object: &str) -> Value {
-        let path = self.folder.join(format!("objects/status/{object}.yaml"));
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let object: Value = serde_yaml::from_str(&text).unwrap_or_default();
-        object.get("status").cloned().unwrap_or_default()
-    }
-}
 
 struct Lab {
     sites: [Place; 2],
@@ -117,22 +44,12 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("witness")).unwrap();
-        // Held until both are known, or one could be given twice.
-        let ports = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let place = |name, node, index: usize| Place {
-            folder: dir.path().join(name),
-            name,
-            node,
-            port: ports[index].local_addr().unwrap().port(),
-            agent: None,
-        };
-        let sites = [place("medical", "m1", 0), place("research", "r1", 1)];
-        drop(ports);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let store = runtime.block_on(async { Directory::open(&dir.path().join("witness")) });
-        let witness = Witness::new(Arc::new(store.unwrap()), "ctrc").unwrap();
+        let Ground {
+            dir,
+            places: sites,
+            witness,
+            runtime,
+        } = Ground::lay();
         let mut lab = Self {
             sites,
             witness,
@@ -142,12 +59,7 @@ impl Lab {
         for site in 0..2 {
             lab.standing_objects(site);
             let place = &mut lab.sites[site];
-            let init = Command::new(env!("CARGO_BIN_EXE_twinsite-agent"))
-                .args(["pool", "init"])
-                .arg(place.folder.join("pool"))
-                .stdout(Stdio::null())
-                .status();
-            assert!(init.unwrap().success());
+            place.init_pool();
             place.start();
             for volume in 0..2 {
                 let leg = format!("leg-leg-{volume}");
@@ -159,31 +71,8 @@ impl Lab {
 
     fn standing_objects(&self, site: usize) {
         let place = &self.sites[site];
-        for folder in ["objects", "pool"] {
-            fs::create_dir_all(place.folder.join(folder)).unwrap();
-        }
-        let Place {
-            name, node, port, ..
-        } = place;
-        let mut text = format!(
-            "apiVersion: twinsite.io/v1alpha1
-kind: SitePair
-metadata: {{name: ctrc}}
-spec:
-  sites: [{{name: medical}}, {{name: research}}]
-  witness: {{directory: {{path: {}}}}}
----
-apiVersion: twinsite.io/v1alpha1
-kind: StoragePool
-metadata: {{name: p}}
-spec:
-  site: {name}
-  node: {{name: {node}, directory: {}}}
-  portals: ['127.0.0.1:{port}']
-",
-            self.dir.path().join("witness").display(),
-            place.folder.join("pool").display()
-        );
+        let mut text = place.standing(self.dir.path());
+        let (name, node) = (place.name, place.node);
         for (volume, id) in VOLUMES.iter().enumerate() {
             let leg = ["A", "B"][site];
             text += &format!(
@@ -259,32 +148,8 @@ spec:
 
     #[track_caller]
     fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let start = Instant::now();
-        while !holds() {
-            if start.elapsed() > LIMIT {
-                for place in &self.sites {
-                    let log = fs::read_to_string(place.folder.join("log")).unwrap_or_default();
-                    let lines: Vec<&str> = log.lines().collect();
-                    let last = lines[lines.len().saturating_sub(30)..].join("\n");
-                    println!("--- {}\n{last}", place.name);
-                    let entries = fs::read_dir(place.folder.join("objects/status")).unwrap();
-                    for entry in entries {
-                        let path = entry.unwrap().path();
-                        println!("{}", fs::read_to_string(path).unwrap_or_default());
-                    }
-                }
-                panic!("never: {what}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(&[&self.sites[0], &self.sites[1]], what, holds);
     }
-}
-
-fn in_sync(status: &Value) -> bool {
-    let legs = status["legs"].as_sequence().map_or(&[][..], Vec::as_slice);
-    status["state"] == "Attached"
-        && legs.len() == 2
-        && legs.iter().all(|leg| leg["state"] == "Member")
 }
 
 /// Where record n lies, and in which volume: each is written when the one before, on the other volume, is durable.

@@ -1,112 +1,25 @@
 //! Two sites on one machine: an agent each, with a folder of objects, a pool and a directory as witness.
 #![allow(dead_code, reason = "each test uses what it needs of it")]
 
+pub(crate) mod place;
+
 use std::{
-    fs::{self, File, OpenOptions},
-    net::TcpListener,
+    fs::{File, OpenOptions},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_yaml::Value;
 use twinsite_witness::{
-    Directory, Swap, Witness,
+    Swap, Witness,
     register::{GroupId, Register, TxId},
 };
 
+use place::{Ground, Place, until};
+pub(crate) use place::{LIMIT, MIB, missing};
+
 pub(crate) const VOLUME: &str = "ts-000102030405060708090a0b0c0d0e0f";
-pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-pub(crate) const MIB: u64 = 1 << 20;
-
-pub(crate) fn missing() -> Option<&'static str> {
-    let opens = |path: &str| OpenOptions::new().read(true).write(true).open(path).is_ok();
-    let both = opens("/dev/fuse") && opens("/dev/loop-control");
-    (!both).then_some("a device takes root, /dev/fuse and /dev/loop-control")
-}
-
-/// One site: an agent and its folder.
-pub(crate) struct Place {
-    pub(crate) folder: PathBuf,
-    pub(crate) name: &'static str,
-    pub(crate) node: &'static str,
-    pub(crate) port: u16,
-    pub(crate) agent: Option<Child>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            // Cleanly if it can: it takes its device down itself.
-            let _told = Command::new("kill").arg(agent.id().to_string()).status();
-            let start = Instant::now();
-            while matches!(agent.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(8) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _gone = agent.kill();
-            let _ended = agent.wait();
-        }
-    }
-}
-
-impl Place {
-    pub(crate) fn start(&mut self) {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("log"))
-            .unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_twinsite-agent"))
-            .args(["--node", self.node, "--site", self.name, "--threads", "1"])
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .arg("--objects")
-            .arg(self.folder.join("objects"))
-            .arg("--state")
-            .arg(self.folder.join("state"))
-            .arg("--socket")
-            .arg(self.folder.join("agent.sock"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.agent = Some(agent);
-    }
-
-    pub(crate) fn kill(&mut self) {
-        let mut agent = self.agent.take().unwrap();
-        agent.kill().unwrap();
-        agent.wait().unwrap();
-    }
-
-    /// `twinsite-agent ctl` of this site.
-    pub(crate) fn ctl(&self, args: &[&str]) -> std::process::Output {
-        Command::new(env!("CARGO_BIN_EXE_twinsite-agent"))
-            .args(["ctl", "--socket"])
-            .arg(self.folder.join("agent.sock"))
-            .args(args)
-            .output()
-            .unwrap()
-    }
-
-    pub(crate) fn put(&self, file: &str, text: &str) {
-        let aside = self.folder.join("aside");
-        fs::write(&aside, text).unwrap();
-        fs::rename(aside, self.folder.join("objects").join(file)).unwrap();
-    }
-
-    pub(crate) fn take(&self, file: &str) {
-        fs::remove_file(self.folder.join("objects").join(file)).unwrap();
-    }
-
-    pub(crate) fn status(&self, object: &str) -> Value {
-        let path = self.folder.join(format!("objects/status/{object}.yaml"));
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let object: Value = serde_yaml::from_str(&text).unwrap_or_default();
-        object.get("status").cloned().unwrap_or_default()
-    }
-}
 
 pub(crate) struct Lab {
     pub(crate) medical: Place,
@@ -119,23 +32,12 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("witness")).unwrap();
-        // Held until both are known, or one could be given twice.
-        let ports = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let place = |name, node, index: usize| Place {
-            folder: dir.path().join(name),
-            name,
-            node,
-            port: ports[index].local_addr().unwrap().port(),
-            agent: None,
-        };
-        let places = [place("medical", "m1", 0), place("research", "r1", 1)];
-        drop(ports);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let store = runtime.block_on(async { Directory::open(&dir.path().join("witness")) });
-        let witness = Witness::new(Arc::new(store.unwrap()), "ctrc").unwrap();
-        let [medical, research] = places;
+        let Ground {
+            dir,
+            places: [medical, research],
+            witness,
+            runtime,
+        } = Ground::lay();
         let mut lab = Self {
             medical,
             research,
@@ -146,51 +48,43 @@ impl Lab {
         };
         lab.standing_objects(16 * MIB, "Retain");
         for place in [&mut lab.medical, &mut lab.research] {
-            let init = Command::new(env!("CARGO_BIN_EXE_twinsite-agent"))
-                .args(["pool", "init"])
-                .arg(place.folder.join("pool"))
-                .stdout(Stdio::null())
-                .status();
-            assert!(init.unwrap().success());
+            place.init_pool();
             place.start();
         }
         lab.serving(16 * MIB);
         lab
     }
 
+    /// With a volume that was born; none where no device can be shown.
+    pub(crate) fn born() -> Option<Self> {
+        if let Some(why) = missing() {
+            println!("skipped: {why}");
+            return None;
+        }
+        let lab = Self::new();
+        lab.order(
+            "birth",
+            "Birth",
+            "  birth: {activeSite: medical}\n  size: 16Mi",
+        );
+        lab.done("birth");
+        lab.end("birth");
+        Some(lab)
+    }
+
     pub(crate) fn standing_objects(&self, size: u64, removal: &str) {
         for (place, leg) in [(&self.medical, "A"), (&self.research, "B")] {
-            for folder in ["objects", "pool"] {
-                fs::create_dir_all(place.folder.join(folder)).unwrap();
-            }
-            let Place {
-                name, node, port, ..
-            } = place;
+            let standing = place.standing(self.dir.path());
+            let (name, node) = (place.name, place.node);
             place.put(
                 "site.yaml",
                 &format!(
-                    "apiVersion: twinsite.io/v1alpha1
-kind: SitePair
-metadata: {{name: ctrc}}
-spec:
-  sites: [{{name: medical}}, {{name: research}}]
-  witness: {{directory: {{path: {}}}}}
----
-apiVersion: twinsite.io/v1alpha1
-kind: StoragePool
-metadata: {{name: p}}
-spec:
-  site: {name}
-  node: {{name: {node}, directory: {}}}
-  portals: ['127.0.0.1:{port}']
----
+                    "{standing}---
 apiVersion: twinsite.io/v1alpha1
 kind: Leg
 metadata: {{name: leg}}
 spec: {{volume: {VOLUME}, leg: {leg}, site: {name}, sitePair: ctrc, pool: p, node: {node}, size: {size}, removal: {removal}}}
-",
-                    self.dir.path().join("witness").display(),
-                    place.folder.join("pool").display()
+"
                 ),
             );
         }
@@ -256,28 +150,7 @@ spec:
 
     #[track_caller]
     pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let start = Instant::now();
-        while !holds() {
-            if start.elapsed() > LIMIT {
-                let tail = |place: &Place| {
-                    let log = fs::read_to_string(place.folder.join("log")).unwrap_or_default();
-                    let lines: Vec<&str> = log.lines().collect();
-                    lines[lines.len().saturating_sub(25)..].join("\n")
-                };
-                let entries = fs::read_dir(self.medical.folder.join("objects/status"));
-                let statuses: Vec<String> = entries
-                    .unwrap()
-                    .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap_or_default())
-                    .collect();
-                panic!(
-                    "never: {what}\n{}\n--- medical\n{}\n--- research\n{}",
-                    statuses.join("\n"),
-                    tail(&self.medical),
-                    tail(&self.research)
-                );
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(&[&self.medical, &self.research], what, holds);
     }
 
     pub(crate) fn group() -> GroupId {

@@ -267,6 +267,7 @@ fn born(leg: Leg, geometry: Geometry, register: &Register) -> BTreeMap<u64, Box<
         attach_key: None,
         boot_id: leg.index() as u64 + 1,
         lease_ms: 0,
+        awaits_register: false,
         node: String::new(),
         format: Format::None,
         fs_type: [0; 15],

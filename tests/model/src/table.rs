@@ -33,6 +33,7 @@ pub struct Sb {
     pub sb_seq: u8,
     pub register: RegisterIdView,
     pub beat_behind: bool,
+    pub awaits_register: bool,
 }
 
 impl Sb {
@@ -48,6 +49,7 @@ impl Sb {
             sb_seq: 0,
             register,
             beat_behind: false,
+            awaits_register: false,
         }
     }
 }
@@ -206,6 +208,7 @@ fn leg(l: Leg) -> LegView {
             } else {
                 BeatView::Fresh
             },
+            awaits_register: s.awaits_register,
         }),
     }
 }

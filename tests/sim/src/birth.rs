@@ -68,6 +68,7 @@ pub fn bear(leg: Leg, register: &Register, disk: &mut Disk) {
         attach_key: None,
         boot_id: 0,
         lease_ms: 0,
+        awaits_register: false,
         node: String::new(),
         format: Format::Done,
         fs_type,

@@ -216,6 +216,12 @@ impl Disk {
         }
     }
 
+    /// What is there after a power cut that takes the whole cache.
+    pub fn durable_block(&self, block: u64) -> Bytes {
+        let held = self.durable.get(&block).cloned();
+        held.unwrap_or(Bytes::from_static(&ZEROS))
+    }
+
     /// Writes a block past the unit: how a leg is born before a run.
     pub fn put_block(&mut self, offset: u64, content: &[u8]) {
         self.durable

@@ -186,10 +186,16 @@ impl World {
     pub fn given_up(&mut self, leg: Leg) {
         self.coverage.seen("a leg was forced");
         for block in 0..BLOCKS {
-            match self.stored(leg.index(), block) {
-                Ok(raw) => self.oracle.give_up(block, raw),
-                Err(why) => return self.fail(why),
+            let at = (DATA_START + offset(block)) / BLOCK;
+            let kept = self.targets[leg.index()].disk.durable_block(at);
+            match (self.stored(leg.index(), block), Oracle::value(block, &kept)) {
+                (Ok(raw), Ok(durable)) => self.oracle.give_up(block, raw, durable),
+                (Err(why), _) | (_, Err(why)) => return self.fail(why),
             }
+        }
+        // A growth that only the other leg knows of is given up with the rest.
+        if let Some(sb) = self.superblock(leg.index()) {
+            self.promised_size = self.promised_size.min(sb.geometry.size());
         }
         let lost = leg.other();
         let stamp = self.stamp_of(lost);
@@ -480,6 +486,11 @@ impl World {
         if self.witness.gone {
             self.after(Duration::ZERO, Event::Human(Human::Reseed));
         }
+        self.let_legs_back();
+    }
+
+    /// A person says that every leg may come back. Orders that were under way may still end after the last fault.
+    pub fn let_legs_back(&mut self) {
         for leg in self.witness.truth().unconfirmed.iter() {
             self.after(Duration::ZERO, Event::Human(Human::Confirm(leg)));
         }

@@ -156,8 +156,9 @@ impl Oracle {
         Ok(())
     }
 
-    /// A person made this leg the only one: what it holds is what there is now, everything later must never be seen.
-    pub fn give_up(&mut self, block: usize, raw: u64) {
+    /// A person made this leg the only one: what it holds is what there is now, everything later must never be seen. Of that
+    /// its power may still take what is not `durable`.
+    pub fn give_up(&mut self, block: usize, raw: u64, durable: u64) {
         let b = &mut self.blocks[block];
         let kept = b.possible(raw, 0).unwrap_or(raw);
         let last = if raw == 0 {
@@ -166,8 +167,9 @@ impl Oracle {
             raw
         };
         (b.acked, b.observed) = (kept, kept);
-        b.flushed = b.flushed.min(kept);
-        b.durable_claim = b.durable_claim.min(kept);
+        let stays = b.possible(durable, 0).unwrap_or(durable).min(kept);
+        b.flushed = b.flushed.min(stays);
+        b.durable_claim = b.durable_claim.min(stays);
         // Who forces the other branch again takes back what it had.
         b.lost = (last, b.issued);
     }
@@ -201,15 +203,28 @@ mod tests {
             let value = o.issue(0);
             o.acknowledged(0, value);
         }
-        o.give_up(0, 1);
+        o.give_up(0, 1, 1);
         assert_eq!(o.floor(0), 1);
         assert!(o.read(0, 1, 1).is_ok());
         assert!(o.read(0, 1, 3).is_err());
         let later = o.issue(0);
         assert!(o.read(0, 1, later).is_ok());
-        o.give_up(0, 3);
+        o.give_up(0, 3, 3);
         assert!(o.read(0, 3, 3).is_ok(), "the other branch is forced");
         assert!(o.read(0, 3, later).is_err());
+    }
+
+    #[test]
+    fn what_a_forced_leg_has_in_its_cache_only_may_still_go() {
+        let mut o = Oracle::new(true);
+        for _ in 0..2 {
+            let value = o.issue(0);
+            o.acknowledged(0, value);
+        }
+        o.blocks[0].flushed = 2;
+        o.give_up(0, 2, 1);
+        assert_eq!(o.floor(0), 1);
+        assert!(o.read(0, 1, 1).is_ok());
     }
 
     #[test]

@@ -63,6 +63,24 @@ fn seed_55_copies_that_wait_for_a_slot_do_not_ask_for_a_time_that_is_past() {
     holds(all(55, 5, true));
 }
 
+/// An agent that could not see the register of a reseed attached by the superblocks, wrote them, and so took away the very
+/// ones that were granted: only another reseed led out.
+#[test]
+fn seeds_140_1033_what_a_person_named_does_not_run_without_the_register() {
+    holds(all(140, 5, false));
+    holds(all(1033, 5, false));
+}
+
+/// What the simulator took for mistakes and is none: a forced leg whose power takes what was in its cache only; a growth that
+/// is given up with the rest; a leg lost in the last moment before the end; a leg dropped after a person let all come back.
+#[test]
+fn seeds_167_937_2371_2504_are_no_mistakes() {
+    holds(all(167, 5, true));
+    holds(all(937, 5, false));
+    holds(all(2371, 5, true));
+    holds(all(2504, 5, false));
+}
+
 /// A failure that takes a power cut and a crash is shrunk to these two of dozens of faults.
 #[test]
 fn a_failing_history_is_shrunk_to_the_faults_it_needs() {

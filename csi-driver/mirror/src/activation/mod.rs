@@ -275,6 +275,12 @@ fn without_register(site: Site, mv: Mv, volumes: &[[LegView; 2]]) -> Decision {
     if newest.is_some_and(|sb| sb.site != site) {
         return refuse(Row::U2, Refusal::NotActive);
     }
+    // What a person decided stands in the register only: the superblocks still say what was before, and an attach by their
+    // word would change the very one that was granted (R44).
+    let named = |view: &LegView| view.superblock().is_some_and(|sb| sb.awaits_register);
+    if volumes.iter().flatten().any(named) {
+        return refuse(Row::U5, Refusal::WitnessNeeded);
+    }
     let run = |row, set| Decision {
         row,
         act: Act::Run { set, cas: None },

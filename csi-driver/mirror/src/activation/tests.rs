@@ -32,6 +32,7 @@ pub(super) fn sb(
         site,
         seq,
         sb_seq: 0,
+        awaits_register: false,
         register: RegisterIdView::Same,
         beat: BeatView::Fresh,
     }
@@ -186,9 +187,29 @@ fn r44_a_lost_branch_that_certifies_itself_does_not_run_alone_without_the_regist
 }
 
 #[test]
+fn r44_a_leg_that_a_person_named_stops_every_attach_without_the_register() {
+    let decide = |a, b| {
+        let r = RegView::Unreadable;
+        decide(Site::A, Mv::None, &r, &[a, b], Members::NONE).row
+    };
+    let pair = sb(Role::Member, 4, true, 3, Site::A, 1);
+    let named = SbView {
+        awaits_register: true,
+        ..pair
+    };
+    assert_eq!(decide(LegView::Sb(pair), LegView::Sb(pair)), Row::U3);
+    assert_eq!(decide(LegView::Sb(named), LegView::Sb(pair)), Row::U5);
+    assert_eq!(decide(LegView::Sb(pair), LegView::Sb(named)), Row::U5);
+    let alone = sb(Role::Member, 5, true, 1, Site::A, 1);
+    assert_eq!(decide(LegView::Sb(alone), LegView::Sb(pair)), Row::U4);
+    assert_eq!(decide(LegView::Sb(alone), LegView::Sb(named)), Row::U5);
+}
+
+#[test]
 fn r44_a_granted_superblock_runs_whatever_its_history_until_it_lands() {
     let seen = SbView {
         sb_seq: 9,
+        awaits_register: false,
         ..sb(Role::Member, 1, false, 3, Site::A, 1)
     };
     let mut r = live(1, Site::A, 0, [0; 4]);

@@ -178,6 +178,8 @@ pub struct SbView {
     pub register: RegisterIdView,
     /// Against the beat object.
     pub beat: BeatView,
+    /// Named by a person, and not written since by an attach under the register.
+    pub awaits_register: bool,
 }
 
 impl SbView {
@@ -195,6 +197,7 @@ impl SbView {
                 register_id_view(register, superblock.register_id)
             }),
             beat,
+            awaits_register: superblock.awaits_register,
         }
     }
 

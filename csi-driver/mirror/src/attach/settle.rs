@@ -81,6 +81,7 @@ fn superblock(settlement: &Settlement<'_>, body: &Body, info: &LegInfo) -> Super
         role: Role::Member,
         members: settlement.set,
         clean: false,
+        awaits_register: false,
         attach_key: Some(order.key.attach()),
         boot_id,
         // This is written before the lease of the writer before us is over, so its value must not be lost.

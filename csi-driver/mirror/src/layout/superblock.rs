@@ -50,6 +50,7 @@ const CLEAN: usize = 180;
 const ATTACH_KEY: usize = 184;
 const BOOT_ID: usize = 192;
 const LEASE_MS: usize = 200;
+const AWAITS_REGISTER: usize = 204;
 const NODE: usize = 208;
 const FORMAT: usize = 272;
 const FS_TYPE: usize = 273;
@@ -151,6 +152,9 @@ pub struct Superblock {
     pub boot_id: u64,
     /// Read lease of this writer: a new owner waits this value.
     pub lease_ms: u32,
+    /// A person named this leg, by a force or a reseed, and no attach under the register that says so has written it yet: it
+    /// does not run, and nothing beside it does, by the word of superblocks alone.
+    pub awaits_register: bool,
     /// Node of this writer.
     pub node: String,
     /// Was a file system made? Three-valued, so that a crash in mkfs repeats it and a finished one stays (R34).
@@ -212,6 +216,11 @@ impl Superblock {
         );
         put(b, BOOT_ID, &self.boot_id.to_le_bytes());
         put(b, LEASE_MS, &self.lease_ms.to_le_bytes());
+        put(
+            b,
+            AWAITS_REGISTER,
+            &u32::from(self.awaits_register).to_le_bytes(),
+        );
         put(b, NODE, cut(&self.node, NODE_BYTES));
         b[FORMAT] = match self.format {
             Format::None => 0,
@@ -274,6 +283,7 @@ impl Superblock {
             attach_key: Some(Key::from_u64(key).attach()).filter(|key| key.to_u64() != 0),
             boot_id: u64_at(b, BOOT_ID),
             lease_ms: u32_at(b, LEASE_MS),
+            awaits_register: u32_at(b, AWAITS_REGISTER) != 0,
             node: text(&b[NODE..NODE + NODE_BYTES]),
             format: match b[FORMAT] {
                 0 => Format::None,

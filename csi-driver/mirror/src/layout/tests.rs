@@ -33,6 +33,7 @@ pub(crate) fn superblock(sb_seq: u64) -> Superblock {
         attach_key: Some(Key::from_u64(0xa1aa_bbcc_ddee_ff00)),
         boot_id: 0x0506_0708,
         lease_ms: 3000,
+        awaits_register: false,
         node: "m1".into(),
         format: Format::Done,
         fs_type,

@@ -332,6 +332,7 @@ impl Serve {
         sb.naa = naa;
         sb.boot_id = boot_id;
         sb.volume = source.volume;
+        sb.awaits_register = false;
         self.superblocks[y.index()] = Some(sb);
         self.rejoin.prep = Some(Prep::Target { pages, delta });
         self.out.event(Event::RejoinStarted {

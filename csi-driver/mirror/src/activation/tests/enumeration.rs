@@ -149,7 +149,8 @@ fn rows(site: Site, mv: Mv, r: &RegView, legs: &[LegView; 2], behind: Members) -
             .iter()
             .rfind(|s| Some((s.seq, s.epoch)) == newest)
             .is_some_and(|s| s.site != site);
-        let go = mv == Mv::None && !names_other;
+        let named = sbs.iter().any(|s| s.awaits_register);
+        let go = mv == Mv::None && !names_other && !named;
         let member = |view: &LegView, members: Members| matches!(view, LegView::Sb(s) if s.role == Role::Member && s.members == members);
         let equal = matches!((a, b), (LegView::Sb(s), LegView::Sb(t)) if s.epoch == t.epoch && s.generation == t.generation);
         let pair = member(a, Members::BOTH) && member(b, Members::BOTH) && equal;
@@ -171,7 +172,12 @@ fn rows(site: Site, mv: Mv, r: &RegView, legs: &[LegView; 2], behind: Members) -
             row(Row::U4, go && certified(x), run(Members::only(x)));
         }
         let neither = !pair && !certified(Leg::A) && !certified(Leg::B);
-        row(Row::U5, go && neither, refuse(W::WitnessNeeded));
+        let turn = mv == Mv::None && !names_other;
+        row(
+            Row::U5,
+            turn && (neither || named),
+            refuse(W::WitnessNeeded),
+        );
     }
     out
 }
@@ -216,6 +222,13 @@ fn safe(site: Site, mv: Mv, r: &RegView, legs: &[LegView; 2], set: Members, cas:
             assert!(
                 s.role == Role::Member && s.members == set,
                 "R12: {}",
+                context()
+            );
+            assert!(
+                legs.iter()
+                    .filter_map(LegView::superblock)
+                    .all(|s| !s.awaits_register),
+                "R44: {}",
                 context()
             );
         }
@@ -357,6 +370,21 @@ fn every_combination_matches_exactly_one_row() {
             }
         }
     }
+    let mut named_legs = Vec::new();
+    for (role, members) in [
+        (Role::Member, 1),
+        (Role::Member, 2),
+        (Role::Member, 3),
+        (Role::Target, 0),
+    ] {
+        for epoch in 3..=5 {
+            named_legs.push(LegView::Sb(SbView {
+                awaits_register: true,
+                ..sb(role, epoch, true, members, Site::A, 1)
+            }));
+        }
+    }
+    bare_legs.extend(named_legs);
     for r in [
         RegView::Unreadable,
         RegView::Absent,

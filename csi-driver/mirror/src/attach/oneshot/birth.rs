@@ -137,6 +137,7 @@ pub(super) fn work(
         attach_key: Some(key),
         boot_id: 0,
         lease_ms: u32::try_from(order.config.t_lease.as_millis()).unwrap_or(u32::MAX),
+        awaits_register: false,
         node: order.node.clone(),
         format: Format::None,
         fs_type: [0; 15],

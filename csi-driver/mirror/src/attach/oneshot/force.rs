@@ -1,12 +1,15 @@
-//! Force: the register names the leg that a human chose, once that leg is fenced with a key of its site.
+//! Force: the register names the leg that a human chose, once that leg is fenced with a key of its site and says itself that
+//! it waits for the register.
 //!
 //! Without the fence the site that is given up could go on alone until the new writer attaches: it cannot see the register,
 //! its own leg certifies itself, and the forced leg, which is older, is in its reach (row U4). What it acknowledges then the
-//! force gives up unsaid. Behind the fence it finds the leg held by the other site and waits.
+//! force gives up unsaid. Behind the fence it finds the leg held by the other site and waits. A writer of the site that goes on
+//! would find a key of its own site: it is stopped by the mark in the superblock, else it could run, without the register, the
+//! leg that is given up, or write the superblock that was granted.
 
 use std::time::Duration;
 
-use twinsite_register::{Class, Epoch, Force, Leg, Register, classify};
+use twinsite_register::{Class, Epoch, Force, Leg, LegSeed, Register, classify};
 
 use super::{Done, Failure, Judged, OneShot, Phase};
 use crate::attach::head::Head;
@@ -27,6 +30,11 @@ pub(super) fn is_planned(register: &Register, force: &Force) -> bool {
         && (register.epoch, register.txid) == (force.expect_epoch, force.expect_txid)
 }
 
+/// The number of the superblock once both slots are marked.
+fn marked(force: &Force) -> Option<u64> {
+    force.seen.sb_seq.checked_add(2)
+}
+
 impl OneShot {
     /// The leg carries exactly the superblock that the plan named.
     pub(super) fn judge_force(
@@ -36,11 +44,12 @@ impl OneShot {
         force: &Force,
     ) -> Result<Judged, Failure> {
         let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
-        let sb = &body.superblock;
-        let seen = &force.seen;
-        if leg == force.leg
-            && (sb.epoch, sb.generation, sb.sb_seq) == (seen.epoch, seen.generation, seen.sb_seq)
-        {
+        let (sb, seen) = (&body.superblock, &force.seen);
+        let same = leg == force.leg && (sb.epoch, sb.generation) == (seen.epoch, seen.generation);
+        if same && sb.sb_seq == seen.sb_seq {
+            Ok(Judged::Work)
+        } else if same && sb.awaits_register && Some(sb.sb_seq) == marked(force) {
+            // An earlier try came as far.
             Ok(Judged::Ready)
         } else {
             Err(Failure::Changed)
@@ -52,7 +61,17 @@ impl OneShot {
         let Some(register) = self.seen().cloned() else {
             return self.fail(Failure::WrongState);
         };
-        match register.force(force, self.ids.txid()) {
+        let Some(sb_seq) = marked(force) else {
+            return self.fail(Failure::Changed);
+        };
+        let granted = Force {
+            seen: LegSeed {
+                sb_seq,
+                ..force.seen
+            },
+            ..force.clone()
+        };
+        match register.force(&granted, self.ids.txid()) {
             Ok(forced) => {
                 let id = self.port.cas_register(register, forced.clone());
                 let until = now + self.order.config.register_timeout;

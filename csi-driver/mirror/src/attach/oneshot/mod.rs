@@ -4,7 +4,7 @@
 //! Look    read R, log in, register (nobody is preempted), read superblocks -> may this be done to these legs?
 //! Fence   PREEMPT AND ABORT (not for inspect) -> read R again, it must not have changed (R43)
 //! Verify  registrations and superblocks once more, behind the fence -> still?
-//! Write   birth: zero, map, beat, superblock; wipe: map, slots, CLEAR; reseed: the new register id in both slots
+//! Write   birth: zero, map, beat, superblock; wipe: map, slots, CLEAR; reseed: the new register id in both slots; force: a mark in both
 //! Cas     birth, if both legs were born here; force
 //! ```
 //! Same use as an engine: `handle`, then `poll` until `None`, `deadline`; over when [`OneShot::end`] answers. A crash at any
@@ -554,7 +554,12 @@ impl OneShot {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
                 Ok(reseed::reseed(*register_id, &body.superblock))
             }
-            Task::Inspect | Task::Force(_) => Err(Failure::WrongState),
+            Task::Force(_) => {
+                let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
+                let sb = &body.superblock;
+                Ok(reseed::named(sb.register_id, sb, "force"))
+            }
+            Task::Inspect => Err(Failure::WrongState),
         }
     }
 

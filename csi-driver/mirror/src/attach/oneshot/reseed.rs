@@ -35,18 +35,24 @@ impl OneShot {
 
 /// The same superblock under the new register, in both slots.
 pub(super) fn reseed(register_id: RegisterId, old: &Superblock) -> Sequence {
+    named(register_id, old, "reseed")
+}
+
+/// The superblock that a person names, in both slots: from here on it runs only if the register says so.
+pub(super) fn named(register_id: RegisterId, old: &Superblock, reason: &str) -> Sequence {
     let mut blocks = Vec::new();
     for sb_seq in [old.sb_seq.saturating_add(1), old.sb_seq.saturating_add(2)] {
         let sb = Superblock {
             sb_seq,
             register_id,
+            awaits_register: true,
             ..old.clone()
         };
         blocks.push((slot_offset(sb_seq), sb.emit()));
         if sb_seq == old.sb_seq.saturating_add(2) {
             let history = History {
                 superblock: sb,
-                reason: "reseed".into(),
+                reason: reason.into(),
             };
             blocks.push((history_offset(sb_seq), history.emit()));
         }

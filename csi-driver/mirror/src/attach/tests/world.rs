@@ -90,6 +90,7 @@ pub(crate) fn superblock(leg: Leg, register: &Register, naa: Naa) -> Superblock 
         attach_key: None,
         boot_id: 0,
         lease_ms: 3000,
+        awaits_register: false,
         node: "birth".into(),
         format: Format::None,
         fs_type: [0; 15],

@@ -78,6 +78,7 @@ prop_compose! {
             attach_key: Some(Key::from_u64(key << 8).attach()).filter(|k| k.to_u64() != 0),
             boot_id,
             lease_ms: n as u32,
+            awaits_register: flags[2] >> 7 == 1,
             node,
             format: [Format::None, Format::Started, Format::Done][usize::from(flags[3] % 3)],
             fs_type: [flags[0]; 15],

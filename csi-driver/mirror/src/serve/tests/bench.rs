@@ -118,6 +118,7 @@ impl Bench {
             attach_key: Some(key),
             boot_id: setup.boots[leg.index()],
             lease_ms: 3000,
+            awaits_register: false,
             node: "n".to_owned(),
             format: Format::None,
             fs_type: [0; 15],

@@ -52,6 +52,7 @@ pub(super) fn far(b: &Bench) -> Far {
         attach_key: Some(b.key),
         boot_id: 200,
         lease_ms: 3000,
+        awaits_register: false,
         node: String::new(),
         format: crate::io::Format::None,
         fs_type: [0; 15],

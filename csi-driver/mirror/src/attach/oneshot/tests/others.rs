@@ -99,12 +99,19 @@ fn a_reseed_writes_the_new_id_in_both_slots_and_says_what_may_be_granted() {
         why: "witness lost".into(),
     };
     w.set_register(Register::reseed(&reseed, None).unwrap());
+    // Without it they do not: an attach by their own word would write the very superblocks that are granted.
+    let up = std::mem::replace(&mut w.witness, Witness::Down);
+    let mut blind = crate::attach::tests::world::Node::new(3, Site::A, 3);
+    assert_eq!(blind.refused(&mut w), crate::status::Refusal::WitnessNeeded);
+    assert!(blind.never("write"));
+    w.witness = up;
     let mut n = crate::attach::tests::world::Node::new(1, Site::A, 1);
     let served = n.serve(&mut w);
     assert_eq!(
         (served.running.members, served.running.epoch),
         (Members::BOTH, Epoch(1001))
     );
+    assert!(!w.sb(Leg::A).awaits_register && !w.sb(Leg::B).awaits_register);
     assert_eq!(served.place.n, 2);
 }
 
@@ -227,18 +234,58 @@ fn stale_b() -> World {
 fn a_force_holds_the_leg_with_a_key_of_its_site_before_the_register_names_it() {
     let mut w = stale_b();
     let force = forced(&w);
+    let granted_before = force.seen.sb_seq;
     let mut run = Run::new(&mut w, force_order(force));
     assert_eq!(run.end(), Ok(Done::Forced));
     let at = |what: &str| run.said.iter().position(|said| said == what);
     assert!(at("B reserve") < at("cas"), "{:?}", run.said);
     assert!(at("B reserve").is_some());
-    assert_eq!(run.count("write"), 0);
     assert_eq!(w.r().members, only(Leg::B));
+    let (seen, now) = (granted_before, w.sb(Leg::B));
+    assert!(now.awaits_register, "nothing runs by the superblocks alone");
+    assert_eq!(now.sb_seq, seen + 2, "both slots");
+    assert_eq!(w.r().granted[0].sb_seq, now.sb_seq, "that one is granted");
     let holder = w.legs[1].holder_key();
     assert!(
         crate::fence::held_by_other_site(holder, Site::A),
         "the site that is given up does not run beside it: {holder:?}"
     );
+}
+
+/// The leg that is given up certifies itself, the other one is older, both are in reach of the site that goes on, and the key
+/// on the forced leg is of that site: only its superblock tells.
+#[test]
+fn r44_after_a_force_nothing_runs_without_the_register_where_both_legs_are_in_reach() {
+    for site in [Site::A, Site::B] {
+        let mut w = stale_b();
+        let mut force = forced(&w);
+        force.site = site;
+        let order = OneShotOrder {
+            site,
+            key: key(site, 0x77),
+            ..force_order(force)
+        };
+        assert_eq!(Run::new(&mut w, order).end(), Ok(Done::Forced));
+        w.witness = Witness::Down;
+        let mut blind = crate::attach::tests::world::Node::new(3, Site::A, 3);
+        assert_eq!(
+            blind.refused(&mut w),
+            crate::status::Refusal::WitnessNeeded,
+            "{site}"
+        );
+        assert!(blind.never("write"));
+    }
+}
+
+#[test]
+fn a_force_that_ended_before_the_register_goes_on_with_the_leg_that_it_marked() {
+    let mut w = stale_b();
+    let force = forced(&w);
+    w.edit_sb(Leg::B, |sb| sb.awaits_register = true);
+    let mut run = Run::new(&mut w, force_order(force));
+    assert_eq!(run.end(), Ok(Done::Forced));
+    assert_eq!(run.count("write"), 0);
+    assert_eq!(w.r().granted[0].sb_seq, w.sb(Leg::B).sb_seq);
 }
 
 #[test]

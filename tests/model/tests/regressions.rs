@@ -122,6 +122,7 @@ fn each_lifecycle_mistake_that_is_near_is_caught() {
         ("life-force", "alone_without_r"),
         ("life-force", "force_no_fence"),
         ("life-reseed-solo", "reseed_while_attached"),
+        ("life-reseed", "named_runs_without_r"),
         ("life-reseed-solo", "rejoin_unconfirmed"),
         ("life-reseed", "reseed_without_former"),
         ("life-delete", "below_last+wipe_any_register"),

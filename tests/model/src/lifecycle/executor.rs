@@ -138,6 +138,7 @@ impl Lifecycle {
                 register: x.read.id,
                 format: 0,
                 order: (0, 0),
+                awaits: false,
             };
             match s.legs[l].sb {
                 Some(sb) if sb == birth => {

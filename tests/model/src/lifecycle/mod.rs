@@ -242,6 +242,7 @@ impl Model for Lifecycle {
                 register: 1,
                 format: 2,
                 order: (1, 1),
+                awaits: false,
             };
             let first = Sb {
                 epoch,
@@ -334,6 +335,9 @@ impl Model for Lifecycle {
     fn violation(&self, s: &State) -> Option<&'static str> {
         if s.fault != 0 {
             return Some(FAULTS[usize::from(s.fault)]);
+        }
+        if self.is_stranded(s) {
+            return Some("what a person named may not run: only another human leads out");
         }
         for i in 0..self.writers() {
             let w = &s.writers[i];

@@ -20,6 +20,7 @@ pub enum Mistake {
     ReseedRunning,
     ReseedNoFormer,
     ReseedOldEpoch,
+    NamedRunsWithoutR,
 }
 
 /// Flag, rule, mistake.
@@ -52,6 +53,11 @@ pub const MISTAKES: &[(&str, &str, Mistake)] = &[
         "reseed_below_the_legs",
         "2.17 reseed",
         Mistake::ReseedOldEpoch,
+    ),
+    (
+        "named_runs_without_r",
+        "R44 reseed",
+        Mistake::NamedRunsWithoutR,
     ),
 ];
 
@@ -216,6 +222,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("life-delete", "below_last+wipe_any_register"),
     ("life-delete", "tombstone_while_held"),
     ("life-reseed-solo", "reseed_while_attached"),
+    ("life-reseed", "named_runs_without_r"),
     ("life-reseed", "reseed_without_former"),
     ("life-reseed-solo", "rejoin_unconfirmed"),
     ("life-order", "no_order"),

@@ -50,6 +50,8 @@ pub struct Sb {
     /// 0 none, 1 started, 2 done.
     pub format: u8,
     pub order: (u8, u8),
+    /// A person named it, and no attach under the register wrote it since.
+    pub awaits: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

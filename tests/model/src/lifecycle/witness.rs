@@ -169,7 +169,7 @@ impl Lifecycle {
                 let mut best = 0;
                 for x in (0..2usize).filter(|x| set >> x & 1 == 1) {
                     if let Some(sb) = &mut t.legs[x].sb {
-                        (sb.register, sb.sb_seq) = (id, sb.sb_seq + 1);
+                        (sb.register, sb.sb_seq, sb.awaits) = (id, sb.sb_seq + 1, true);
                         t.register.granted[x] = Some((sb.epoch, sb.sb_seq));
                         // A grant names the generation; it is no parent of the new register.
                         t.register.gens[usize::from(sb.epoch)] = sb.generation;
@@ -229,10 +229,13 @@ impl Lifecycle {
                 (n.members, n.site, n.seq, n.holder) = (1 << x, x as u8, r.seq + 1, 0);
                 n.history[usize::from(n.epoch)] = n.members;
                 n.gens[usize::from(n.epoch)] = s.next_gen;
-                n.granted[x] = Some((sb.epoch, sb.sb_seq));
+                n.granted[x] = Some((sb.epoch, sb.sb_seq + 1));
                 n.unconfirmed |= 1 << (1 - x);
                 n.txid = next_txid(s);
                 t.next_gen += 1;
+                if let Some(sb) = &mut t.legs[x].sb {
+                    (sb.sb_seq, sb.awaits) = (sb.sb_seq + 1, true);
+                }
                 t.acked = s.legs[x].data;
                 t.legs[1 - x].lost = true;
                 if !self.made(Mistake::ForceNoFence) {

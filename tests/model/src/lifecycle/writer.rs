@@ -1,7 +1,7 @@
 //! Attach under the order rule, format and first mount, writes, shrink, rejoin, detach.
 
 use super::rules::Mistake;
-use super::state::{EPOCHS, Phase, Register, Sb, State, Writer};
+use super::state::{EPOCHS, Life, Phase, Register, Sb, State, Writer};
 use super::witness::next_txid;
 use super::{BRANCH_OVERWRITTEN, Lifecycle, MKFS_AGAIN, Next, OLD_FENCED_NEW};
 use crate::table::{self, Act, Cas, Leg, Reg, Role};
@@ -129,8 +129,22 @@ impl Lifecycle {
             gen_ok: sb.epoch > r.epoch || listed == sb.generation,
             sb_seq: sb.sb_seq,
             register,
+            awaits_register: sb.awaits && !self.made(Mistake::NamedRunsWithoutR),
             ..table::Sb::of(sb.role, sb.epoch, sb.members, sb.site, sb.seq)
         })
+    }
+
+    /// Everything in reach, nobody attached, and what a person named may not run.
+    pub(super) fn is_stranded(&self, s: &State) -> bool {
+        let r = &s.register;
+        let named = r.granted.iter().any(Option::is_some);
+        if r.life != Life::Live || !named || s.writers.iter().any(|w| w.phase != Phase::Off) {
+            return false;
+        }
+        let view = |x: usize| self.view(s, r, x);
+        let live = Reg::Live(super::witness::live(r));
+        let act = table::decide(r.site, false, live, view(0), view(1), 0);
+        act == Act::Refuse(table::Refusal::MemberDamaged)
     }
 
     fn decide(&self, s: &State, i: usize, out: &mut Next) {
@@ -276,6 +290,7 @@ impl Lifecycle {
                 register: old.map_or(r.id, |o| o.register),
                 format: old.map_or(0, |o| o.format),
                 order,
+                awaits: false,
             });
         }
     }

@@ -120,7 +120,7 @@ fn each_lifecycle_mistake_that_is_near_is_caught() {
         ("life-restore-solo", "no_marks"),
         ("life-force", "rejoin_unconfirmed"),
         ("life-force", "alone_without_r"),
-        ("life-force", "force_no_fence"),
+        ("life-force", "force_no_fence+named_runs_without_r"),
         ("life-reseed-solo", "reseed_while_attached"),
         ("life-reseed", "named_runs_without_r"),
         ("life-reseed-solo", "rejoin_unconfirmed"),

@@ -218,7 +218,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("life-restore-solo", "no_marks"),
     ("life-force", "rejoin_unconfirmed"),
     ("life-force", "alone_without_r"),
-    ("life-force", "force_no_fence"),
+    ("life-force", "force_no_fence+named_runs_without_r"),
     ("life-delete", "below_last+wipe_any_register"),
     ("life-delete", "tombstone_while_held"),
     ("life-reseed-solo", "reseed_while_attached"),

@@ -135,7 +135,7 @@ impl Serve {
         let x = keep.filter(|&x| self.ready(x) && self.requests.open.is_empty())?;
         // R39: only to the source; when it is lost, hold.
         let may = !self.only_the_source() || x == self.sources.leg;
-        may.then(|| (x, self.lost(x.other()) == Some(LostWhy::Dropped)))
+        may.then(|| (x, self.is_dropped(x.other())))
     }
 
     /// The shrink has no outcome and nothing is lost any more: a stamp on the same expected value ends it (R24).

@@ -306,3 +306,6 @@ impl Serve {
         self.end = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

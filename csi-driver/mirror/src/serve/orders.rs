@@ -17,6 +17,7 @@ use super::superblock::Slots;
 use crate::engine::ServeEnd;
 use crate::io::{ControlError, Format, FsType, GuestError, Output, RemoveWhy};
 use crate::layout::{Geometry, MapPage, RegionState, map_offset};
+use crate::status::LostWhy;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -44,6 +45,8 @@ pub(super) struct Orders {
     expand: Option<u64>,
     /// An `OrderDone` is owed.
     owed: bool,
+    /// The leg that is to go for good: by order, also if a graver reason takes it out first.
+    dropping: Option<Leg>,
     pub(super) identified: Members,
     format: Option<(Format, FsType)>,
     formatting: bool,
@@ -375,7 +378,19 @@ impl Serve {
         self.orders.owed = true;
     }
 
+    /// A leg leaves by order, and the answer is owed.
+    pub(super) fn drop_leg(&mut self, leg: Leg) {
+        self.owe_order();
+        self.orders.dropping = Some(leg);
+        self.lose(leg, LostWhy::Dropped);
+    }
+
+    pub(super) fn is_dropped(&self, leg: Leg) -> bool {
+        self.orders.dropping == Some(leg) || self.lost(leg) == Some(LostWhy::Dropped)
+    }
+
     pub(super) fn order_done(&mut self) {
+        self.orders.dropping = None;
         if std::mem::take(&mut self.orders.owed) {
             self.out.push(Output::OrderDone { result: Ok(()) });
         }
@@ -387,6 +402,7 @@ impl Serve {
 
     pub(super) fn fail_orders(&mut self, error: ControlError) {
         self.orders.expand = None;
+        self.orders.dropping = None;
         if std::mem::take(&mut self.orders.owed) {
             self.out.push(Output::OrderDone { result: Err(error) });
         }

@@ -17,3 +17,6 @@ mod setup;
 mod solo;
 mod verify;
 mod without;
+
+pub(super) use bench::served;
+pub(super) use setup::Setup;

@@ -73,8 +73,7 @@ impl Serve {
                 self.freeze()
             }
             (Synced, Fact::DropLeg(leg)) if !self.order_owed() => {
-                self.owe_order();
-                self.lose(leg, LostWhy::Dropped);
+                self.drop_leg(leg);
             }
             (Synced, Fact::Expand(size)) => self.expand(size),
             (Expand, Fact::ScriptDone(_)) => self.expand_step(),

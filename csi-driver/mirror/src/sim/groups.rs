@@ -327,6 +327,30 @@ fn an_order_to_drop_a_leg_through_one_volume_drops_it_for_all() {
     assert_eq!(states(&world), [StateName::Solo; 2]);
 }
 
+/// The leg that goes by order fails a write of the other volume before the register is asked: it goes by order all the same.
+#[test]
+fn an_order_to_drop_a_leg_holds_although_another_volume_lost_it_for_a_graver_reason() {
+    let mut world = served(2);
+    let id = *world.writers.keys().next().unwrap();
+    let at = unit(0, B).index();
+    while !world.targets[at]
+        .accepted
+        .values()
+        .any(|accepted| matches!(accepted.op, LegOp::WriteData { .. }))
+    {
+        run_for(&mut world, Duration::from_micros(20));
+    }
+    let faults = &mut world.targets[at].fake.faults;
+    faults.push(("write", crate::io::LegError::Medium));
+    world.input(id, 1, crate::io::Input::DropLeg(B));
+    run_for(&mut world, secs(10));
+    let lost = |line: &String| line.contains(" 0 LegLost") && line.contains("WriteError");
+    assert!(world.log.iter().any(lost), "the write failed in time");
+    assert_eq!(world.witness.value.members, Members::only(A));
+    assert_eq!(world.witness.value.no_rejoin, Members::only(B));
+    assert_eq!(states(&world), [StateName::Solo; 2]);
+}
+
 #[test]
 fn one_volume_that_another_writer_took_ends_the_group() {
     let mut world = served(2);

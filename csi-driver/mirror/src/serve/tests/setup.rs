@@ -8,21 +8,21 @@ use crate::layout::{Base, MapPage, RegionState};
 
 /// How the engine's set looks when it takes over.
 #[derive(Clone, Debug)]
-pub(super) struct Setup {
-    pub(super) members: Members,
-    pub(super) pages: [MapPage; 2],
-    pub(super) beats: [u64; 2],
-    pub(super) boots: [u64; 2],
-    pub(super) volatile: bool,
-    pub(super) base: Option<(Leg, Base, Vec<u64>)>,
+pub(in crate::serve) struct Setup {
+    pub(in crate::serve) members: Members,
+    pub(in crate::serve) pages: [MapPage; 2],
+    pub(in crate::serve) beats: [u64; 2],
+    pub(in crate::serve) boots: [u64; 2],
+    pub(in crate::serve) volatile: bool,
+    pub(in crate::serve) base: Option<(Leg, Base, Vec<u64>)>,
     /// Without the register.
-    pub(super) unstamped: bool,
-    pub(super) config: Config,
-    pub(super) size: u64,
-    pub(super) mode: Mode,
-    pub(super) discard: u32,
+    pub(in crate::serve) unstamped: bool,
+    pub(in crate::serve) config: Config,
+    pub(in crate::serve) size: u64,
+    pub(in crate::serve) mode: Mode,
+    pub(in crate::serve) discard: u32,
     /// The device goes on, and its record says so.
-    pub(super) owed: bool,
+    pub(in crate::serve) owed: bool,
 }
 
 pub(super) fn page(number: u64, dirty: &[usize]) -> MapPage {
@@ -34,7 +34,7 @@ pub(super) fn page(number: u64, dirty: &[usize]) -> MapPage {
 }
 
 impl Setup {
-    pub(super) fn pair() -> Self {
+    pub(in crate::serve) fn pair() -> Self {
         Self {
             members: Members::BOTH,
             pages: [page(5, &[]), page(5, &[])],
@@ -55,7 +55,7 @@ impl Setup {
         }
     }
 
-    pub(super) fn solo(leg: Leg) -> Self {
+    pub(in crate::serve) fn solo(leg: Leg) -> Self {
         Self {
             members: Members::only(leg),
             ..Self::pair()

@@ -12,8 +12,11 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
-use twinsite_api::{Attachment, MirroredVolume, Quantity, SitePair, StoragePool};
+use twinsite_api::{
+    Attachment, MirroredVolume, Quantity, Seen, SitePair, StoragePool, Unreadable, VolumeId,
+};
 
 use super::objects::{Made, Objects, ObjectsError, Result};
 use crate::{DRIVER, identity::Ready};
@@ -24,7 +27,7 @@ const MANAGER: &str = "twinsite-csi";
 /// The objects of the cluster that a client leads to.
 pub struct Kubernetes {
     client: Client,
-    volumes: reflector::Store<MirroredVolume>,
+    volumes: reflector::Store<Seen<MirroredVolume>>,
     ready: Ready,
 }
 
@@ -38,7 +41,7 @@ impl Kubernetes {
     /// Starts to watch; `ready` is set as soon as all volumes are known.
     pub fn start(client: Client, ready: Ready) -> Self {
         let (volumes, writer) = reflector::store();
-        let api: Api<MirroredVolume> = Api::all(client.clone());
+        let api: Api<Seen<MirroredVolume>> = Api::all(client.clone());
         let mut watch = Box::pin(
             watcher(api, watcher::Config::default())
                 .default_backoff()
@@ -72,9 +75,46 @@ impl Kubernetes {
         Api::all(self.client.clone())
     }
 
+    /// All of a kind that can be read.
+    async fn list<K>(&self) -> Result<Vec<K>>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        let api: Api<Seen<K>> = Api::all(self.client.clone());
+        let listed = api.list(&ListParams::default()).await.map_err(failed)?;
+        let read = listed.items.into_iter().filter_map(|seen| {
+            let name = seen.name_any();
+            let told = |why: &Unreadable| tracing::debug!(name, %why, "an object cannot be read");
+            seen.read.inspect_err(told).ok()
+        });
+        Ok(read.collect())
+    }
+
     fn within(&self, namespace: &str) -> Api<MirroredVolume> {
         Api::namespaced(self.client.clone(), namespace)
     }
+}
+
+/// The object, or that it cannot be read: never that it is not there.
+fn read<K>(found: std::result::Result<Option<Seen<K>>, kube::Error>) -> Result<Option<K>>
+where
+    K: kube::Resource<DynamicType = ()>,
+{
+    let Some(found) = found.map_err(failed)? else {
+        return Ok(None);
+    };
+    let name = found.name_any();
+    let object = found
+        .read
+        .map_err(|why| ObjectsError::Away(newer(&name, &why)))?;
+    Ok(Some(object))
+}
+
+fn newer(name: &str, why: &Unreadable) -> String {
+    format!(
+        "{name} cannot be read by version {}: {why}: upgrade twinsite in this cluster, or take the newer value back",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// Tells what may go away by itself from what will not.
@@ -119,18 +159,26 @@ impl Objects for Kubernetes {
             let why = "the volumes of the cluster are not known yet: ask again";
             return Err(ObjectsError::Away(why.to_owned()));
         }
-        Ok(self.volumes.state())
+        let volumes = self.volumes.state();
+        let read = volumes.iter().filter_map(|seen| seen.read.as_ref().ok());
+        Ok(read.cloned().map(Arc::new).collect())
     }
 
     async fn volumes_now(&self) -> Result<Vec<Arc<MirroredVolume>>> {
-        let all: Api<MirroredVolume> = Api::all(self.client.clone());
+        Ok(self.list().await?.into_iter().map(Arc::new).collect())
+    }
+
+    async fn unreadable(&self, id: VolumeId) -> Result<Option<String>> {
+        let all: Api<Seen<MirroredVolume>> = Api::all(self.client.clone());
         let listed = all.list(&ListParams::default()).await.map_err(failed)?;
-        Ok(listed.items.into_iter().map(Arc::new).collect())
+        let mut odd = listed.items.iter();
+        let odd = odd.find(|seen| seen.volume_id() == Some(id));
+        Ok(odd.and_then(|seen| Some(newer(&seen.name_any(), seen.read.as_ref().err()?))))
     }
 
     async fn volume(&self, namespace: &str, name: &str) -> Result<Option<MirroredVolume>> {
-        let found = self.within(namespace).get_opt(name).await;
-        found.map_err(failed)
+        let api: Api<Seen<MirroredVolume>> = Api::namespaced(self.client.clone(), namespace);
+        read(api.get_opt(name).await)
     }
 
     async fn create_volume(&self, volume: &MirroredVolume) -> Result<Made> {
@@ -151,12 +199,11 @@ impl Objects for Kubernetes {
     }
 
     async fn pair(&self, name: &str) -> Result<Option<SitePair>> {
-        self.all().get_opt(name).await.map_err(failed)
+        read(self.all().get_opt(name).await)
     }
 
     async fn pools(&self) -> Result<Vec<StoragePool>> {
-        let listed = self.all().list(&ListParams::default()).await;
-        Ok(listed.map_err(failed)?.items)
+        self.list().await
     }
 
     async fn has_node(&self, node: &str) -> Result<bool> {
@@ -168,12 +215,11 @@ impl Objects for Kubernetes {
     }
 
     async fn attachments(&self) -> Result<Vec<Attachment>> {
-        let listed = self.all().list(&ListParams::default()).await;
-        Ok(listed.map_err(failed)?.items)
+        self.list().await
     }
 
     async fn attachment(&self, name: &str) -> Result<Option<Attachment>> {
-        self.all().get_opt(name).await.map_err(failed)
+        read(self.all().get_opt(name).await)
     }
 
     async fn create_attachment(&self, attachment: &Attachment) -> Result<Made> {

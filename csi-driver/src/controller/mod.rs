@@ -118,6 +118,10 @@ impl Controller {
             found = with_id(self.objects.volumes_now().await?);
         }
         let Some(found) = found else {
+            // To say that it is not there would let Kubernetes forget it.
+            if let Some(why) = self.objects.unreadable(id).await? {
+                return Err(Status::unavailable(why));
+            }
             return Ok(None);
         };
         let namespace = found.namespace().unwrap_or_default();

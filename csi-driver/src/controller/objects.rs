@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tonic::Status;
-use twinsite_api::{Attachment, MirroredVolume, Quantity, SitePair, StoragePool};
+use twinsite_api::{Attachment, MirroredVolume, Quantity, SitePair, StoragePool, VolumeId};
 
 /// Why an object cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,10 @@ pub trait Objects: std::fmt::Debug + Send + Sync + 'static {
     /// All volumes as they are now: for what is not found among the others.
     async fn volumes_now(&self) -> Result<Vec<Arc<MirroredVolume>>> {
         self.volumes().await
+    }
+    /// Why the volume of this identity cannot be read although it is there.
+    async fn unreadable(&self, _id: VolumeId) -> Result<Option<String>> {
+        Ok(None)
     }
     /// One volume as it is now.
     async fn volume(&self, namespace: &str, name: &str) -> Result<Option<MirroredVolume>>;

@@ -58,7 +58,7 @@ use crate::{
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume && self.mode == oldSelf.mode && self.node == oldSelf.node && self.site == oldSelf.site").message("volume, mode, node and site are immutable: another attachment is another object"),
     validation = Rule::new("(self.mode == 'Birth') == has(self.birth)").message("birth stands exactly with mode Birth").field_path(".birth"),
@@ -179,7 +179,7 @@ impl AttachmentMode {
 
 /// One copy and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct AttachmentLeg {
     /// Which copy: the index of its site.
     pub leg: LegIndex,
@@ -224,7 +224,7 @@ pub struct AttachmentLeg {
 
 /// Order of a move to the agent's site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct MoveOrder {
     /// Planned: the old site has detached. Failover: it is down.
     pub mode: MoveMode,
@@ -255,7 +255,7 @@ pub enum FrontEnd {
 
 /// Details of a birth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BirthOrder {
     /// The site where the volume will be active first.
     #[schemars(length(min = 1, max = 63))]
@@ -267,7 +267,7 @@ pub struct BirthOrder {
 
 /// Details of a reseed, as a person accepted them after a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ReseedOrder {
     /// The new register_id: 32 hex digits.
     #[schemars(length(min = 32, max = 32))]
@@ -289,7 +289,7 @@ pub struct ReseedOrder {
 
 /// Details of a force, as a person accepted them after a plan: the register and the superblock must still be these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ForceOrder {
     /// Epoch of the register that the plan was about.
     pub expect_epoch: u64,

@@ -35,6 +35,8 @@ pub mod condition_type {
     pub const MEMBERSHIP_UNKNOWN: &str = "MembershipUnknown";
     /// A comparison found blocks that are not the same in both copies.
     pub const LEGS_DIFFER: &str = "LegsDiffer";
+    /// Every field of the spec is known to this version; there only while one is not.
+    pub const SPEC_UNDERSTOOD: &str = "SpecUnderstood";
     /// A pool serves its legs.
     pub const SERVING: &str = "Serving";
     /// The device of an attachment is there.
@@ -47,6 +49,10 @@ pub mod reason {
     pub const PENDING: &str = "Pending";
     /// A comparison of the copies has ended, or is under way.
     pub const VERIFIED: &str = "Verified";
+    /// Fields of the spec are not known to this version; the message names them.
+    pub const UNKNOWN_FIELDS: &str = "UnknownFields";
+    /// The object cannot be read by this version at all: it has a value that came later.
+    pub const UNREADABLE: &str = "Unreadable";
     /// A field of the spec cannot be used; the message names it.
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// The register is older than something already seen: the witness was restored.

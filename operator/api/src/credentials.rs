@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 /// Where the credentials of a leg come from; without it the leg has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.pairSecret) != has(self.authSecret)").message("exactly one of pairSecret and authSecret"))]
 pub struct ChapRef {
     /// Name of the Secret with key `key` from which the credentials of a pool leg are derived.

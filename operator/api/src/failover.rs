@@ -29,7 +29,7 @@ use crate::{LastMove, LegIndex};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self == oldSelf").message("a Failover is immutable: make another one"),
     validation = Rule::new("(self.mode == 'Force') == has(self.force)").message("force stands exactly with mode Force").field_path(".force"),
@@ -68,7 +68,7 @@ pub enum FailoverMode {
 
 /// Which volumes: exactly one of all, names or selector.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("[has(self.all) && self.all, has(self.names), has(self.selector)].filter(x, x).size() == 1").message("exactly one of all: true, names and selector"),
     validation = Rule::new("!has(self.names) || has(self.namespace)").message("names need their namespace"),
@@ -92,7 +92,7 @@ pub struct VolumeSelection {
 
 /// What a person read in a plan and accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ForceToken {
     /// Epoch of the register that the plan was about.
     pub expect_epoch: u64,
@@ -106,7 +106,7 @@ pub struct ForceToken {
 
 /// What a person read in a plan of a reseed and accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ReseedToken {
     /// The copies that are valid: both, if they are equal; else one, and what only the other one has is given up.
     #[schemars(length(min = 1, max = 2))]

@@ -33,7 +33,7 @@ use crate::{ChapRef, LegIndex, Quantity, VolumeId};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.volume == oldSelf.volume && self.leg == oldSelf.leg && self.pool == oldSelf.pool").message("volume, leg and pool are immutable: another pool is another Leg"),
     validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("size only grows").field_path(".size"),

@@ -1,8 +1,8 @@
 //! The kinds of `twinsite.io/v1alpha1`, as the API server, the operator and the agents see them.
 //!
 //! Intent stands in `spec` and only people, Git and (for the internal kinds) the operator write it;
-//! what was acted on stands in `status`, with the epoch. Every spec struct refuses unknown fields,
-//! so that a typing error is an error and not a default.
+//! what was acted on stands in `status`, with the epoch. A type ignores what it does not know, since the API server may have a newer
+//! definition; [`unknown`] says what that is, so that a typing error in a file is an error and not a default.
 //!
 //! | kind | scope | who makes it |
 //! |---|---|---|
@@ -35,9 +35,11 @@ mod mirror_group;
 mod mirrored_volume;
 pub mod order;
 mod quantity;
+mod seen;
 mod site_pair;
 mod span;
 mod storage_pool;
+pub mod unknown;
 mod verify;
 mod witness;
 
@@ -62,6 +64,7 @@ pub use mirrored_volume::{
     OnNoQuorum, PodDevice, Role, VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
 };
 pub use quantity::{Quantity, QuantityError};
+pub use seen::{Seen, Unreadable};
 pub use site_pair::{
     FailoverPolicy, FailoverSettings, NodeLoss, NodeLossPolicy, Resync, Site, SiteClaim, SitePair,
     SitePairSpec, SitePairStatus, SiteState,
@@ -70,6 +73,7 @@ pub use span::{Span, SpanError};
 pub use storage_pool::{
     ArrayBackend, NodeBackend, StoragePool, StoragePoolSpec, StoragePoolStatus,
 };
+pub use unknown::UnknownField;
 pub use verify::{ByteRange, VERIFY_ANNOTATION, VERIFY_REQUEST_MAX, VerifyReport, VerifyState};
 pub use witness::{DirectoryWitness, KubernetesWitness, ObjectStoreWitness, WitnessSpec};
 

@@ -37,7 +37,7 @@ use crate::{ActiveSite, Failback, GroupId, LastMove, MoveRecord, OnNoQuorum, Rol
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.sitePair == oldSelf.sitePair").message("sitePair is immutable").field_path(".sitePair"))]
 pub struct MirrorGroupSpec {
     /// The SitePair of all volumes of the group. Immutable.

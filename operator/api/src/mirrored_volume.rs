@@ -62,7 +62,7 @@ use crate::{ChapRef, LegIndex, Quantity, VolumeId};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.sitePair == oldSelf.sitePair").message("sitePair is immutable").field_path(".sitePair"),
     validation = Rule::new("self.volumeMode == oldSelf.volumeMode").message("volumeMode is immutable").field_path(".volumeMode"),
@@ -170,7 +170,7 @@ pub enum DeletionPolicy {
 
 /// A workload that uses the volume, in the volume's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Workload {
     /// Such as `apps/v1`.
     #[schemars(length(min = 1, max = 253))]
@@ -189,7 +189,7 @@ pub struct Workload {
 
 /// The claim that pods name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Claim {
     /// Name of the PersistentVolumeClaim. Immutable.
     #[schemars(length(min = 1, max = 253))]
@@ -202,7 +202,7 @@ pub struct Claim {
 
 /// One copy of the volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.pool) != has(self.poolClass)").message("exactly one of pool and poolClass"),
     validation = Rule::new("!has(self.lun) || has(self.pool)").message("a LUN is named together with its pool"),
@@ -226,7 +226,7 @@ pub struct VolumeLeg {
 
 /// A LUN of an array.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LunRef {
     /// Logical unit number.
     #[schemars(range(min = 0, max = 16383))]

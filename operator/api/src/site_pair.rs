@@ -50,7 +50,7 @@ use crate::{LegIndex, Quantity, Span, WitnessSpec};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.sites.filter(s, has(s.state) && s.state != 'Active').size() <= 1").message("at most one site may be Drained").field_path(".sites"),
     validation = Rule::new("self.sites.all(s, oldSelf.sites.exists(o, o.name == s.name))").message("the names of the sites are immutable").field_path(".sites"),
@@ -86,7 +86,7 @@ pub struct SitePairSpec {
 
 /// One site of a pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Site {
     /// Name of the site, claimed once at the witness by one cluster.
     #[schemars(
@@ -110,7 +110,7 @@ pub enum SiteState {
 
 /// What happens when a site stops showing signs of life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct FailoverSettings {
     /// Manual: a person makes a Failover object. Observe: say what Automatic would do. Automatic:
     /// move volumes whose legs our own target serves.
@@ -132,7 +132,7 @@ pub enum FailoverPolicy {
 
 /// What happens when a node inside a living site is lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeLoss {
     /// Fence: the volume is fenced and its pod may start elsewhere. Kubernetes: leave it to the
     /// cluster's own time-outs of about 11 minutes.
@@ -153,7 +153,7 @@ pub enum NodeLossPolicy {
 
 /// Limits of copying.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Resync {
     /// Bytes per second and volume; left out: as fast as the foreground allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.node) != has(self.array)").message("exactly one of node and array"),
     validation = Rule::new("self.site == oldSelf.site").message("site is immutable").field_path(".site"),
@@ -65,7 +65,7 @@ pub struct StoragePoolSpec {
 
 /// A directory or block device of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.directory) != has(self.device)").message("exactly one of directory and device"))]
 pub struct NodeBackend {
     /// Name of the node whose agent serves the pool.
@@ -85,7 +85,7 @@ pub struct NodeBackend {
 
 /// An iSCSI array of any make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ArrayBackend {
     /// iSCSI name of the array's target.
     #[schemars(length(min = 4, max = 223))]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The witness of a pair: exactly one of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.kubernetes), has(self.objectStore), has(self.site), has(self.directory)].filter(x, x).size() == 1").message("exactly one of kubernetes, objectStore, site and directory"))]
 pub struct WitnessSpec {
     /// Objects in a third Kubernetes cluster.
@@ -26,7 +26,7 @@ pub struct WitnessSpec {
 
 /// A namespace in a cluster that belongs to neither site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct KubernetesWitness {
     /// Secret in the release namespace with key `kubeconfig`.
     #[schemars(length(min = 1, max = 253))]
@@ -38,7 +38,7 @@ pub struct KubernetesWitness {
 
 /// A bucket, or a prefix in one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ObjectStoreWitness {
     /// Endpoint, bucket and prefix: `https://s3.example.org/bucket/prefix`, or `s3://bucket/prefix` for AWS.
     #[schemars(length(min = 1, max = 1024))]
@@ -50,7 +50,7 @@ pub struct ObjectStoreWitness {
 
 /// A folder on a file system that all agents see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct DirectoryWitness {
     /// Absolute path. The folder must exist: a witness disk that is not mounted is not an empty witness.
     #[schemars(length(min = 1, max = 4096))]

@@ -23,7 +23,9 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use twinsite_api::{Attachment, Failover, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool};
+use twinsite_api::{
+    Attachment, Failover, Leg, MirrorGroup, MirroredVolume, Seen, SitePair, StoragePool,
+};
 
 use crate::cluster::{self, Access};
 
@@ -41,46 +43,54 @@ pub(crate) async fn write(access: &Access, namespace: &str, folder: &Path) -> Re
     };
     let client = access.client.clone();
     writer
-        .all("sitepairs", &Api::<SitePair>::all(client.clone()), |_| true)
+        .all(
+            "sitepairs",
+            &Api::<Seen<SitePair>>::all(client.clone()),
+            |_| true,
+        )
         .await?;
     writer
         .all(
             "storagepools",
-            &Api::<StoragePool>::all(client.clone()),
+            &Api::<Seen<StoragePool>>::all(client.clone()),
             |_| true,
         )
         .await?;
     writer
         .all(
             "mirroredvolumes",
-            &Api::<MirroredVolume>::all(client.clone()),
+            &Api::<Seen<MirroredVolume>>::all(client.clone()),
             |_| true,
         )
         .await?;
     writer
         .all(
             "mirrorgroups",
-            &Api::<MirrorGroup>::all(client.clone()),
+            &Api::<Seen<MirrorGroup>>::all(client.clone()),
             |_| true,
         )
         .await?;
     writer
-        .all("failovers", &Api::<Failover>::all(client.clone()), |_| true)
+        .all(
+            "failovers",
+            &Api::<Seen<Failover>>::all(client.clone()),
+            |_| true,
+        )
         .await?;
     writer
-        .all("legs", &Api::<Leg>::all(client.clone()), |_| true)
+        .all("legs", &Api::<Seen<Leg>>::all(client.clone()), |_| true)
         .await?;
     writer
         .all(
             "attachments",
-            &Api::<Attachment>::all(client.clone()),
+            &Api::<Seen<Attachment>>::all(client.clone()),
             |_| true,
         )
         .await?;
     writer
         .all(
             "persistentvolumes",
-            &Api::<PersistentVolume>::all(client.clone()),
+            &Api::<Seen<PersistentVolume>>::all(client.clone()),
             |volume| {
                 volume
                     .spec
@@ -93,7 +103,7 @@ pub(crate) async fn write(access: &Access, namespace: &str, folder: &Path) -> Re
     writer
         .all(
             "persistentvolumeclaims",
-            &Api::<PersistentVolumeClaim>::all(client.clone()),
+            &Api::<Seen<PersistentVolumeClaim>>::all(client.clone()),
             |claim| {
                 claim
                     .spec
@@ -106,63 +116,71 @@ pub(crate) async fn write(access: &Access, namespace: &str, folder: &Path) -> Re
     writer
         .all(
             "volumeattachments",
-            &Api::<VolumeAttachment>::all(client.clone()),
+            &Api::<Seen<VolumeAttachment>>::all(client.clone()),
             |attachment| attachment.spec.attacher == OUR_DRIVER,
         )
         .await?;
     writer
         .all(
             "storageclasses",
-            &Api::<StorageClass>::all(client.clone()),
+            &Api::<Seen<StorageClass>>::all(client.clone()),
             |class| class.provisioner == OUR_DRIVER,
         )
         .await?;
     writer
         .all(
             "csidrivers",
-            &Api::<CSIDriver>::all(client.clone()),
+            &Api::<Seen<CSIDriver>>::all(client.clone()),
             |driver| driver.name_any() == OUR_DRIVER,
         )
         .await?;
     writer
-        .all("csinodes", &Api::<CSINode>::all(client.clone()), |_| true)
+        .all(
+            "csinodes",
+            &Api::<Seen<CSINode>>::all(client.clone()),
+            |_| true,
+        )
         .await?;
     writer
-        .all("nodes", &Api::<Node>::all(client.clone()), |_| true)
+        .all("nodes", &Api::<Seen<Node>>::all(client.clone()), |_| true)
         .await?;
     writer
         .all(
             "deployments",
-            &Api::<Deployment>::namespaced(client.clone(), namespace),
+            &Api::<Seen<Deployment>>::namespaced(client.clone(), namespace),
             |_| true,
         )
         .await?;
     writer
         .all(
             "daemonsets",
-            &Api::<DaemonSet>::namespaced(client.clone(), namespace),
+            &Api::<Seen<DaemonSet>>::namespaced(client.clone(), namespace),
             |_| true,
         )
         .await?;
     writer
         .all(
             "pods",
-            &Api::<Pod>::namespaced(client.clone(), namespace),
+            &Api::<Seen<Pod>>::namespaced(client.clone(), namespace),
             |_| true,
         )
         .await?;
     writer
-        .all("events", &Api::<Event>::all(client.clone()), |event| {
-            let ours = |text: Option<&str>| text.is_some_and(|text| text.contains("twinsite"));
-            ours(event.reporting_controller.as_deref())
-                || ours(
-                    event
-                        .regarding
-                        .as_ref()
-                        .and_then(|about| about.api_version.as_deref()),
-                )
-                || event.metadata.namespace.as_deref() == Some(namespace)
-        })
+        .all(
+            "events",
+            &Api::<Seen<Event>>::all(client.clone()),
+            |event| {
+                let ours = |text: Option<&str>| text.is_some_and(|text| text.contains("twinsite"));
+                ours(event.reporting_controller.as_deref())
+                    || ours(
+                        event
+                            .regarding
+                            .as_ref()
+                            .and_then(|about| about.api_version.as_deref()),
+                    )
+                    || event.metadata.namespace.as_deref() == Some(namespace)
+            },
+        )
         .await?;
     writer
         .secrets(&Api::namespaced(client.clone(), namespace))
@@ -181,9 +199,14 @@ struct Writer {
 }
 
 impl Writer {
-    async fn all<K>(&mut self, kind: &str, api: &Api<K>, wanted: impl Fn(&K) -> bool) -> Result<()>
+    async fn all<K>(
+        &mut self,
+        kind: &str,
+        api: &Api<Seen<K>>,
+        wanted: impl Fn(&K) -> bool,
+    ) -> Result<()>
     where
-        K: Resource + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
     {
         match cluster::list(api).await {
             Ok(all) => {
@@ -214,7 +237,7 @@ impl Writer {
     }
 
     /// Which there are, with which keys.
-    async fn secrets(&mut self, api: &Api<Secret>) -> Result<()> {
+    async fn secrets(&mut self, api: &Api<Seen<Secret>>) -> Result<()> {
         match cluster::list(api).await {
             Ok(all) => {
                 let mut text = String::new();

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use kube::{
-    Api, Client, Config, Resource,
+    Api, Client, Config, Resource, ResourceExt as _,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::de::DeserializeOwned;
-use twinsite_api::SitePair;
+use twinsite_api::{Seen, SitePair, Unreadable};
 
 use crate::world::{Cluster, Objects};
 
@@ -114,20 +114,33 @@ pub(crate) async fn own() -> Result<Client> {
 }
 
 /// Every object of a kind, page by page.
-pub(crate) async fn list<K>(api: &Api<K>) -> kube::Result<Vec<K>>
+///
+/// What this version cannot read is told, and does not hide the others.
+pub(crate) async fn list<K>(api: &Api<Seen<K>>) -> kube::Result<Vec<K>>
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let mut all = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&params).await?;
-        all.extend(page.items);
+        all.extend(page.items.into_iter().filter_map(readable));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) if all.len() < MOST => params = params.continue_token(&token),
             _ => return Ok(all),
         }
     }
+}
+
+fn readable<K: Resource<DynamicType = ()>>(seen: Seen<K>) -> Option<K> {
+    let (namespace, name) = (seen.namespace().unwrap_or_default(), seen.name_any());
+    let told = |why: &Unreadable| {
+        let kind = K::kind(&());
+        eprintln!(
+            "warning: {kind} {namespace}/{name} is left out: this version of the plugin cannot read it: {why}; use a newer one"
+        );
+    };
+    seen.read.inspect_err(told).ok()
 }
 
 /// Reads all clusters at once.

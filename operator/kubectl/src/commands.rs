@@ -304,8 +304,9 @@ async fn uninstall_check() -> Result<bool> {
     // A definition that was never installed has no objects.
     let absent =
         |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 404);
+    // Names are enough, and what cannot be read counts too.
     let volumes = match Api::<MirroredVolume>::all(client.clone())
-        .list(&ListParams::default())
+        .list_metadata(&ListParams::default())
         .await
     {
         Ok(list) => list.items,
@@ -313,7 +314,7 @@ async fn uninstall_check() -> Result<bool> {
         Err(error) => return Err(error).context("MirroredVolumes cannot be listed"),
     };
     let attachments = match Api::<Attachment>::all(client)
-        .list(&ListParams::default())
+        .list_metadata(&ListParams::default())
         .await
     {
         Ok(list) => list.items,

@@ -51,6 +51,37 @@ pub fn selects(order: &Failover, volume: &MirroredVolume) -> bool {
         .is_some_and(|selector| matches(selector, volume))
 }
 
+/// Whether what it does cannot be taken back: a copy may be given up by it.
+pub const fn is_final(mode: FailoverMode) -> bool {
+    match mode {
+        FailoverMode::Planned | FailoverMode::Unplanned => false,
+        FailoverMode::Force | FailoverMode::Reseed => true,
+    }
+}
+
+/// The status of an order that asks for something that is not known: carried out by half it might do harm.
+pub fn refused(order: &Failover, fields: &str, now: Timestamp) -> FailoverStatus {
+    let mut status = order.status.clone().unwrap_or_default();
+    status.state = FailoverState::Failed;
+    let text = format!(
+        "{fields}: not known to version {}, and an order is carried out as a whole or not at all: upgrade twinsite in both clusters, then make a new order",
+        crate::shell::odd::VERSION
+    );
+    let generation = order.metadata.generation;
+    set_condition(
+        &mut status.conditions,
+        condition(
+            condition_type::READY,
+            Some(false),
+            reason::UNKNOWN_FIELDS,
+            text,
+            generation,
+            Time(now),
+        ),
+    );
+    status
+}
+
 /// Whether the order has nothing more to say about this volume.
 pub fn is_over(order: &Failover, namespace: &str, name: &str) -> bool {
     let Some(status) = &order.status else {

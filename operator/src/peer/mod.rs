@@ -26,9 +26,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use twinsite_api::{Attachment, Failover, Leg, MirroredVolume, SitePair, VolumeId};
+use twinsite_api::{Attachment, Failover, Leg, MirroredVolume, Seen, SitePair, VolumeId};
 
-use crate::shell::watch::{Change, Copy, copy};
+use crate::shell::{
+    odd::Odd,
+    watch::{Change, Copy, copy},
+};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 
 const PROBE: Duration = Duration::from_secs(5);
@@ -173,6 +176,33 @@ impl View {
     pub fn failovers(&self) -> Vec<Arc<Failover>> {
         self.failovers.store.state()
     }
+
+    /// An order of which not everything is understood is carried out by nobody.
+    pub fn understands(&self, failover: &Failover) -> bool {
+        let name = failover.name_any();
+        let odd = &self.failovers.odd;
+        odd.unknown("", &name).is_none() && odd.unreadable("", &name).is_none()
+    }
+
+    /// Why the pair, this volume or these parts of it cannot be read there: what is shown of them is how they were.
+    pub fn unreadable(
+        &self,
+        (namespace, name): (&str, &str),
+        legs: &[String],
+        attachments: &[String],
+    ) -> Option<String> {
+        let pair = self.pair().map(|pair| pair.name_any()).unwrap_or_default();
+        let of = |odd: &Odd, names: &[String]| {
+            let mut names = names.iter();
+            names.find_map(|name| odd.unreadable("", name))
+        };
+        self.volumes
+            .odd
+            .unreadable(namespace, name)
+            .or_else(|| self.pair.odd.unreadable("", &pair))
+            .or_else(|| of(&self.legs.odd, legs))
+            .or_else(|| of(&self.attachments.odd, attachments))
+    }
 }
 
 /// Whether the peer answers.
@@ -233,7 +263,7 @@ fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
 }
 
 async fn follow(client: Client, pair: String, inner: Arc<Mutex<Inner>>, tell: Tell) {
-    let api: Api<SitePair> = Api::all(client.clone());
+    let api: Api<Seen<SitePair>> = Api::all(client.clone());
     let mut gathering: Option<View> = None;
     let mut failures = 0;
     loop {

@@ -53,7 +53,19 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
             to,
         })
         .collect();
-    let status = failover::status(&order, &volumes, Timestamp::now());
+    let odd = &operator.own.failovers.odd;
+    if odd.unreadable("", name).is_some() {
+        // Its status cannot be judged either; an event says so.
+        return Outcome::Settled;
+    }
+    let is_done = order
+        .status
+        .as_ref()
+        .is_some_and(|status| matches!(status.state, FailoverState::Done | FailoverState::Failed));
+    let status = match odd.unknown("", name).filter(|_| !is_done) {
+        Some(fields) => failover::refused(&order, &fields, Timestamp::now()),
+        None => failover::status(&order, &volumes, Timestamp::now()),
+    };
     let is_over = matches!(status.state, FailoverState::Done | FailoverState::Failed);
     if order.status.as_ref() != Some(&status) {
         let before = order

@@ -11,6 +11,7 @@ pub mod events;
 pub mod failover;
 pub mod group;
 pub mod leader;
+pub mod odd;
 pub mod operator;
 pub mod options;
 pub mod own;
@@ -267,6 +268,7 @@ async fn watch_health(operator: Arc<Operator>) {
             });
         operator.health.set_troubles(troubles.collect());
         operator.suspect_nodes();
+        operator.tell_of_odd_objects();
         sleep(Duration::from_secs(1)).await;
     }
 }

@@ -286,6 +286,21 @@ impl Operator {
         }
     }
 
+    /// Events on objects of which not everything can be read, by the replica that leads.
+    pub fn tell_of_odd_objects(&self) {
+        let leads = self
+            .leading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if leads {
+            self.own
+                .odd_news()
+                .into_iter()
+                .for_each(|news| self.events.tell(news));
+        }
+    }
+
     fn told(&self) -> MutexGuard<'_, HashMap<VolumeKey, Instant>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }

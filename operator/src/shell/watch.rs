@@ -2,7 +2,8 @@
 //!
 //! A copy comes up when the API server answers and stays when it goes away: the watch is repeated with a bounded wait for
 //! ever, and [`Freshness`] says since when it has failed. After a failure the list is read anew: a watch that is merely taken up
-//! again says nothing until something changes, and a quiet kind would count as failing for ever. Managed fields are dropped from every copy: they are half of its size.
+//! again says nothing until something changes, and a quiet kind would count as failing for ever. An object that cannot be read stands
+//! as it was when it could be, and is told of in [`Copy::odd`]. Managed fields are dropped from every copy: they are half of its size.
 
 use std::{
     fmt,
@@ -25,8 +26,9 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
+use twinsite_api::Seen;
 
-use super::patience::Patience;
+use super::{odd::Odd, patience::Patience};
 
 /// First and longest wait before a failed watch is repeated.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -81,6 +83,8 @@ pub enum Change {
 pub struct Copy<K: 'static + Resource<DynamicType = ()>> {
     pub store: Store<K>,
     pub sync: Freshness,
+    /// Objects of which not everything can be read.
+    pub odd: Odd,
     task: JoinHandle<()>,
 }
 
@@ -105,7 +109,7 @@ impl<K: Resource<DynamicType = ()>> fmt::Debug for Copy<K> {
 
 /// Starts a copy. `tell` hears of every change, after the copy has it; of [`Change::Listed`] without an object.
 pub fn copy<K>(
-    api: Api<K>,
+    api: Api<Seen<K>>,
     config: watcher::Config,
     tell: impl Fn(Change, Option<&K>, &Store<K>) + Send + 'static,
 ) -> Copy<K>
@@ -117,7 +121,7 @@ where
 
 /// The same, of thinned objects.
 pub fn copy_thinned<K>(
-    api: Api<K>,
+    api: Api<Seen<K>>,
     config: watcher::Config,
     thin: impl Fn(&mut K) + Send + 'static,
     tell: impl Fn(Change, Option<&K>, &Store<K>) + Send + 'static,
@@ -129,7 +133,16 @@ where
     let sync = Freshness::default();
     let (told, seen) = (sync.clone(), store.clone());
     let config = config.timeout(WATCH_SECONDS).page_size(PAGE);
+    let odd = Odd::default();
+    let (sorter, last) = (odd.clone(), store.clone());
     let stream = anew_after_failure(move || watcher::watcher(api.clone(), config.clone()))
+        .filter_map(move |event| {
+            let event = match event {
+                Ok(event) => sorter.sort(event, |seen| found(&last, seen)).map(Ok),
+                Err(error) => Some(Err(error)),
+            };
+            ready(event)
+        })
         .modify(move |object: &mut K| {
             object.managed_fields_mut().clear();
             thin(object);
@@ -169,7 +182,24 @@ where
         }
         ready(())
     }));
-    Copy { store, sync, task }
+    Copy {
+        store,
+        sync,
+        odd,
+        task,
+    }
+}
+
+/// The object as the copy has it.
+fn found<K>(store: &Store<K>, seen: &Seen<K>) -> Option<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut wanted = ObjectRef::<K>::new(&seen.name_any());
+    if let Some(namespace) = seen.namespace() {
+        wanted = wanted.within(&namespace);
+    }
+    store.get(&wanted).map(|found| (*found).clone())
 }
 
 /// What `make` gives, made anew after each failure that it tells. What failed is not asked again: it might stay silent.

@@ -76,6 +76,9 @@ fn ever_lived(situation: &Situation<'_>) -> Option<String> {
 }
 
 fn be_born(situation: &Situation<'_>, plan: &mut Plan) {
+    if let Some(why) = situation.seen.not_understood() {
+        return plan.wait(why.word, why.message);
+    }
     let active = situation.active_site_wanted();
     if active != situation.site {
         return plan.wait(

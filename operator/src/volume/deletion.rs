@@ -29,7 +29,10 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     }
     binding::remove_volume(situation, plan);
     let stays = match (situation.spec().deletion_policy, twin_is_gone(situation)) {
-        (DeletionPolicy::Delete, Some(true)) => destroy(situation, plan),
+        (DeletionPolicy::Delete, Some(true)) => match situation.seen.not_understood() {
+            Some(why) => Some(why),
+            None => destroy(situation, plan),
+        },
         _ => None,
     };
     if let Some(why) = stays {

@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
-use twinsite_api::{Attachment, Failover, Leg, MirroredVolume, SitePair, StoragePool, Workload};
+use twinsite_api::{
+    Attachment, Failover, Leg, MirroredVolume, SitePair, StoragePool, Workload, reason,
+};
 use twinsite_register::{Mark, Register};
+
+use super::Why;
+use crate::shell::odd::not_known;
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +50,9 @@ pub struct Observed {
     pub evidence: Evidence,
     /// Failover objects of either cluster that name this volume and are not over for it, oldest first.
     pub failovers: Vec<FailoverOrder>,
+    /// Fields of the spec, or of its pair's, that this version does not know. It goes on without them, but begins nothing that
+    /// cannot be taken back: no birth, no destruction, no order by which a copy may be given up.
+    pub unknown: Vec<String>,
     /// Whether an automatic move may begin now (see `policy::RateLimit`); the shell takes a permit when a plan uses it.
     pub move_permit: bool,
 }
@@ -208,6 +216,20 @@ impl Witness {
 }
 
 impl Observed {
+    /// Why nothing may be begun that cannot be taken back.
+    pub fn not_understood(&self) -> Option<Why> {
+        let fields = self.unknown.join(", ");
+        (!fields.is_empty()).then(|| {
+            Why::new(
+                reason::UNKNOWN_FIELDS,
+                format!(
+                    "{}; until then the volume is neither made nor destroyed here, and no copy is given up",
+                    not_known(&fields)
+                ),
+            )
+        })
+    }
+
     pub fn node(&self, name: &str) -> Option<&NodeView> {
         self.nodes.iter().find(|node| node.name == name)
     }

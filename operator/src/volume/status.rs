@@ -71,7 +71,7 @@ pub fn status(
         set_condition(&mut new.conditions, condition);
     }
     new.conditions
-        .retain(|condition| conditions::stays(condition, plan));
+        .retain(|condition| conditions::stays(condition, plan, seen));
     let events = events(&old, &new, failure);
     Status {
         status: new,

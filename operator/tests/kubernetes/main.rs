@@ -4,6 +4,7 @@
 //! of Kubernetes cannot be had.
 
 mod agent;
+mod newer;
 mod thousand;
 mod world;
 
@@ -106,6 +107,9 @@ async fn two_sites_bear_a_volume_and_go_on_without_each_other_and_without_the_wi
         "an impostor makes nothing"
     );
     volume_is_ready(&world.medical, Role::Active).await?;
+
+    world.step("a definition of a later version: what is newer stops nothing else");
+    newer::what_is_newer_stops_nothing_else(&mut world.medical).await?;
 
     world.step("SIGTERM hands the lease over at once");
     hands_over(&mut world.medical).await?;

@@ -6,16 +6,17 @@
 //!
 //! Invariants: an object that is being deleted has no file; a SitePair or StoragePool that a leg or an attachment here
 //! still names keeps its file when it is gone, for taking it away would take the legs with it; only Secrets that are
-//! named have files, and none is dropped before everything that could name it is known.
+//! named have files, and none is dropped before everything that could name it is known; a file that can be read is not replaced by one
+//! that cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{ResourceExt as _, api::DynamicObject, runtime::watcher::Event};
 use serde_json::{Value, json};
-use twinsite_api::{SitePairSpec, order::AGENT_FINALIZER};
+use twinsite_api::{AttachmentMode, SitePairSpec, order::AGENT_FINALIZER, unknown::prune};
 
 use super::kinds::Kind;
-use crate::control::witnesses::secret_name;
+use crate::{control::witnesses::secret_name, objects::parse_file};
 
 /// How many Secrets are watched at most: more are not named by sound objects of one node.
 pub(crate) const MAX_SECRETS: usize = 64;
@@ -164,7 +165,13 @@ impl Cache {
         ] {
             if self.listed(&Source::All(kind)) {
                 for object in self.wanted(kind) {
-                    files.insert(kind.file(&object.name_any()), text(kind, object));
+                    let (file, text) = (kind.file(&object.name_any()), text(kind, object));
+                    // What was readable stays: a newer value must not take a leg away when the agent starts anew.
+                    let content = match on_disk.get(&file) {
+                        Some(before) if !is_readable(&file, &text) => before.clone(),
+                        _ => text,
+                    };
+                    files.insert(file, content);
                 }
             }
         }
@@ -257,7 +264,22 @@ fn chap(chap: &Value, named: &mut BTreeSet<String>) {
     }
 }
 
-/// An object as its file has it: what an agent needs, and nothing that changes on its own.
+fn is_readable(file: &str, text: &str) -> bool {
+    parse_file(file, text).problems.is_empty()
+}
+
+/// An order whose work cannot be taken back: one that is not understood as a whole is refused by the reader of its file.
+fn is_final(kind: Kind, spec: &Value) -> bool {
+    let modes = [
+        AttachmentMode::Birth,
+        AttachmentMode::Wipe,
+        AttachmentMode::Reseed,
+        AttachmentMode::Force,
+    ];
+    kind == Kind::Attachment && modes.iter().any(|mode| spec["mode"] == format!("{mode:?}"))
+}
+
+/// An object as its file has it: what an agent needs, and nothing that changes on its own or that only a newer version knows.
 fn text(kind: Kind, object: &DynamicObject) -> String {
     let mut metadata = json!({"name": object.name_any()});
     let mut file = json!({"apiVersion": kind.api_version(), "kind": kind.word()});
@@ -271,6 +293,9 @@ fn text(kind: Kind, object: &DynamicObject) -> String {
             metadata["generation"] = generation.into();
         }
         file["spec"] = object.data["spec"].clone();
+        if !is_final(kind, &file["spec"]) {
+            prune(kind.word(), &mut file);
+        }
         // The rank of the attachment outlives the state folder of a node (protocol 2.7 "Order").
         let order = &object.data["status"]["order"];
         if kind == Kind::Attachment && order.is_u64() {

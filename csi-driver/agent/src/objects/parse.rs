@@ -3,11 +3,11 @@
 //! Documents are read one by one, so that one that is broken does not hide the others.
 
 use serde::{Deserialize, de::DeserializeOwned};
-use twinsite_api::{API_VERSION, Attachment, Leg, SitePair, StoragePool};
+use twinsite_api::{API_VERSION, Attachment, Leg, SitePair, StoragePool, unknown::unknown_fields};
 
 use super::{
     check,
-    problem::{Complaint, Problem},
+    problem::{Complaint, Problem, advice},
     secret::Secret,
 };
 
@@ -189,6 +189,7 @@ impl Reader<'_> {
         }
         if head.kind != "Secret" {
             self.root_fields(&label, &value)?;
+            self.spec_fields(&head.kind, &label)?;
         }
         let object = match head.kind.as_str() {
             "SitePair" => Object::SitePair(self.read(&label)?),
@@ -218,6 +219,29 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A typing error must not become a default.
+    fn spec_fields(&self, kind: &str, label: &str) -> Result<(), Box<Problem>> {
+        // What is not JSON is told by the reader of the kind.
+        let Ok(value) = serde_yaml::from_str::<serde_json::Value>(self.document) else {
+            return Ok(());
+        };
+        let Some(unknown) = unknown_fields(kind, &value).into_iter().next() else {
+            return Ok(());
+        };
+        let known: Vec<String> = unknown.known.iter().map(|one| format!("`{one}`")).collect();
+        let expected = match known.as_slice() {
+            [] => "there are no fields".to_owned(),
+            [one] => format!("expected {one}"),
+            [one, other] => format!("expected {one} or {other}"),
+            many => format!("expected one of {}", many.join(", ")),
+        };
+        let message = format!("unknown field `{}`, {expected}", unknown.name);
+        let advice = advice(&message);
+        let mut problem = self.fault(label, &unknown.to_string(), message, advice);
+        problem.field = Some(unknown.parent);
+        Err(problem)
     }
 
     fn complain(&self, label: Option<&str>, error: &serde_yaml::Error) -> Box<Problem> {
@@ -330,13 +354,13 @@ spec:
         check(
             &POOL.replace("directory", "directry"),
             &[
-                "f.yaml:6: StoragePool/m1: spec.node: unknown field `directry`, expected one of `name`, `directory`, `device`; write `directory`, or remove the field",
+                "f.yaml:6: StoragePool/m1: spec.node: unknown field `directry`, expected one of `device`, `directory`, `name`; write `directory`, or remove the field",
             ],
         );
         check(
             &POOL.replace("spec:", "spec:\n  color: red"),
             &[
-                "f.yaml:5: StoragePool/m1: spec: unknown field `color`, expected one of `site`, `class`, `allowedNamespaces`, `node`, `array`, `portals`; remove the field, or correct its name",
+                "f.yaml:5: StoragePool/m1: spec: unknown field `color`, expected one of `allowedNamespaces`, `array`, `class`, `node`, `portals`, `site`; remove the field, or correct its name",
             ],
         );
         check(

@@ -75,7 +75,7 @@ fn is_path(text: &str) -> bool {
     ) && !text.contains(' ')
 }
 
-fn advice(message: &str) -> String {
+pub(super) fn advice(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let quoted: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
         if let [wrong, known @ ..] = quoted.as_slice()

@@ -14,7 +14,7 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, Client};
-use twinsite_api::{GROUP, VERSION};
+use twinsite_api::{GROUP, Seen, VERSION};
 
 use super::{Facts, SecretFacts, WorkloadFacts};
 use crate::{
@@ -54,7 +54,7 @@ async fn minor(client: &Client) -> Option<u32> {
 }
 
 async fn kinds(client: &Client) -> Option<Vec<String>> {
-    let all = cluster::list(&Api::<CustomResourceDefinition>::all(client.clone()))
+    let all = cluster::list(&Api::<Seen<CustomResourceDefinition>>::all(client.clone()))
         .await
         .ok()?;
     Some(
@@ -106,10 +106,10 @@ async fn workloads(client: &Client, namespace: &str) -> Vec<WorkloadFacts> {
 }
 
 async fn nodes(client: &Client) -> Option<(usize, usize)> {
-    let nodes = cluster::list(&Api::<Node>::all(client.clone()))
+    let nodes = cluster::list(&Api::<Seen<Node>>::all(client.clone()))
         .await
         .ok()?;
-    let with_driver = cluster::list(&Api::<CSINode>::all(client.clone()))
+    let with_driver = cluster::list(&Api::<Seen<CSINode>>::all(client.clone()))
         .await
         .ok()?;
     let with_driver: BTreeSet<_> = with_driver

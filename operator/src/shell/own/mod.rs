@@ -23,7 +23,10 @@ use twinsite_api::{
     Attachment, Failover, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool, VolumeId,
 };
 
-use super::watch::{Copy, Freshness};
+use super::{
+    events::News,
+    watch::{Copy, Freshness},
+};
 use index::{Index, locked};
 
 /// A MirroredVolume by its names.
@@ -113,6 +116,20 @@ impl Own {
             ("VolumeAttachment", &self.volume_attachments.sync),
             ("Lease", &self.node_leases.sync),
         ]
+    }
+
+    /// What is odd about objects and has not been told yet.
+    pub fn odd_news(&self) -> Vec<News> {
+        let kinds = [
+            &self.pairs.odd,
+            &self.pools.odd,
+            &self.volumes.odd,
+            &self.groups.odd,
+            &self.failovers.odd,
+            &self.legs.odd,
+            &self.attachments.odd,
+        ];
+        kinds.iter().flat_map(|odd| odd.news()).collect()
     }
 
     /// Whether every copy was complete once: before that nothing may be planned.

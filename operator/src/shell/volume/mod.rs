@@ -18,12 +18,15 @@ mod write;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use twinsite_api::{Attachment, AttachmentMode, MirroredVolume, VolumeId};
+use twinsite_api::{
+    Attachment, AttachmentMode, MirroredVolume, VolumeId, condition, condition_type, reason,
+    set_condition,
+};
 use twinsite_register::GroupId;
 
-use super::{operator::Operator, own::VolumeKey, queue::Outcome};
+use super::{odd, operator::Operator, own::VolumeKey, queue::Outcome};
 use crate::{
     volume::{self, Desired, Observed, Plan, names},
     witness::{Access, Pace},
@@ -49,6 +52,9 @@ pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
         return Outcome::Again(GATHERING);
     }
     let id = super::own::id_of(&object);
+    if let Some(why) = observe::unreadable(operator, key, id) {
+        return hold(operator, &object, &why).await;
+    }
     let desired = observe::desired(operator, object);
     let observed = observe::observe(operator, &desired).await;
     let now = Timestamp::now();
@@ -95,6 +101,34 @@ pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
         (None, Err(error)) if error.code() == Some(404) => Outcome::Settled,
         _ => Outcome::Failed,
     }
+}
+
+/// Of a volume that cannot be read, or a part of which cannot, nothing is changed; it is said once.
+async fn hold(operator: &Operator, volume: &MirroredVolume, why: &str) -> Outcome {
+    let mut status = volume.status.clone().unwrap_or_default();
+    let (generation, now) = (volume.metadata.generation, Timestamp::now());
+    for (type_, value) in [
+        (condition_type::STALLED, true),
+        (condition_type::RECONCILING, false),
+    ] {
+        let text = odd::unreadable(why);
+        set_condition(
+            &mut status.conditions,
+            condition(
+                type_,
+                Some(value),
+                reason::UNREADABLE,
+                text,
+                generation,
+                Time(now),
+            ),
+        );
+    }
+    if let Err(error) = write::status(operator, volume, &status).await {
+        tracing::warn!(volume = volume.name_any(), %error, "the status could not be written");
+        return Outcome::Failed;
+    }
+    Outcome::Again(AT_LEAST)
 }
 
 /// How closely the register and the beat are looked at from now on.

@@ -13,7 +13,7 @@ use twinsite_register::GroupId;
 use super::scale;
 use crate::{
     failover,
-    shell::operator::Operator,
+    shell::{odd, operator::Operator, own::VolumeKey},
     site_pair::{self, Parties},
     volume::{
         Desired, Evidence, FailoverOrder, NodeView, Observed, Peer, PodView, Reach, Reading,
@@ -58,6 +58,7 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
     let (namespace, id) = (desired.namespace(), desired.id());
     let claim = &desired.volume.spec.claim.name;
     let parties = operator.links.parties(&desired.volume.spec.site_pair);
+    let unknown = unknown(operator, desired);
     let workloads = scale::workloads(operator, desired).await;
     let pools = own.pools.store.state();
     let volume_name = names::persistent_volume(id);
@@ -113,9 +114,58 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
             site_still_for: access.peer_stillness(),
             beat_still_for: access.beat_stillness(twinsite_register::VolumeId(id.bytes())),
         }),
-        failovers: failovers(operator, parties.as_ref(), desired),
+        failovers: if unknown.is_empty() {
+            failovers(operator, parties.as_ref(), desired)
+        } else {
+            let mut orders = failovers(operator, parties.as_ref(), desired);
+            orders.retain(|order| !failover::is_final(order.object.spec.mode));
+            orders
+        },
+        unknown,
         move_permit: operator.permits.is_free(),
     }
+}
+
+/// What this cluster's spec, or its pair's, asks for that is not known here.
+fn unknown(operator: &Operator, desired: &Desired) -> Vec<String> {
+    let own = &operator.own;
+    let volume = own.volumes.odd.unknown(desired.namespace(), desired.name());
+    let pair = &desired.volume.spec.site_pair;
+    let of_pair = own.pairs.odd.unknown("", pair);
+    let of_pair = of_pair.map(|fields| format!("{fields} of SitePair {pair}"));
+    volume.into_iter().chain(of_pair).collect()
+}
+
+/// Why the volume or a part of it cannot be read in this cluster.
+pub(super) fn unreadable(operator: &Operator, key: &VolumeKey, id: VolumeId) -> Option<String> {
+    let own = &operator.own;
+    own.volumes.odd.unreadable(&key.0, &key.1).or_else(|| {
+        let (legs, attachments) = parts(id);
+        let leg = |name: &String| {
+            let why = own.legs.odd.unreadable("", name)?;
+            Some(format!("Leg {name}: {why}"))
+        };
+        let attachment = |name: &String| {
+            let why = own.attachments.odd.unreadable("", name)?;
+            Some(format!("Attachment {name}: {why}"))
+        };
+        let mut found = legs.iter().find_map(leg);
+        found = found.or_else(|| attachments.iter().find_map(attachment));
+        found
+    })
+}
+
+/// Names of the Legs and Attachments that a volume may have.
+fn parts(id: VolumeId) -> (Vec<String>, Vec<String>) {
+    let legs = LegIndex::BOTH
+        .iter()
+        .map(|leg| names::leg_name(id, *leg))
+        .collect();
+    let attachments = MODES
+        .iter()
+        .map(|mode| names::attachment_name(id, *mode))
+        .collect();
+    (legs, attachments)
 }
 
 fn taken_pools(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) -> Vec<String> {
@@ -296,6 +346,19 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
             ..Peer::default()
         };
     };
+    let (legs, attachments) = parts(id);
+    let volume = (desired.namespace(), desired.name());
+    let reach = match view.unreadable(volume, &legs, &attachments) {
+        // What it shows is not understood: it might as well not answer.
+        Some(why) if reach.answers() => Reach::Silent {
+            last: link.last,
+            why: format!(
+                "it answers, but version {} cannot read what it shows of this volume: {why}",
+                odd::VERSION
+            ),
+        },
+        _ => reach,
+    };
     Peer {
         reach,
         volume: view.volume(desired.namespace(), desired.name()),
@@ -311,16 +374,29 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
     }
 }
 
+/// Why an order of this cluster is not carried out: not all of it is understood.
+pub(in crate::shell) fn failover_trouble(operator: &Operator, name: &str) -> Option<String> {
+    let odd = &operator.own.failovers.odd;
+    odd.unreadable("", name).or_else(|| odd.unknown("", name))
+}
+
 /// Orders of either cluster that name this volume and are not over for it, oldest first.
 fn failovers(
     operator: &Operator,
     parties: Option<&Parties>,
     desired: &Desired,
 ) -> Vec<FailoverOrder> {
-    let mine = operator.own.failovers.store.state();
+    let understood =
+        |order: &Arc<Failover>| failover_trouble(operator, &order.name_any()).is_none();
+    let mut mine = operator.own.failovers.store.state();
+    mine.retain(understood);
     let theirs = parties
         .and_then(|parties| parties.peer.as_ref().ok()?.as_ref()?.view())
-        .map(|view| view.failovers())
+        .map(|view| {
+            let mut orders = view.failovers();
+            orders.retain(|order| view.understands(order));
+            orders
+        })
         .unwrap_or_default();
     let order = |at_peer| move |object: Arc<Failover>| FailoverOrder { object, at_peer };
     let mut orders: Vec<FailoverOrder> = mine

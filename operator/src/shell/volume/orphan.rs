@@ -44,7 +44,8 @@ pub async fn reconcile(operator: &Operator, id: VolumeId) -> Outcome {
 
 fn seen(operator: &Operator, id: VolumeId) -> Option<Orphan> {
     let own = &operator.own;
-    if own.volume_of(id).is_some() {
+    // One that cannot be read is not gone.
+    if own.volume_of(id).is_some() || own.volumes.odd.hides(id) {
         return None;
     }
     let leg = LegIndex::BOTH.iter().find_map(|leg| {

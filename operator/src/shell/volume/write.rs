@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use twinsite_api::{API_VERSION, MirroredVolume, MirroredVolumeStatus};
+use twinsite_api::{API_VERSION, MirroredVolume, MirroredVolumeStatus, Seen};
 
 use crate::{
     shell::{
@@ -70,7 +70,7 @@ pub(super) async fn force_status(
     status: &MirroredVolumeStatus,
 ) -> Result<(), RequestError> {
     let namespace = volume.namespace().unwrap_or_default();
-    let api: Api<MirroredVolume> = Api::namespaced(operator.client.clone(), &namespace);
+    let api: Api<Seen<MirroredVolume>> = Api::namespaced(operator.client.clone(), &namespace);
     let patch = json!({
         "apiVersion": API_VERSION,
         "kind": MirroredVolume::kind(&()),

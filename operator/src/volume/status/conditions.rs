@@ -59,6 +59,10 @@ pub(super) fn all(
             }
         }
     }
+    all.extend(seen.not_understood().map(|why| {
+        let told = said(Some(false), why.word, why.message);
+        (condition_type::SPEC_UNDERSTOOD, told)
+    }));
     all.extend(legs_differ(new).map(|told| (condition_type::LEGS_DIFFER, told)));
     if let Some(waits) = plan
         .waiting
@@ -85,8 +89,9 @@ pub(super) fn all(
 }
 
 /// Conditions that are there only while they have something to say.
-pub(super) fn stays(condition: &Condition, plan: &Plan) -> bool {
+pub(super) fn stays(condition: &Condition, plan: &Plan, seen: &Observed) -> bool {
     match condition.type_.as_str() {
+        condition_type::SPEC_UNDERSTOOD => !seen.unknown.is_empty(),
         condition_type::WAITING_FOR_LEG => plan
             .waiting
             .iter()

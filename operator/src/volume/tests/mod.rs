@@ -8,6 +8,7 @@ mod bad_days;
 mod kubernetes;
 mod linter;
 mod moving;
+mod newer;
 mod ordinary;
 mod verify;
 mod world;

@@ -30,6 +30,8 @@ pub(super) struct Cluster {
     pub(super) up: bool,
     /// The operator alone; it may be the last to start.
     pub(super) operator_up: bool,
+    /// Fields of the volume's spec that the operator does not know.
+    pub(super) unknown: Vec<String>,
     pub(super) volume: Option<MirroredVolume>,
     pub(super) pair: SitePair,
     pub(super) pools: Vec<StoragePool>,
@@ -113,6 +115,7 @@ fn cluster(place: usize) -> Cluster {
         index: LegIndex::BOTH[place],
         up: true,
         operator_up: true,
+        unknown: Vec::new(),
         volume: None,
         pair: pair(),
         pools: vec![pool(site, &nodes[0], &format!("192.0.2.{}", place + 1))],
@@ -468,6 +471,7 @@ impl World {
                 beat_still_for: age(self.beat_at),
             },
             failovers: self.failovers.iter().filter_map(named).collect(),
+            unknown: cluster.unknown.clone(),
             peer,
             move_permit: true,
         };

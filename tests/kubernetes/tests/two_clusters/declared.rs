@@ -335,8 +335,17 @@ pub(crate) fn what_only_a_newer_definition_knows_is_left_alone(stage: &mut Stage
     );
     let ours = ["legs,pv,pvc,attachments", "-A", "-l", &label];
     let before = field(medical, &ours, "{.items[*].metadata.uid}")?;
-    let killed = crate::look::kill_process(medical, None, "twinsite-operator");
-    ensure!(killed > 0, "medical runs no operator");
+    for program in ["twinsite-operator", "twinsite-csi"] {
+        let killed = crate::look::kill_process(medical, None, program);
+        ensure!(killed > 0, "medical runs no {program}");
+    }
+    let told = "{.status.conditions[?(@.type==\"SpecUnderstood\")].message}";
+    until(
+        LONG,
+        "an operator that started with it to name the field",
+        || field(medical, RECORDS, told).is_ok_and(|text| text.contains("spec.tomorrow")),
+    )
+    .with_context(|| whole(medical, RECORDS))?;
     install::wait_ready(medical)?;
     thread::sleep(NOTHING);
     let after = field(medical, &ours, "{.items[*].metadata.uid}")?;

@@ -97,6 +97,7 @@ const SHORT: &[&str] = &[
     "deleted-once",
     "namespace-missing",
     "storage-class",
+    "newer-definition",
     "credential-expired",
     "api-away",
     "witness-away",

@@ -53,6 +53,23 @@ fn secret(name: &str) -> DynamicObject {
     )
 }
 
+#[test]
+fn what_only_a_newer_definition_knows_stays_out_of_the_files_except_of_orders_that_are_final() {
+    let newer = json!({"tomorrow": "blue"});
+    let pair = object(Kind::SitePair, "ctrc", json!({"spec": newer}));
+    assert!(!text(Kind::SitePair, &pair).contains("tomorrow"));
+    for (mode, stays) in [
+        ("Writer", false),
+        ("Caretaker", false),
+        ("Wipe", true),
+        ("Reseed", true),
+    ] {
+        let order = json!({"spec": {"mode": mode, "tomorrow": "blue"}});
+        let order = text(Kind::Attachment, &object(Kind::Attachment, "v-x", order));
+        assert_eq!(order.contains("tomorrow"), stays, "{mode}");
+    }
+}
+
 struct World {
     cache: Cache,
     disk: BTreeMap<String, String>,
@@ -124,7 +141,7 @@ fn the_objects_of_the_node_and_the_secrets_they_name_become_files() {
         world.disk["secret-array.yaml"],
         "apiVersion: v1\ndata:\n  key: a2V5\nkind: Secret\nmetadata:\n  name: array\n"
     );
-    let parsed = crate::objects::parse_file("secret", &world.disk["secret-array.yaml"]);
+    let parsed = parse_file("secret", &world.disk["secret-array.yaml"]);
     assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
 }
 

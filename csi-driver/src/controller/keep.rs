@@ -13,6 +13,7 @@ use kube::ResourceExt as _;
 use twinsite_api::{Attachment, AttachmentSpec, MirroredVolume, Quantity, SitePair, order};
 
 use super::{
+    company::TOGETHER_ANNOTATION,
     identity,
     objects::{Objects, Result},
     publish::WISH_ANNOTATION,
@@ -49,7 +50,10 @@ async fn turn(objects: &dyn Objects) -> Result<()> {
         .attachments()
         .await?
         .into_iter()
-        .filter(|one| one.annotations().contains_key(WISH_ANNOTATION))
+        .filter(|one| {
+            let made = [WISH_ANNOTATION, TOGETHER_ANNOTATION];
+            made.iter().any(|key| one.annotations().contains_key(*key))
+        })
         .filter(|one| one.metadata.deletion_timestamp.is_none())
         .collect();
     if published.is_empty() {

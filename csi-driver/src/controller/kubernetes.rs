@@ -3,7 +3,7 @@
 //! All volumes come from a cache that a watch keeps; one volume, and attachments, are asked for, since what is decided on
 //! them must not be old. Making an Attachment is a plain create: its fixed name is the mutual exclusion.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::storage::v1::CSINode;
@@ -250,6 +250,32 @@ impl Objects for Kubernetes {
                 Ok(())
             }
             patched => gone(patched),
+        }
+    }
+
+    async fn annotate_attachment(
+        &self,
+        attachment: &Attachment,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<bool> {
+        // What the agent writes meanwhile is another matter.
+        let steps = json!([
+            {"op": "test", "path": "/metadata/uid", "value": attachment.metadata.uid},
+            {"op": "test", "path": "/metadata/annotations", "value": attachment.metadata.annotations},
+            {"op": "replace", "path": "/metadata/annotations", "value": annotations},
+        ]);
+        let steps = serde_json::from_value(steps)
+            .map_err(|error| ObjectsError::Refused(format!("a patch of ours: {error}")))?;
+        let params = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let api: Api<Attachment> = self.all();
+        let patch = Patch::Json::<()>(steps);
+        match api.patch(&attachment.name_any(), &params, &patch).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if [404, 409, 422].contains(&status.code) => Ok(false),
+            Err(error) => Err(failed(error)),
         }
     }
 

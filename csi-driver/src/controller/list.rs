@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tonic::Status;
 use twinsite_api::{AttachmentMode, MirroredVolume, VolumeId};
 
-use super::{Controller, create::is_live, identity};
+use super::{Controller, company::is_published, create::is_live, identity};
 use crate::proto::csi::{
     ListVolumesRequest, ListVolumesResponse,
     list_volumes_response::{Entry, VolumeStatus},
@@ -58,6 +58,7 @@ impl Controller {
             attachments
                 .iter()
                 .filter(|one| one.spec.volume == id && one.spec.mode == AttachmentMode::Writer)
+                .filter(|one| is_published(one))
                 .map(|one| one.spec.node.clone())
                 .collect()
         };

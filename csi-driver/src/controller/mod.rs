@@ -3,6 +3,7 @@
 //! It makes and removes MirroredVolumes and Attachments and waits for those who act on them: the operator and the agents.
 //! It decides nothing about sites; the register does.
 
+mod company;
 mod create;
 mod delete;
 mod expand;
@@ -83,6 +84,8 @@ pub struct ControllerConfig {
 struct Controller {
     config: ControllerConfig,
     objects: Arc<dyn Objects>,
+    /// Publications of volumes that are opened together are looked at and changed by one call at a time.
+    together: tokio::sync::Mutex<()>,
 }
 
 /// The service.
@@ -96,7 +99,11 @@ pub struct ControllerService {
 impl ControllerService {
     pub fn new(config: ControllerConfig, objects: Arc<dyn Objects>, calls: Calls) -> Self {
         Self {
-            controller: Arc::new(Controller { config, objects }),
+            controller: Arc::new(Controller {
+                config,
+                objects,
+                together: tokio::sync::Mutex::default(),
+            }),
             volumes: InFlight::default(),
             calls,
         }

@@ -1,7 +1,7 @@
 //! Where the controller's objects live: a Kubernetes API, or a folder. Everything the controller knows and does goes through
 //! this one trait, so that both give the same answers.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tonic::Status;
 use twinsite_api::{Attachment, MirroredVolume, Quantity, SitePair, StoragePool, VolumeId};
@@ -69,6 +69,12 @@ pub trait Objects: std::fmt::Debug + Send + Sync + 'static {
     async fn create_attachment(&self, attachment: &Attachment) -> Result<Made>;
     /// Replaces the spec of an attachment, if it is still the one that was read.
     async fn change_attachment(&self, attachment: &Attachment) -> Result<()>;
+    /// Replaces the annotations of an attachment, if they are still those that were read; `false`: they are not, or it is gone.
+    async fn annotate_attachment(
+        &self,
+        attachment: &Attachment,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<bool>;
     /// Deletes an attachment; none is fine. It stays, with a deletion timestamp, until its agent has detached.
     async fn delete_attachment(&self, name: &str) -> Result<()>;
 }

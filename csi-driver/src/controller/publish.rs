@@ -9,6 +9,8 @@
 //! There is one Attachment of a fixed name per volume and cluster, so making it is the mutual exclusion. A node of the site
 //! that is not active gets its Attachment like any other: its agent finds out, and NodeStage says where the volume is.
 //!
+//! The volumes of a group are opened together or not at all: publishing one orders all of them ([`super::company`]).
+//!
 //! An Attachment after which another one attached never attaches again: it is removed here, and the next call makes a new
 //! one, which is a new order to the register.
 
@@ -24,7 +26,9 @@ use twinsite_api::{
     reason,
 };
 
-use super::{Controller, another_look, identity, label, objects::Made, request};
+use super::{
+    Controller, another_look, company::TOGETHER_ANNOTATION, identity, label, objects::Made, request,
+};
 use crate::{
     CONTEXT_ATTACHMENT, CONTEXT_FS_TYPE, capability::Capability,
     proto::csi::ControllerPublishVolumeRequest,
@@ -52,9 +56,13 @@ impl Wish {
         })
     }
 
-    fn of(attachment: &Attachment) -> Option<Self> {
+    pub(super) fn of(attachment: &Attachment) -> Option<Self> {
         let text = attachment.annotations().get(WISH_ANNOTATION)?;
         serde_json::from_str(text).ok()
+    }
+
+    pub(super) fn text(&self) -> Result<String, Status> {
+        serde_json::to_string(self).map_err(|error| Status::internal(error.to_string()))
     }
 
     fn agrees(&self, other: &Self) -> bool {
@@ -112,10 +120,11 @@ impl Controller {
         }
         let name = attachment_name(identity(&volume), AttachmentMode::Writer);
         let attachment = match self.objects.attachment(&name).await? {
+            _ if volume.spec.group.is_some() => self.order_company(&volume, node, wish).await?,
             Some(attachment) => attachment,
             None => {
-                self.has_place(node).await?;
-                self.order(&volume, node, wish).await?
+                self.has_place(node, 1).await?;
+                self.order(&volume, node, Some(wish)).await?
             }
         };
         let there = &attachment.spec.node;
@@ -144,11 +153,12 @@ impl Controller {
         Ok(context)
     }
 
-    async fn order(
+    /// Makes the Attachment of a volume; without a wish: for the sake of the others of its group.
+    pub(super) async fn order(
         &self,
         volume: &MirroredVolume,
         node: &str,
-        wish: &Wish,
+        wish: Option<&Wish>,
     ) -> Result<Attachment, Status> {
         if volume.metadata.deletion_timestamp.is_some() {
             return Err(Status::failed_precondition(format!(
@@ -160,8 +170,13 @@ impl Controller {
         let (site, mode) = (&self.config.site, AttachmentMode::Writer);
         let mut attachment = order::object(volume, &pair, site, node, mode)
             .map_err(|not_yet| Status::unavailable(format!("{}: {not_yet}", label(volume))))?;
-        let wish = serde_json::to_string(wish).map_err(|e| Status::internal(e.to_string()))?;
-        let annotations = BTreeMap::from([(WISH_ANNOTATION.to_owned(), wish)]);
+        let mut annotations = BTreeMap::new();
+        if let Some(wish) = wish {
+            annotations.insert(WISH_ANNOTATION.to_owned(), wish.text()?);
+        }
+        if let Some(group) = attachment.spec.group {
+            annotations.insert(TOGETHER_ANNOTATION.to_owned(), group.to_string());
+        }
         attachment.metadata.annotations = Some(annotations);
         let name = attachment.name_any();
         if self.objects.create_attachment(&attachment).await? == Made::New {
@@ -171,7 +186,7 @@ impl Controller {
         there.ok_or_else(|| Status::aborted(format!("{name} came and went: ask again")))
     }
 
-    async fn has_place(&self, node: &str) -> Result<(), Status> {
+    pub(super) async fn has_place(&self, node: &str, more: usize) -> Result<(), Status> {
         let most = self.config.max_volumes;
         if most == 0 {
             return Ok(());
@@ -180,9 +195,9 @@ impl Controller {
         let here = attachments
             .iter()
             .filter(|one| one.spec.node == node && one.spec.mode == AttachmentMode::Writer);
-        if i64::try_from(here.count()).unwrap_or(i64::MAX) >= most {
+        if i64::try_from(here.count() + more).unwrap_or(i64::MAX) > most {
             return Err(Status::resource_exhausted(format!(
-                "{most} volumes are published to node {node}: it takes no more"
+                "node {node} takes {most} volumes, and {more} more would be too many"
             )));
         }
         Ok(())
@@ -199,7 +214,7 @@ impl Controller {
             match verdict(now.status.as_ref()) {
                 Verdict::Given => return Ok(()),
                 Verdict::Spent => {
-                    self.objects.delete_attachment(&name).await?;
+                    self.remove_company(attachment).await?;
                     return Err(Status::aborted(format!(
                         "{name} is spent, another attachment came after it; it is made anew: ask again"
                     )));
@@ -228,7 +243,20 @@ impl Controller {
         if !node.is_empty() && attachment.spec.node != node {
             return Ok(());
         }
+        if attachment.spec.group.is_some() {
+            return self.leave_company(&attachment, until).await;
+        }
         self.objects.delete_attachment(&name).await?;
+        self.wait_gone(&attachment, until).await
+    }
+
+    /// Waits until the agent has detached.
+    pub(super) async fn wait_gone(
+        &self,
+        attachment: &Attachment,
+        until: Instant,
+    ) -> Result<(), Status> {
+        let name = attachment.name_any();
         loop {
             let left = self.objects.attachment(&name).await?;
             let left = left.filter(|left| left.metadata.uid == attachment.metadata.uid);
@@ -237,8 +265,9 @@ impl Controller {
             };
             if !another_look(until).await {
                 return Err(Status::aborted(format!(
-                    "node {} has not detached {id} yet: {}",
+                    "node {} has not detached {} yet: {}",
                     left.spec.node,
+                    left.spec.volume,
                     waiting(&left)
                 )));
             }

@@ -148,6 +148,13 @@ pub fn attachment_uid(uid: &str) -> [u8; 16] {
     bytes
 }
 
+/// The uid by which the register knows an order that several Attachments make together, by their own in any order.
+pub fn group_uid(uids: &[[u8; 16]]) -> [u8; 16] {
+    let mut uids: Vec<String> = uids.iter().map(|uid| hex(uid)).collect();
+    uids.sort_unstable();
+    attachment_uid(&format!("group of {}", uids.join(" and ")))
+}
+
 /// An NAA name as manifests write it, `naa.` and 16 or 32 hex digits, as 16 bytes, zero padded.
 pub fn parse_naa(text: &str) -> Option<[u8; 16]> {
     let digits = text.strip_prefix("naa.")?;

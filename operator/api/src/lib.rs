@@ -55,13 +55,14 @@ pub use failover::{
     Failover, FailoverMode, FailoverSpec, FailoverState, FailoverStatus, FailoverVolume,
     ForceToken, ReseedToken, VolumeSelection,
 };
-pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, parse_naa};
+pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, group_uid, parse_naa};
 pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};
-pub use mirror_group::{MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
+pub use mirror_group::{GroupVolume, MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
 pub use mirrored_volume::{
     AccessMode, ActiveSite, Attached, Awaited, Claim, DeletionPolicy, Failback, LastMove, Leaving,
     LegTarget, LunRef, MirroredVolume, MirroredVolumeSpec, MirroredVolumeStatus, MoveRecord,
-    OnNoQuorum, PodDevice, Role, VolumeLeg, VolumeLegState, VolumeLegStatus, VolumeMode, Workload,
+    OnNoQuorum, PodDevice, Role, VolumeGroup, VolumeLeg, VolumeLegState, VolumeLegStatus,
+    VolumeMode, Workload,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use seen::{Seen, Unreadable};

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ChapRef, LegIndex, Quantity, VolumeId};
+use crate::{ChapRef, GroupId, LegIndex, Quantity, VolumeId};
 
 /// A volume that lives at two sites at once.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -73,6 +73,7 @@ use crate::{ChapRef, LegIndex, Quantity, VolumeId};
     validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("group is immutable").field_path(".group"),
     validation = Rule::new("has(self.group) != has(self.activeSite)").message("activeSite stands here, or in the group: exactly one of group and activeSite"),
     validation = Rule::new("!has(self.group) || (!has(self.workloads) && !has(self.failback) && !has(self.onNoQuorum))").message("failback, onNoQuorum and workloads of a volume in a group stand in the MirrorGroup"),
+    validation = Rule::new("!has(self.group) || self.deletionPolicy == 'Retain'").message("deletionPolicy Delete is not offered for a volume of a group: its copies stay, remove them from the pools by hand").field_path(".deletionPolicy"),
     validation = Rule::new("self.volumeMode != 'Block' || !has(self.fsType)").message("a Block volume has no fsType").field_path(".fsType"),
     validation = Rule::new("!has(self.activeSite) || self.legs.exists(l, l.site == self.activeSite)").message("a leg must stand at activeSite").field_path(".legs"),
 )]
@@ -98,8 +99,8 @@ pub struct MirroredVolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub workloads: Option<Vec<Workload>>,
-    /// The MirrorGroup, in the same namespace, whose volumes fail and move as one. The four fields
-    /// above then stand there. Immutable.
+    /// The MirrorGroup, in the same namespace, whose volumes fail and move as one, and which names this one in its spec.volumes. The
+    /// four fields above then stand there. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub group: Option<String>,
@@ -250,6 +251,9 @@ pub struct MirroredVolumeStatus {
     /// Identity of the volume at both sites; also volumeHandle and name of the PersistentVolume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_id: Option<VolumeId>,
+    /// The group that it is in: with whom it is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<VolumeGroup>,
     /// Active or Standby: Ready means that this site can do this role now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -291,6 +295,19 @@ pub struct MirroredVolumeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The group of a volume, as orders to agents name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeGroup {
+    /// Whose register decides.
+    pub id: GroupId,
+    /// All its volumes, this one included.
+    pub volumes: Vec<VolumeId>,
+    /// The group's onNoQuorum.
+    #[serde(default)]
+    pub on_no_quorum: OnNoQuorum,
 }
 
 /// What this site is for a volume.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! spec    capacity, volumeMode, fsType, onNoQuorum, which sites have a copy
-//! status  volumeId, move, leaving, and per copy: index, portals, target     (the operator fills them)
+//! status  volumeId, group, move, leaving, and per copy: index, portals, target     (the operator fills them)
 //! pair    which site is drained
 //! ```
 //!
@@ -46,7 +46,7 @@ pub enum NotYet {
     )]
     UnknownSite { pair: String, site: String },
     #[error(
-        "the volume is in group {0:?}: groups are not planned by this version of the operator, and none of their volumes is opened alone"
+        "the volume is in MirrorGroup {0:?}, and its operator has not said yet with which volumes it is opened (status.group)"
     )]
     Grouped(String),
     #[error("the leg at {site:?} {lacks} yet (status.legs)")]
@@ -130,9 +130,14 @@ pub fn attachment(
             site: site.to_owned(),
         });
     }
-    if let Some(group) = &spec.group {
-        return Err(NotYet::Grouped(group.clone()));
-    }
+    let group = match &spec.group {
+        None => None,
+        Some(name) => Some(
+            status
+                .and_then(|status| status.group.as_ref())
+                .ok_or_else(|| NotYet::Grouped(name.clone()))?,
+        ),
+    };
     let known = status.map_or(&[][..], |status| &status.legs);
     let legs = legs(volume, known, mode)?;
     let opens = matches!(mode, AttachmentMode::Writer | AttachmentMode::Caretaker);
@@ -147,8 +152,8 @@ pub fn attachment(
     Ok(AttachmentSpec {
         volume: id,
         reference: Some(reference(volume)),
-        group: None,
-        group_volumes: Vec::new(),
+        group: group.map(|group| group.id),
+        group_volumes: group.map_or_else(Vec::new, |group| group.volumes.clone()),
         site_pair: spec.site_pair.clone(),
         node: node.to_owned(),
         site: site.to_owned(),
@@ -163,7 +168,10 @@ pub fn attachment(
         block_size: 4096,
         volume_mode: spec.volume_mode,
         fs_type: spec.fs_type.clone(),
-        on_no_quorum: spec.on_no_quorum.unwrap_or_default(),
+        on_no_quorum: group.map_or_else(
+            || spec.on_no_quorum.unwrap_or_default(),
+            |group| group.on_no_quorum,
+        ),
         move_: opens.then(|| move_order(volume)).flatten(),
         release: mode == AttachmentMode::Writer && leaving.is_some_and(|leaving| leaving.down),
         front_end: FrontEnd::Auto,

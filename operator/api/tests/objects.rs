@@ -56,6 +56,18 @@ spec:
   - {site: research, pool: array-b, lun: {number: 3, initialize: naa.60060160aabbccdd0011223344556677}}
 "#;
 
+const GROUP: &str = r#"
+apiVersion: twinsite.io/v1alpha1
+kind: MirrorGroup
+metadata: {name: ledger, namespace: rv}
+spec:
+  sitePair: ctrc
+  activeSite: medical
+  volumes: [journal, data]
+  workloads:
+  - {apiVersion: apps/v1, kind: StatefulSet, name: ledger, replicas: 1}
+"#;
+
 const FAILOVER: &str = r#"
 apiVersion: twinsite.io/v1alpha1
 kind: Failover
@@ -383,6 +395,72 @@ fn what_must_not_change_is_refused_with_its_message() {
         volume("/spec/activeSite", json!("research")),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn the_list_of_a_group_is_fixed_and_its_volumes_leave_to_it_what_it_says() {
+    let group = |volumes: Value| {
+        let new = with(GROUP, "/spec/volumes", volumes);
+        rules(&MirrorGroup::crd(), &new, Some(&read(GROUP)))
+    };
+    assert_eq!(group(json!(["data", "journal"])), Vec::<String>::new());
+    for (volumes, expected) in [
+        (json!(["journal"]), "volumes are fixed"),
+        (json!(["journal", "data", "index"]), "volumes are fixed"),
+        (json!(["journal", "data", "data"]), "named once"),
+    ] {
+        let found = group(volumes.clone());
+        let told = found.iter().any(|message| message.contains(expected));
+        assert!(told, "{volumes}: {found:?}");
+    }
+    let moved = with(GROUP, "/spec/activeSite", json!("research"));
+    let found = rules(&MirrorGroup::crd(), &moved, Some(&read(GROUP)));
+    assert_eq!(found, Vec::<String>::new());
+
+    let mut volume: Value = read(VOLUME);
+    let spec = volume["spec"].as_object_mut().unwrap();
+    for field in ["activeSite", "failback", "onNoQuorum", "workloads"] {
+        spec.remove(field);
+    }
+    spec.insert("group".to_owned(), json!("ledger"));
+    let accepted = |volume: &Value| rules(&MirroredVolume::crd(), volume, None);
+    assert_eq!(accepted(&volume), Vec::<String>::new());
+    for (field, value, expected) in [
+        ("failback", json!("Manual"), "stand in the MirrorGroup"),
+        ("workloads", json!([]), "stand in the MirrorGroup"),
+        (
+            "deletionPolicy",
+            json!("Delete"),
+            "deletionPolicy Delete is not offered",
+        ),
+        (
+            "activeSite",
+            json!("medical"),
+            "exactly one of group and activeSite",
+        ),
+    ] {
+        let mut other = volume.clone();
+        other["spec"][field] = value;
+        let found = accepted(&other);
+        let told = found.iter().any(|message| message.contains(expected));
+        assert!(told, "{field}: {found:?}");
+    }
+}
+
+#[test]
+fn a_volume_reads_with_what_its_group_lends_it_as_one_that_is_in_none() {
+    let group: MirrorGroup = read(GROUP);
+    let mut volume: MirroredVolume = read(VOLUME);
+    volume.spec.active_site = None;
+    volume.spec.workloads = None;
+    volume.spec.group = Some("ledger".to_owned());
+    let lent = group.lend(&volume);
+    assert_eq!(lent.spec.active_site.as_deref(), Some("medical"));
+    assert_eq!(lent.spec.workloads.unwrap()[0].name, "ledger");
+    assert_eq!(lent.spec.group, volume.spec.group);
+    let ids = group.volume_ids();
+    assert!(ids.len() == 2 && ids[0] < ids[1], "{ids:?}");
+    assert_eq!(group.id().to_string().get(..3), Some("tg-"));
 }
 
 #[test]

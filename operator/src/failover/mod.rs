@@ -253,7 +253,15 @@ fn told_of(order: &Failover, old: &FailoverStatus, view: &VolumeView) -> Failove
                 .is_some_and(|at| since.is_none_or(|since| at.0 >= since))
     };
     told.timeline = last.filter(this);
-    if order.spec.mode == FailoverMode::Reseed {
+    let mode = order.spec.mode;
+    if let Some(group) = &volume.spec.group
+        && matches!(mode, FailoverMode::Force | FailoverMode::Reseed)
+    {
+        told.state = FailoverState::Failed;
+        told.message = Some(format!(
+            "{mode:?} is not offered for a volume of a group, since it would speak for the others of MirrorGroup {group}: bring the other copies or the witness back, or restore the group from a backup under another name"
+        ));
+    } else if order.spec.mode == FailoverMode::Reseed {
         reseeded(order, view, &mut told);
     } else if order.spec.mode == FailoverMode::Force {
         forced(order, view, is_there, &mut told);

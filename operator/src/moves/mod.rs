@@ -155,6 +155,9 @@ fn agreed(situation: &Situation<'_>, register: &Register, wish: &Wish) -> Result
             format!("the cluster of {other} must answer before a planned move"),
         );
     }
+    if let Some(lacks) = &peer.lacks {
+        return wait("TwinDiffers", lacks.clone());
+    }
     if !wish.by_order {
         let active = situation.site_name(register.active.site);
         let here = situation.is_drained(active);
@@ -299,11 +302,9 @@ fn is_offered(situation: &Situation<'_>, register: &Register) -> bool {
 pub(crate) fn awaited(situation: &Situation<'_>, record: &MoveRecord) -> Option<Awaited> {
     let writer = situation.attachment(AttachmentMode::Writer)?;
     let node = writer.spec.node.as_str();
-    let attached = situation
-        .seen
-        .volume_attachments
-        .iter()
-        .any(|one| one.node == node && one.attached && !one.deleting);
+    let there = situation.seen.volume_attachments.iter();
+    let mut there = there.filter(|one| one.node == node).peekable();
+    let attached = there.peek().is_some() && there.all(|one| one.attached && !one.deleting);
     let used = situation.seen.node(node)?.volume_in_use;
     // An attachment of an earlier time says something else.
     let waits = writer.status.as_ref().is_some_and(|status| {
@@ -476,11 +477,13 @@ fn case(
     own_is_member: bool,
 ) -> Case {
     let settings = &situation.pair.spec.failover;
-    let leg = situation.leg_object().and_then(|leg| leg.status.as_ref());
+    let legs = situation.legs_together();
+    let told = || legs.iter().filter_map(|leg| leg.as_ref()?.status.as_ref());
     // The agent tells at once when this passes one of its steps of a second or two; until then it is what was told last,
     // however long ago: a writer that goes on makes no news.
-    let foreign_command = leg
-        .and_then(|status| status.last_foreign_command_age)
+    let foreign_command = told()
+        .filter_map(|status| status.last_foreign_command_age)
+        .min()
         .map(Duration::from_millis);
     let is_array = |site: &str| {
         situation
@@ -508,7 +511,8 @@ fn case(
         register_is_current: true,
         is_attached: register.holder.is_some(),
         own_is_member,
-        own_target_serves: leg.is_some_and(|status| status.state == LegState::Serving),
+        own_target_serves: told().count() == legs.len()
+            && told().all(|status| status.state == LegState::Serving),
         has_array: is_array(situation.site) || is_array(situation.other_site),
         foreign_command,
         site_still_for: situation.seen.evidence.site_still_for,

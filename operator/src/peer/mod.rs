@@ -26,7 +26,9 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use twinsite_api::{Attachment, Failover, Leg, MirroredVolume, Seen, SitePair, VolumeId};
+use twinsite_api::{
+    Attachment, Failover, Leg, MirrorGroup, MirroredVolume, Seen, SitePair, VolumeId,
+};
 
 use crate::shell::{
     odd::Odd,
@@ -51,6 +53,10 @@ pub enum Told {
         namespace: String,
         name: String,
     },
+    Group {
+        namespace: String,
+        name: String,
+    },
     /// A Leg or Attachment of this volume.
     Parts(VolumeId),
     Failover(String),
@@ -63,6 +69,7 @@ pub type Tell = Arc<dyn Fn(Told) + Send + Sync>;
 pub struct View {
     pair: Copy<SitePair>,
     volumes: Copy<MirroredVolume>,
+    groups: Copy<MirrorGroup>,
     legs: Copy<Leg>,
     attachments: Copy<Attachment>,
     failovers: Copy<Failover>,
@@ -72,7 +79,8 @@ impl View {
     fn start(client: &Client, pair: &str, tell: &Tell) -> Self {
         let of_pair = || watcher::Config::default().fields(&format!("spec.sitePair={pair}"));
         let named = watcher::Config::default().fields(&format!("metadata.name={pair}"));
-        let (for_pair, for_volumes, for_legs, for_attachments, for_failovers) = (
+        let (for_pair, for_volumes, for_groups, for_legs, for_attachments, for_failovers) = (
+            Arc::clone(tell),
             Arc::clone(tell),
             Arc::clone(tell),
             Arc::clone(tell),
@@ -93,6 +101,18 @@ impl View {
                         for_volumes(Told::Volume {
                             namespace: volume.namespace().unwrap_or_default(),
                             name: volume.name_any(),
+                        });
+                    }
+                },
+            ),
+            groups: copy(
+                Api::all(client.clone()),
+                of_pair(),
+                move |_, group: Option<&MirrorGroup>, _| {
+                    if let Some(group) = group {
+                        for_groups(Told::Group {
+                            namespace: group.namespace().unwrap_or_default(),
+                            name: group.name_any(),
                         });
                     }
                 },
@@ -130,6 +150,7 @@ impl View {
     fn is_complete(&self) -> bool {
         self.pair.sync.is_complete()
             && self.volumes.sync.is_complete()
+            && self.groups.sync.is_complete()
             && self.legs.sync.is_complete()
             && self.attachments.sync.is_complete()
             && self.failovers.sync.is_complete()
@@ -140,6 +161,7 @@ impl View {
         let failing = [
             self.pair.sync.failing(),
             self.volumes.sync.failing(),
+            self.groups.sync.failing(),
             self.legs.sync.failing(),
             self.attachments.sync.failing(),
             self.failovers.sync.failing(),
@@ -150,6 +172,7 @@ impl View {
     fn stop(&self) {
         self.pair.stop();
         self.volumes.stop();
+        self.groups.stop();
         self.legs.stop();
         self.attachments.stop();
         self.failovers.stop();
@@ -161,6 +184,16 @@ impl View {
 
     pub fn volume(&self, namespace: &str, name: &str) -> Option<Arc<MirroredVolume>> {
         self.volumes
+            .store
+            .get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// `None` also of one that cannot be read.
+    pub fn group(&self, namespace: &str, name: &str) -> Option<Arc<MirrorGroup>> {
+        if self.groups.odd.unreadable(namespace, name).is_some() {
+            return None;
+        }
+        self.groups
             .store
             .get(&ObjectRef::new(name).within(namespace))
     }

@@ -15,7 +15,6 @@ use twinsite_register::GroupId;
 use super::{
     events::{News, Tone},
     operator::Operator,
-    own::id_of,
     queue::Outcome,
     watch::within,
 };
@@ -38,18 +37,16 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
     let to = access
         .as_deref()
         .and_then(|access| index_of(access, &order.spec.to));
-    let volumes: Vec<VolumeView> = operator
-        .own
-        .volumes
-        .store
-        .state()
+    let volumes: Vec<VolumeView> = selected(operator, &order)
         .into_iter()
-        .filter(|volume| failover::selects(&order, volume))
         .map(|volume| VolumeView {
             register: access
                 .as_deref()
-                .and_then(|access| register(access, &volume)),
-            volume,
+                .and_then(|access| register(operator, access, &volume)),
+            volume: match operator.own.group_of(&volume) {
+                Some(group) => Arc::new(group.lend(&volume)),
+                None => volume,
+            },
             to,
         })
         .collect();
@@ -101,6 +98,23 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
     }
 }
 
+/// The volumes that the order is about: those that it names, and the others of their groups.
+fn selected(operator: &Operator, order: &Failover) -> Vec<Arc<MirroredVolume>> {
+    let all = operator.own.volumes.store.state();
+    let group_of =
+        |volume: &MirroredVolume| Some((volume.namespace()?, volume.spec.group.clone()?));
+    let groups: Vec<_> = all
+        .iter()
+        .filter(|volume| failover::selects(order, volume))
+        .filter_map(|volume| group_of(volume))
+        .collect();
+    let is_meant = |volume: &Arc<MirroredVolume>| {
+        failover::selects(order, volume)
+            || group_of(volume).is_some_and(|group| groups.contains(&group))
+    };
+    all.into_iter().filter(is_meant).collect()
+}
+
 fn tell(
     operator: &Operator,
     regarding: ObjectReference,
@@ -124,11 +138,16 @@ fn index_of(access: &Access, site: &str) -> Option<LegIndex> {
     access.sites()?.named(site).map(|claim| index(claim.index))
 }
 
-fn register(access: &Access, volume: &MirroredVolume) -> Option<Arc<twinsite_register::Register>> {
+fn register(
+    operator: &Operator,
+    access: &Access,
+    volume: &MirroredVolume,
+) -> Option<Arc<twinsite_register::Register>> {
     if access.link().silent.is_some() {
         return None;
     }
-    match access.reading(GroupId(id_of(volume).bytes()))?.content {
+    let register = operator.own.register_of(volume);
+    match access.reading(GroupId(register.bytes()))?.content {
         Content::Register(register) => Some(Arc::new(*register)),
         Content::Absent | Content::Unusable(_) => None,
     }

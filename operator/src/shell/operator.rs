@@ -8,7 +8,7 @@ use std::{
 };
 
 use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
-use twinsite_api::{Attachment, FailoverPolicy, RegisterView, VolumeId};
+use twinsite_api::{Attachment, FailoverPolicy, MirroredVolume, RegisterView, VolumeId};
 use twinsite_register::GroupId;
 
 use super::{
@@ -117,11 +117,33 @@ impl Operator {
             self.queue.add(Key::Failover(failover.name_any()));
         }
         for group in self.own.groups.store.state() {
-            let key = (group.namespace().unwrap_or_default(), group.name_any());
-            self.queue.add(Key::Group(key));
+            self.queue.add(Key::Group(own::group_key(&group)));
         }
         self.add_volumes(|_| true);
         self.add_remains();
+    }
+
+    /// The round in which a volume is dealt with: its group's, if it names one.
+    fn add_volume(&self, volume: &MirroredVolume) {
+        let key = own::volume_key(volume);
+        self.queue.add(match &volume.spec.group {
+            Some(group) => Key::Group((key.0, group.clone())),
+            None => Key::Volume(key),
+        });
+    }
+
+    fn add_key(&self, key: VolumeKey) {
+        if let Some(volume) = self.own.volume(&key) {
+            return self.add_volume(&volume);
+        }
+        // It is gone: what is kept of it goes too, and its group looks at what is left.
+        for group in self.own.groups.store.state() {
+            let namespace = group.namespace().unwrap_or_default();
+            if namespace == key.0 && group.spec.volumes.contains(&key.1) {
+                self.queue.add(Key::Group((namespace, group.name_any())));
+            }
+        }
+        self.queue.add(Key::Volume(key));
     }
 
     /// What is looked at again because of a change.
@@ -162,14 +184,10 @@ impl Operator {
                 self.queue.add(Key::Pool(name));
             }
             own::Told::Volume(key) => {
-                if let Some(volume) = self.own.volume(&key) {
-                    if let Some(group) = &volume.spec.group {
-                        self.queue.add(Key::Group((key.0.clone(), group.clone())));
-                    }
-                } else {
+                if self.own.volume(&key).is_none() {
                     self.add_remains();
                 }
-                self.queue.add(Key::Volume(key));
+                self.add_key(key);
             }
             own::Told::Group(key) => self.queue.add(Key::Group(key)),
             own::Told::Failover(name) => self.add_selected(&name),
@@ -180,7 +198,7 @@ impl Operator {
             }
             own::Told::Claim { namespace, name } => {
                 if let Some(key) = self.own.volume_of_claim(&namespace, &name) {
-                    self.queue.add(Key::Volume(key));
+                    self.add_key(key);
                 }
             }
             own::Told::Node(node) => {
@@ -207,18 +225,24 @@ impl Operator {
                 self.queue.add(Key::Pair(pair));
             }
             site_pair::Told::Witness(_, witness::Told::Group(group)) => {
-                self.add_of(VolumeId::from_bytes(group.0));
+                match self.own.group_with(twinsite_api::GroupId::Group(group.0)) {
+                    Some(group) => self.queue.add(Key::Group(own::group_key(&group))),
+                    None => self.add_of(VolumeId::from_bytes(group.0)),
+                }
             }
             site_pair::Told::Witness(pair, witness::Told::Evidence) => self.suspect(&pair),
             site_pair::Told::Peer(pair, peer::Told::Volume { namespace, name }) => {
                 let key = (namespace, name);
                 if let Some(volume) = self.own.volume(&key) {
                     self.hint(own::id_of(&volume));
-                    self.queue.add(Key::Volume(key));
+                    self.add_volume(&volume);
                 } else {
                     self.queue
                         .add(Key::Orphan(VolumeId::of(&pair, &key.0, &key.1)));
                 }
+            }
+            site_pair::Told::Peer(_, peer::Told::Group { namespace, name }) => {
+                self.queue.add(Key::Group((namespace, name)));
             }
             site_pair::Told::Peer(_, peer::Told::Parts(id)) => {
                 self.hint(id);
@@ -245,7 +269,7 @@ impl Operator {
             return;
         }
         for key in volume::at_peer(self, &access, pair) {
-            self.queue.add(Key::Volume(key));
+            self.add_key(key);
         }
     }
 
@@ -266,7 +290,7 @@ impl Operator {
 
     fn add_of(&self, id: VolumeId) {
         match self.own.volume_of(id) {
-            Some(key) => self.queue.add(Key::Volume(key)),
+            Some(key) => self.add_key(key),
             None => self.queue.add(Key::Orphan(id)),
         }
     }
@@ -322,7 +346,7 @@ impl Operator {
 
     /// Whether a party of the pair has not spoken yet since this replica leads: a status that says so would only be
     /// taken back a moment later.
-    pub fn is_gathering(&self, pair: &str, id: VolumeId) -> bool {
+    pub fn is_gathering(&self, pair: &str, id: twinsite_api::GroupId) -> bool {
         let leading = *self.leading.lock().unwrap_or_else(PoisonError::into_inner);
         if leading.is_none_or(|since| since.elapsed() >= GATHERING) {
             return false;
@@ -344,10 +368,10 @@ impl Operator {
         witness || peer
     }
 
-    fn add_volumes(&self, wanted: impl Fn(&twinsite_api::MirroredVolume) -> bool) {
+    fn add_volumes(&self, wanted: impl Fn(&MirroredVolume) -> bool) {
         for volume in self.own.volumes.store.state() {
             if wanted(&volume) {
-                self.queue.add(Key::Volume(own::volume_key(&volume)));
+                self.add_volume(&volume);
             }
         }
     }
@@ -372,7 +396,7 @@ impl Operator {
         let Some(access) = self.links.witness(&volume.spec.site_pair) else {
             return;
         };
-        let group = GroupId(id.bytes());
+        let group = GroupId(self.own.register_of(&volume).bytes());
         let Some(witness::Content::Register(read)) =
             access.reading(group).map(|reading| reading.content)
         else {

@@ -120,7 +120,7 @@ pub enum Action {
     /// Take the volume out of `status.volumesInUse` of a lost node, so that Kubernetes does not wait to detach it.
     ClearVolumeInUse {
         node: String,
-        volume: String,
+        volumes: Vec<String>,
     },
     /// Compare-and-swap of the register: the change applied to the value that carries this txid.
     ChangeRegister {
@@ -293,7 +293,8 @@ impl fmt::Display for Action {
             Self::DeleteVolumeAttachment { name, .. } => {
                 write!(f, "delete VolumeAttachment {name}")
             }
-            Self::ClearVolumeInUse { node, volume } => {
+            Self::ClearVolumeInUse { node, volumes } => {
+                let volume = volumes.join(", ");
                 write!(f, "clear volumesInUse of {node}: {volume}")
             }
             Self::ChangeRegister { change, .. } => write!(f, "register: {change}"),

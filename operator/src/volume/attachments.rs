@@ -9,12 +9,12 @@
 use std::sync::Arc;
 
 use twinsite_api::{
-    Attachment, AttachmentMode, AttachmentState, MoveRecord, NodeLossPolicy, attachment_uid,
-    condition_type, order, order::NotYet, reason,
+    Attachment, AttachmentMode, AttachmentState, MoveRecord, NodeLossPolicy, condition_type, order,
+    order::NotYet, reason,
 };
 
 use super::situation::{self, Situation, leg_of};
-use super::{Action, AttachmentChange, Plan, copies, names, workloads};
+use super::{Action, AttachmentChange, Plan, copies, group, names, workloads};
 use crate::moves::Course;
 
 /// The order for an agent, from what is known this round.
@@ -27,6 +27,7 @@ pub(super) fn order(
     let mut volume = (*situation.desired.volume).clone();
     let status = volume.status.get_or_insert_default();
     status.volume_id = Some(situation.id);
+    status.group = group::company(situation.desired);
     status.legs = copies::entries(situation);
     status.move_ = record.cloned();
     let mut object = order::object(&volume, situation.pair, situation.site, node, mode)?;
@@ -44,15 +45,18 @@ pub(super) fn delete(attachment: &Attachment, plan: &mut Plan) {
     }
 }
 
-pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) {
+/// `first`: of the volumes that share a register, the one that acts on what they have in common.
+pub(super) fn plan(situation: &Situation<'_>, course: &Course, first: bool, plan: &mut Plan) {
     let record = plan.move_record.clone();
     for mode in [AttachmentMode::Writer, AttachmentMode::Caretaker] {
         if let Some(there) = situation.attachment(mode) {
             update(situation, there, record.as_ref(), plan);
         }
     }
-    lost_nodes(situation, plan);
-    superseded(situation, plan);
+    if first {
+        lost_nodes(situation, plan);
+        superseded(situation, plan);
+    }
     caretaker(situation, course, record.as_ref(), plan);
 }
 
@@ -126,6 +130,7 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
         .iter()
         .filter(|attachment| situation.is_lost(&attachment.spec.node))
         .collect();
+    let mut let_go_of: Vec<&str> = Vec::new();
     for attachment in lost {
         let node = attachment.spec.node.as_str();
         // A one-shot order of a lost node may still be carried out by it; it is guarded by its own fence and txid.
@@ -136,7 +141,8 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
             );
             continue;
         }
-        if attachment.spec.mode == AttachmentMode::Writer {
+        if attachment.spec.mode == AttachmentMode::Writer && !let_go_of.contains(&node) {
+            let_go_of.push(node);
             let_go(situation, node, plan);
         }
         delete(attachment, plan);
@@ -154,13 +160,14 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
         }
     }
     // The Writer may have gone before its pod and VolumeAttachment did.
-    if situation.attachment(AttachmentMode::Writer).is_none() && situation.live().is_some() {
+    if situation.of_mode(AttachmentMode::Writer).next().is_none() && situation.live().is_some() {
         let nodes = situation
             .seen
             .volume_attachments
             .iter()
             .map(|attachment| attachment.node.as_str());
         let mut nodes: Vec<&str> = nodes.filter(|node| situation.is_lost(node)).collect();
+        nodes.sort_unstable();
         nodes.dedup();
         for node in nodes {
             let_go(situation, node, plan);
@@ -185,9 +192,10 @@ fn let_go(situation: &Situation<'_>, node: &str, plan: &mut Plan) {
         .node(node)
         .is_some_and(|view| view.volume_in_use && !view.gone)
     {
+        let volumes = situation.desired.together().into_iter();
         plan.act(Action::ClearVolumeInUse {
             node: node.to_owned(),
-            volume: names::unique_volume(situation.id),
+            volumes: volumes.map(names::unique_volume).collect(),
         });
     }
     for attachment in situation
@@ -220,9 +228,9 @@ fn is_over(writer: &Attachment) -> bool {
 pub(crate) fn is_spent(situation: &Situation<'_>, writer: &Attachment) -> bool {
     let status = writer.status.as_ref();
     let attached_once = status.is_some_and(|status| status.order.is_some());
-    let uid = attachment_uid(writer.metadata.uid.as_deref().unwrap_or_default());
-    let is_last = |register: &twinsite_register::Register| register.order.uid.0 == uid;
-    is_over(writer) || (attached_once && situation.live().is_some_and(|it| !is_last(it)))
+    let is_another =
+        |register: &twinsite_register::Register| situation.is_another(register, writer);
+    is_over(writer) || (attached_once && situation.live().is_some_and(is_another))
 }
 
 /// A writer that was superseded on a node that lives never attaches again: its pods start anew, if this is their site.
@@ -255,8 +263,8 @@ fn caretaker(
     let there = situation.attachment(AttachmentMode::Caretaker);
     let why = needed(situation, course);
     let lost_writer = situation
-        .attachment(AttachmentMode::Writer)
-        .filter(|writer| situation.is_lost(&writer.spec.node))
+        .of_mode(AttachmentMode::Writer)
+        .find(|writer| situation.is_lost(&writer.spec.node))
         .map(|writer| writer.spec.node.as_str());
     match (there, why) {
         (Some(caretaker), None) => {
@@ -274,7 +282,12 @@ fn caretaker(
                 .as_ref()
                 .and_then(|status| status.reason.as_deref())
                 == Some(reason::ORDER_STALE);
-            if (over || stale) && !situation.is_lost(&caretaker.spec.node) {
+            // The volumes of a group are opened together: one that goes takes the others with it.
+            let others = situation.of_mode(AttachmentMode::Caretaker);
+            let goes = others
+                .filter(|one| one.spec.volume != situation.id)
+                .any(|one| one.metadata.deletion_timestamp.is_some());
+            if (over || stale || goes) && !situation.is_lost(&caretaker.spec.node) {
                 delete(caretaker, plan);
             } else if !situation::is_open(caretaker) {
                 let told = caretaker
@@ -287,7 +300,11 @@ fn caretaker(
             }
         }
         (None, Some(why)) => {
-            let Some(node) = situation.working_node(lost_writer) else {
+            let begun = situation
+                .of_mode(AttachmentMode::Caretaker)
+                .map(|one| one.spec.node.as_str())
+                .find(|node| !situation.is_lost(node));
+            let Some(node) = begun.or_else(|| situation.working_node(lost_writer)) else {
                 return plan.wait(
                     reason::PENDING,
                     format!("{why}, but no other agent runs at {}", situation.site),
@@ -309,8 +326,8 @@ fn needed(situation: &Situation<'_>, course: &Course) -> Option<&'static str> {
         return None;
     }
     let lost_writer = situation
-        .attachment(AttachmentMode::Writer)
-        .is_some_and(|writer| situation.is_lost(&writer.spec.node) && !situation.is_fenced(writer));
+        .of_mode(AttachmentMode::Writer)
+        .any(|writer| situation.is_lost(&writer.spec.node) && !situation.is_fenced(writer));
     let fences = situation.pair.spec.node_loss.policy == NodeLossPolicy::Fence;
     if lost_writer && fences && situation.is_active(register) {
         return Some("the writer of a lost node is to be fenced");
@@ -367,9 +384,13 @@ fn held_by_nobody(situation: &Situation<'_>) -> bool {
         .seen
         .attachments
         .iter()
-        .filter(|attachment| holds(attachment));
-    match holders.next() {
+        .filter(|attachment| holds(attachment))
+        .peekable();
+    let waits = |holder: &Arc<Attachment>| {
+        holder.spec.mode == AttachmentMode::Caretaker && !situation::is_open(holder)
+    };
+    match holders.peek() {
         None => still,
-        Some(only) => only.spec.mode == AttachmentMode::Caretaker && !situation::is_open(only),
+        Some(_) => holders.all(waits),
     }
 }

@@ -93,6 +93,9 @@ fn be_born(situation: &Situation<'_>, plan: &mut Plan) {
     let Some(twin) = situation.twin() else {
         return plan.wait(condition_type::WAITING_FOR_LEG, twins::missing(situation));
     };
+    if let Some(lacks) = &situation.seen.peer.lacks {
+        return plan.wait(twins::DIFFERS, lacks.clone());
+    }
     let different = twins::differences(situation.spec(), twin);
     if !different.is_empty() {
         let text = format!(
@@ -127,9 +130,10 @@ fn be_born(situation: &Situation<'_>, plan: &mut Plan) {
             ),
         }
     }
-    let node = there
+    let begun = situation.of_mode(AttachmentMode::Birth);
+    let node = begun
         .map(|birth| birth.spec.node.as_str())
-        .filter(|node| !situation.is_lost(node));
+        .find(|node| !situation.is_lost(node));
     let Some(node) = node.or_else(|| situation.working_node(None)) else {
         return plan.wait(
             reason::PENDING,

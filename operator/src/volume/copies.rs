@@ -37,6 +37,13 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         return plan.stall(reason::INVALID_SPEC, text);
     };
     if let Some(array) = &pool.spec.array {
+        if situation.desired.group.is_some() {
+            let text = format!(
+                "groups are offered on copies of our own target only, and StoragePool {} is an array: name another pool in spec.legs",
+                situation::name(&pool.metadata)
+            );
+            return plan.stall(reason::INVALID_SPEC, text);
+        }
         if lun_of(wanted.lun.as_ref()).is_none() {
             let text = format!(
                 "a leg on the array {} names its LUN: give spec.legs[].lun.number and lun.initialize, the NAA id that the LUN has",
@@ -436,7 +443,7 @@ pub(super) fn room(situation: &Situation<'_>) -> Option<u64> {
     let theirs = peer
         .legs
         .iter()
-        .find(|leg| leg.spec.leg == situation.own.other());
+        .find(|leg| leg.spec.leg == situation.own.other() && leg.spec.volume == situation.id);
     let theirs = match theirs.filter(|_| peer.reach.answers()) {
         Some(leg) => served(leg)?,
         None if situation

@@ -28,8 +28,11 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         }
     }
     binding::remove_volume(situation, plan);
-    let stays = match (situation.spec().deletion_policy, twin_is_gone(situation)) {
-        (DeletionPolicy::Delete, Some(true)) => match situation.seen.not_understood() {
+    let destroys = situation.spec().deletion_policy == DeletionPolicy::Delete
+        // A wipe of one volume's copies would speak for all of its group; the definition refuses the policy there.
+        && situation.desired.group.is_none();
+    let stays = match (destroys, twin_is_gone(situation)) {
+        (true, Some(true)) => match situation.seen.not_understood() {
             Some(why) => Some(why),
             None => destroy(situation, plan),
         },

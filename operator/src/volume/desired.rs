@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use twinsite_api::{LegIndex, MirroredVolume, SitePair, VolumeId};
+use twinsite_api::{GroupId, LegIndex, MirrorGroup, MirroredVolume, SitePair, VolumeId};
 
 /// What is wanted of one volume: the objects as their writers left them. A planner reads them, nobody changes them.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// The MirroredVolume of this cluster, with the status of the last round.
+    /// The MirroredVolume of this cluster, with the status of the last round; one of a group with what its group lends it.
     pub volume: Arc<MirroredVolume>,
+    /// The MirrorGroup that it is in, if that names it.
+    pub group: Option<Arc<MirrorGroup>>,
     /// The SitePair of this cluster that it names, if there is one.
     pub pair: Option<Arc<SitePair>>,
     /// The site that this cluster is.
@@ -36,6 +38,22 @@ impl Desired {
     /// The identity that follows from the names: the same in both clusters.
     pub fn id(&self) -> VolumeId {
         VolumeId::of(&self.volume.spec.site_pair, self.namespace(), self.name())
+    }
+
+    /// Whose register decides.
+    pub fn register_id(&self) -> GroupId {
+        match &self.group {
+            Some(group) => group.id(),
+            None => GroupId::Volume(self.id()),
+        }
+    }
+
+    /// The volumes that share the register, in the order in which they are dealt with.
+    pub fn together(&self) -> Vec<VolumeId> {
+        match &self.group {
+            Some(group) => group.volume_ids(),
+            None => vec![self.id()],
+        }
     }
 
     /// The other site of the pair.

@@ -12,6 +12,9 @@
 //! - a volume is born only if no register, no mark and no word of the peer says that it ever lived;
 //! - what keeps the local site going never needs the peer.
 //!
+//! Volumes of a group share one register: the first of them decides, once, what concerns the register and the site, and the others do the
+//! same under that decision ([`group::plan`]).
+//!
 //! Not here: clients, watches, the witness (`shell`); when an automatic move is right (`policy`); what a Failover object
 //! says of itself (`failover`).
 
@@ -37,7 +40,7 @@ mod twins;
 mod workloads;
 
 use k8s_openapi::jiff::Timestamp;
-use twinsite_api::{FailoverMode, FailoverPolicy, reason};
+use twinsite_api::{FailoverMode, FailoverPolicy, Leaving, MoveRecord, reason};
 
 use crate::moves;
 use situation::Situation;
@@ -51,9 +54,38 @@ pub use observed::{
 };
 pub use status::{Event, Failure, Status, status};
 
-/// What to do now.
+/// What to do now with a volume that is in no group.
 pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
+    plan_with(desired, seen, now, Lead::Own).0
+}
+
+/// Who decides about what volumes with one register have in common.
+enum Lead<'a> {
+    /// This volume, for itself and those that share its register.
+    Own,
+    /// Another one, and this is what it decided.
+    Of(&'a Decided),
+}
+
+/// What was decided about the register and the site.
+struct Decided {
+    course: moves::Course,
+    record: Option<MoveRecord>,
+    leaving: Option<Leaving>,
+}
+
+fn plan_with(
+    desired: &Desired,
+    seen: &Observed,
+    now: Timestamp,
+    lead: Lead<'_>,
+) -> (Plan, Decided) {
     let mut plan = Plan::default();
+    let mut decided = Decided {
+        course: moves::Course::Stay,
+        record: None,
+        leaving: None,
+    };
     let situation = match Situation::of(desired, seen, now) {
         Ok(situation) => situation,
         Err(why) => {
@@ -75,13 +107,16 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
             } else {
                 plan.stall(why.word, why.message);
             }
-            return plan;
+            return (plan, decided);
         }
     };
-    if desired.is_going() {
-        attachments::lost_nodes(&situation, &mut plan);
+    let is_first = matches!(lead, Lead::Own);
+    if desired.is_going() && !group::stays(&situation) {
+        if is_first {
+            attachments::lost_nodes(&situation, &mut plan);
+        }
         deletion::plan(&situation, &mut plan);
-        return plan;
+        return (plan, decided);
     }
     let held = desired
         .volume
@@ -94,32 +129,50 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
         plan.act(Action::AddFinalizer);
     }
     // The shell stops at the first action that fails: what keeps data in use comes before what prepares or tidies.
-    let course = moves::course(&situation, &mut plan);
-    if let moves::Course::Arrive(record) = &course {
-        plan.move_record = Some(record.clone());
-        if desired
-            .volume
-            .status
-            .as_ref()
-            .and_then(|status| status.move_.as_ref())
-            != Some(record)
-        {
-            plan.act(Action::RecordMove(record.clone()));
+    match lead {
+        Lead::Own => {
+            decided.course = moves::course(&situation, &mut plan);
+            if let moves::Course::Arrive(record) = &decided.course {
+                plan.move_record = Some(record.clone());
+            }
+            decided.record.clone_from(&plan.move_record);
+            decided.leaving.clone_from(&plan.leaving);
+        }
+        Lead::Of(theirs) => {
+            decided.course = theirs.course.clone();
+            plan.move_record.clone_from(&theirs.record);
+            plan.leaving.clone_from(&theirs.leaving);
         }
     }
-    workloads::plan(&situation, &course, &mut plan);
-    attachments::plan(&situation, &course, &mut plan);
-    device::plan(&situation, &mut plan);
-    let wish = situation
-        .live()
-        .and_then(|register| moves::wish(&situation, register));
-    edits::plan(&situation, wish.as_ref(), &mut plan);
-    force::plan(&situation, &mut plan);
-    reseed::plan(&situation, &mut plan);
+    let course = &decided.course;
+    let known = situation.last().and_then(|status| status.move_.as_ref());
+    if let Some(record) = plan
+        .move_record
+        .clone()
+        .filter(|record| known != Some(record))
+    {
+        plan.act(Action::RecordMove(record));
+    }
+    if is_first {
+        workloads::plan(&situation, course, &mut plan);
+    }
+    attachments::plan(&situation, course, is_first, &mut plan);
+    if is_first {
+        device::plan(&situation, &mut plan);
+        let wish = situation
+            .live()
+            .and_then(|register| moves::wish(&situation, register));
+        edits::plan(&situation, wish.as_ref(), &mut plan);
+    }
+    if desired.group.is_none() {
+        force::plan(&situation, &mut plan);
+        reseed::plan(&situation, &mut plan);
+    }
     copies::plan(&situation, &mut plan);
     birth::plan(&situation, &mut plan);
     binding::plan(&situation, &mut plan);
     tell_of_the_twin(&situation, &mut plan);
+    group::tell_of_those_that_go(&situation, &mut plan);
     if situation
         .live()
         .is_some_and(|register| situation.is_active(register))
@@ -128,7 +181,7 @@ pub fn plan(desired: &Desired, seen: &Observed, now: Timestamp) -> Plan {
         // What is decided next follows from time alone.
         plan.again(SOON);
     }
-    plan
+    (plan, decided)
 }
 
 /// How soon a plan is made again that waits for time to pass.
@@ -175,6 +228,9 @@ fn tell_of_the_twin(situation: &Situation<'_>, plan: &mut Plan) {
     let Some(twin) = situation.twin() else {
         return;
     };
+    if let Some(lacks) = &situation.seen.peer.lacks {
+        return plan.wait(twins::DIFFERS, lacks.clone());
+    }
     let different = twins::differences(situation.spec(), twin);
     if !different.is_empty() {
         let text = format!("the two clusters' specs differ in {}", different.join(", "));

@@ -1,5 +1,8 @@
 //! What the shell saw of one volume, in this cluster, at the witness and in the peer's cluster.
 //!
+//! Of a volume in a group: what is said of Legs and Attachments here, of Attachments there, of pods, VolumeAttachments, nodes, orders and
+//! signs of life is said of all its volumes together (`group::join`), since what follows from it is decided for all of them at once.
+//!
 //! Everything here may be old by the time of the plan; what must not be acted on when it is old is guarded where it is
 //! acted on (uid of an object, txid of a register, `expectSeq` of a move).
 //! Lengths of time are by the observer's own monotonic clock, never differences of wall clocks of two machines.
@@ -22,11 +25,11 @@ use crate::shell::odd::not_known;
 pub struct Observed {
     /// The StoragePools of this cluster.
     pub pools: Vec<Arc<StoragePool>>,
-    /// The Legs of this volume in this cluster.
+    /// The Legs of this volume in this cluster, and of those that share its register.
     pub legs: Vec<Arc<Leg>>,
     /// Names of pools of kind `device` that already carry a Leg of another volume.
     pub taken_pools: Vec<String>,
-    /// The Attachments of this volume in this cluster, of every mode.
+    /// The Attachments of this volume in this cluster, of every mode, and of those that share its register.
     pub attachments: Vec<Arc<Attachment>>,
     /// The PersistentVolume with the volume's name.
     pub persistent_volume: Option<Arc<PersistentVolume>>,
@@ -53,6 +56,8 @@ pub struct Observed {
     /// Fields of the spec, or of its pair's, that this version does not know. It goes on without them, but begins nothing that
     /// cannot be taken back: no birth, no destruction, no order by which a copy may be given up.
     pub unknown: Vec<String>,
+    /// The volumes of its group that are not being deleted; empty: it is in none, or all go.
+    pub kept_by: Vec<String>,
     /// Whether an automatic move may begin now (see `policy::RateLimit`); the shell takes a permit when a plan uses it.
     pub move_permit: bool,
 }
@@ -173,8 +178,11 @@ pub struct Peer {
     /// Its objects, as last seen while it answered.
     pub volume: Option<Arc<MirroredVolume>>,
     pub pair: Option<Arc<SitePair>>,
+    /// Of this volume alone.
     pub legs: Vec<Arc<Leg>>,
     pub attachments: Vec<Arc<Attachment>>,
+    /// What its cluster lacks of the group; nothing is agreed with it before it has that.
+    pub lacks: Option<String>,
 }
 
 /// Signs of life, aged by the observer's own clock while the witness answered.

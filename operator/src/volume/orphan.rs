@@ -93,6 +93,7 @@ impl Orphan {
         });
         Desired {
             volume: Arc::new(volume),
+            group: None,
             pair: self.pair.clone(),
             site: self.site.clone(),
             index: self.index,

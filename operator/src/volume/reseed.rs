@@ -376,6 +376,9 @@ fn seen(report: &InspectReport, leg: LegIndex) -> Result<LegSeed, &'static str> 
 
 /// What a person can do about a register that is lost.
 pub(super) fn way_out(situation: &Situation<'_>) -> String {
+    if situation.desired.group.is_some() {
+        return "make the group anew under another name and restore it from a backup: a group has no reseed".to_owned();
+    }
     format!(
         "`kubectl twinsite plan {} --to {}` says what the copies have, and how a person makes a new register of them",
         situation.desired.reference(),

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
     Attachment, AttachmentMode, AttachmentState, Leg, LegIndex, LegState, MirroredVolumeSpec,
     MirroredVolumeStatus, SitePair, SiteState, VolumeId, VolumeLeg, attachment_uid, condition_type,
-    reason,
+    group_uid, reason,
 };
 use twinsite_register::{self as register, Class, Register, Site, classify};
 
@@ -83,13 +83,10 @@ impl<'a> Situation<'a> {
         let own = desired
             .index
             .ok_or_else(|| unclaimed(desired, pair, seen))?;
-        if let Some(group) = &spec.group {
-            return Err(Why::new(
-                super::group::UNSUPPORTED,
-                format!(
-                    "group {group}: groups of volumes are not planned by this version of the operator: give the volume its own activeSite"
-                ),
-            ));
+        if let (Some(group), None) = (&spec.group, &desired.group) {
+            return Err(invalid(format!(
+                "MirrorGroup {group} is not there, or does not name the volume: no volume of a group is dealt with alone"
+            )));
         }
         if let Some(stranger) = spec.legs.iter().find(|leg| !known(&leg.site)) {
             return Err(invalid(format!(
@@ -103,6 +100,15 @@ impl<'a> Situation<'a> {
                 spec.site_pair
             );
             return Err(invalid(text));
+        }
+        if let Some(register) = seen.witness.current()
+            && desired.group.is_some()
+            && !is_of(register, &desired.together())
+        {
+            return Err(Why::new(
+                super::group::OTHER_VOLUMES,
+                other_volumes(register),
+            ));
         }
         let class = match (&seen.witness.register, seen.witness.reach.answers()) {
             (Reading::Found(register), true) => Some(classify(Some(register), &seen.marks, &[])),
@@ -192,6 +198,22 @@ impl<'a> Situation<'a> {
             .find(|attachment| attachment.spec.mode == mode && attachment.spec.volume == self.id)
     }
 
+    /// The Attachments of this cluster that are one order with the one of this volume: one for each volume that shares its register.
+    pub(crate) fn of_mode(&self, mode: AttachmentMode) -> impl Iterator<Item = &'a Attachment> {
+        let all = self.seen.attachments.iter().map(AsRef::as_ref);
+        all.filter(move |attachment: &&Attachment| attachment.spec.mode == mode)
+    }
+
+    /// This cluster's Legs of all volumes that share the register, in the order of the volumes; `None`: it is not there.
+    pub(crate) fn legs_together(&self) -> Vec<Option<&'a Leg>> {
+        let leg_of = |volume: VolumeId| {
+            let legs = self.seen.legs.iter().map(AsRef::as_ref);
+            legs.into_iter()
+                .find(|leg: &&Leg| leg.spec.volume == volume && leg.spec.leg == self.own)
+        };
+        self.desired.together().into_iter().map(leg_of).collect()
+    }
+
     /// This cluster's Leg of the volume.
     pub(crate) fn leg_object(&self) -> Option<&'a Leg> {
         let legs = self.seen.legs.iter().map(AsRef::as_ref);
@@ -199,8 +221,14 @@ impl<'a> Situation<'a> {
             .find(|leg: &&Leg| leg.spec.volume == self.id && leg.spec.leg == self.own)
     }
 
-    /// The own copy can be reached: our target serves it, or it is a LUN of an array.
+    /// The own copy can be reached: our target serves it, or it is a LUN of an array. Of a group: all copies of this site.
     pub(crate) fn own_is_served(&self) -> bool {
+        if self.desired.group.is_some() {
+            return self.legs_together().into_iter().all(|leg| {
+                leg.and_then(|leg| leg.status.as_ref())
+                    .is_some_and(|status| status.state == LegState::Serving)
+            });
+        }
         match self.leg_object() {
             Some(leg) => leg
                 .status
@@ -250,10 +278,45 @@ impl<'a> Situation<'a> {
 
     /// Whether this Attachment can write to no leg any more: another one has attached since, or nobody holds the volume.
     pub(crate) fn is_fenced(&self, attachment: &Attachment) -> bool {
-        let uid = attachment.metadata.uid.as_deref().unwrap_or_default();
         self.live().is_some_and(|register| {
-            register.holder.is_none() || register.order.uid.0 != attachment_uid(uid)
+            register.holder.is_none() || self.is_another(register, attachment)
         })
+    }
+
+    /// The last order that the register took is not that of this Attachment.
+    ///
+    /// The order of a group is made by all its Attachments together. If some of them are gone or were made anew, whose order it was is
+    /// told by its number, or by its being that of another set of Attachments.
+    pub(crate) fn is_another(&self, register: &Register, attachment: &Attachment) -> bool {
+        if self.desired.group.is_none() {
+            let uid = attachment.metadata.uid.as_deref().unwrap_or_default();
+            return register.order.uid.0 != attachment_uid(uid);
+        }
+        let number_of = |one: &Attachment| one.status.as_ref().and_then(|status| status.order);
+        let mut together = self.of_mode(attachment.spec.mode);
+        if together.any(|one| number_of(one) == Some(register.order.n)) {
+            return false;
+        }
+        if let Some(uid) = self.order_uid(attachment.spec.mode) {
+            return register.order.uid.0 != uid;
+        }
+        let number = number_of(attachment);
+        let is_known = [AttachmentMode::Writer, AttachmentMode::Caretaker]
+            .into_iter()
+            .filter(|mode| *mode != attachment.spec.mode)
+            .any(|mode| self.order_uid(mode) == Some(register.order.uid.0));
+        is_known || number.is_some_and(|number| register.order.n > number)
+    }
+
+    /// The uid by which the register knows the order of the group's Attachments of a mode, if all are there.
+    fn order_uid(&self, mode: AttachmentMode) -> Option<[u8; 16]> {
+        let uids = self.desired.together().into_iter().map(|volume| {
+            let mut of_mode = self.of_mode(mode);
+            let there = of_mode.find(|attachment| attachment.spec.volume == volume)?;
+            Some(attachment_uid(there.metadata.uid.as_deref()?))
+        });
+        let uids: Option<Vec<[u8; 16]>> = uids.collect();
+        Some(group_uid(&uids?))
     }
 
     /// Pods that will run: not on a lost node, not going.
@@ -266,14 +329,16 @@ impl<'a> Situation<'a> {
 
     /// A Writer that is attached, or may be, on a node that lives.
     pub(crate) fn has_writer(&self) -> bool {
-        self.attachment(AttachmentMode::Writer)
-            .is_some_and(|writer| !self.is_lost(&writer.spec.node))
+        self.of_mode(AttachmentMode::Writer)
+            .any(|writer| !self.is_lost(&writer.spec.node))
     }
 
     /// A node of this site whose agent can carry out an order: that of the own pool first, else the first by name.
     pub(crate) fn working_node(&self, except: Option<&str>) -> Option<&'a str> {
         let fit = |node: &&NodeView| node.ready && !node.gone && Some(node.name.as_str()) != except;
-        let pool_node = self.leg_object().map(|leg| leg.spec.node.as_str());
+        let legs = self.legs_together();
+        let pool_node = legs.iter().flatten().next();
+        let pool_node = pool_node.map(|leg| leg.spec.node.as_str());
         let nodes = || {
             self.seen
                 .nodes
@@ -298,6 +363,23 @@ impl<'a> Situation<'a> {
             !peer.attachments.iter().any(|attachment| holds(attachment))
         })
     }
+}
+
+/// The register is of these volumes and no others.
+fn is_of(register: &Register, volumes: &[VolumeId]) -> bool {
+    let mut theirs: Vec<[u8; 16]> = register.volumes.iter().map(|id| id.0).collect();
+    theirs.sort_unstable();
+    theirs == volumes.iter().map(VolumeId::bytes).collect::<Vec<_>>()
+}
+
+fn other_volumes(register: &Register) -> String {
+    let ids: Vec<String> = (register.volumes.iter())
+        .map(|id| VolumeId::from_bytes(id.0).to_string())
+        .collect();
+    format!(
+        "the register is of the volumes {}: the list of a group is fixed when it is born; name these and no others",
+        ids.join(", ")
+    )
 }
 
 /// The site's name is not ours, or the witness has not said yet whether it is.

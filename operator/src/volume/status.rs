@@ -14,7 +14,7 @@ use twinsite_api::{
 };
 
 use super::situation::Situation;
-use super::{Desired, Observed, Plan, copies, device};
+use super::{Desired, Observed, Plan, copies, device, group};
 use crate::moves;
 
 /// What is to be written into the status, and the events of what changed since the last one.
@@ -55,6 +55,8 @@ pub fn status(
     let mut new = old.clone();
     new.observed_generation = desired.volume.metadata.generation;
     new.volume_id = Some(desired.id());
+    let is_grouped = desired.volume.spec.group.is_some();
+    new.group = group::company(desired).or(new.group.filter(|_| is_grouped));
     new.move_.clone_from(&plan.move_record);
     new.leaving.clone_from(&plan.leaving);
     let situation = Situation::of(desired, seen, now).ok();

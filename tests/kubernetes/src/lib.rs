@@ -16,6 +16,7 @@ pub mod group;
 pub mod image;
 pub mod images;
 pub mod install;
+pub mod journal;
 mod leftovers;
 pub mod machine;
 pub mod network;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use twinsite_api::{
     AttachmentMode, AttachmentSpec, ForceOrder, LegIndex, MoveMode, OnNoQuorum, SitePair,
-    attachment_uid, parse_naa,
+    attachment_uid, group_uid, parse_naa,
 };
 use twinsite_mirror::{
     config::{self, Config},
@@ -132,12 +132,8 @@ pub fn prepare(
 
 /// Makes the orders of the volumes of a group one: one key, one seed, and one uid that follows from all their Attachments.
 pub fn make_one(orders: &mut [&mut AttachOrder]) {
-    let mut uids: Vec<String> = orders
-        .iter()
-        .map(|order| order.record.uid.to_string())
-        .collect();
-    uids.sort_unstable();
-    let all = uid(&format!("group of {}", uids.join(" and ")));
+    let uids: Vec<[u8; 16]> = orders.iter().map(|order| order.record.uid.0).collect();
+    let all = AttachmentUid(group_uid(&uids));
     let Some((key, seed)) = orders.first().map(|first| (first.key, first.seed)) else {
         return;
     };

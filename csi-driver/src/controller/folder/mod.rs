@@ -304,6 +304,25 @@ impl Objects for Folder {
         write(&path, &there)
     }
 
+    async fn annotate_attachment(
+        &self,
+        attachment: &Attachment,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<bool> {
+        let _writing = self.lock();
+        let path = self.attachment_file(&attachment.name_any());
+        let is_same = |there: &Attachment| {
+            let (there, read) = (&there.metadata, &attachment.metadata);
+            there.uid == read.uid && there.annotations == read.annotations
+        };
+        let Some(mut there) = read::<Attachment>(&path)?.filter(is_same) else {
+            return Ok(false);
+        };
+        there.metadata.annotations = Some(annotations);
+        write(&path, &there)?;
+        Ok(true)
+    }
+
     async fn delete_attachment(&self, name: &str) -> Result<()> {
         let _writing = self.lock();
         let path = self.attachment_file(name);

@@ -32,6 +32,9 @@ pub(crate) struct Plan {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) to: String,
+    /// The MirrorGroup whose volumes all move with this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
     pub(crate) register: Option<RegisterView>,
     pub(crate) legs: Vec<LegReport>,
     pub(crate) planned: Verdict,
@@ -89,6 +92,7 @@ pub(crate) fn plan(
         namespace: volume.metadata.namespace.clone().unwrap_or_default(),
         name: volume.metadata.name.clone().unwrap_or_default(),
         to: to.to_owned(),
+        group: volume.spec.group.clone(),
         register: facts.register.cloned(),
         legs: facts.legs(),
         planned: facts.planned(),
@@ -97,6 +101,7 @@ pub(crate) fn plan(
         token: facts.token().filter(|_| !reseed::is_called_for(volume)),
         reseed: inspected
             .and_then(|status| status.inspect.as_ref())
+            .filter(|_| volume.spec.group.is_none())
             .and_then(|report| reseed::offer(volume, report)),
     }
 }
@@ -274,6 +279,13 @@ impl<'a> Facts<'a> {
     }
 
     fn force(&self) -> Verdict {
+        if let Some(group) = &self.volume.spec.group {
+            return Verdict::Impossible {
+                why: format!(
+                    "not offered for a volume of a group, since it would speak for the others of MirrorGroup {group}: bring the other copies back, or restore the group from a backup under another name"
+                ),
+            };
+        }
         if let Some(why) = self.unknown() {
             return Verdict::Impossible { why };
         }

@@ -7,7 +7,14 @@ use crate::table::table;
 
 /// The plan as text, with the command that carries it out.
 pub(crate) fn render(plan: &Plan) -> String {
-    let mut text = format!("Moving {}/{} to {}\n\n", plan.namespace, plan.name, plan.to);
+    let mut text = format!("Moving {}/{} to {}\n", plan.namespace, plan.name, plan.to);
+    if let Some(group) = &plan.group {
+        let _ = writeln!(
+            text,
+            "with all volumes of MirrorGroup {group}: they have one register and move as one"
+        );
+    }
+    text.push('\n');
     match &plan.register {
         Some(register) => {
             let members: Vec<_> = register

@@ -205,3 +205,22 @@ fn a_copy_that_was_never_completed_makes_no_register() {
     let volume = volume("True", "state: Member");
     assert!(plan(&volume, "research", Some(&believed)).reseed.is_none());
 }
+
+#[test]
+fn a_volume_of_a_group_moves_with_the_others_and_is_never_forced() {
+    let mut volume = volume("True", "state: Outdated");
+    volume.spec.active_site = None;
+    volume.spec.group = Some("ledger".to_owned());
+    let stale = "reachable: true, class: Stale, role: Member, epoch: 15, beat: 8800, dirtyBytes: 0, node: m1";
+    let status = inspected("[A]", "", AWAY, stale);
+    let plan = plan(&volume, "research", Some(&status));
+    assert!(
+        matches!(&plan.force, Verdict::Impossible { why } if why.contains("MirrorGroup ledger"))
+    );
+    assert!(plan.token.is_none() && plan.reseed.is_none());
+    let text = render(&plan);
+    assert!(
+        text.contains("with all volumes of MirrorGroup ledger"),
+        "{text}"
+    );
+}

@@ -32,6 +32,9 @@ use crate::{
 pub(crate) struct Report {
     pub(crate) pairs: Vec<PairReport>,
     pub(crate) volumes: Vec<VolumeReport>,
+    /// Volumes that are one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<GroupReport>,
     /// Failover objects that are not done.
     pub(crate) orders: Vec<OrderReport>,
     /// Clusters that did not answer, and why.
@@ -88,6 +91,20 @@ pub(crate) struct SiteReport {
     pub(crate) free_bytes: u64,
 }
 
+/// Volumes that share a register: they fail and move as one.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GroupReport {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) volumes: Vec<String>,
+    pub(crate) active_site: Option<String>,
+    pub(crate) latched: bool,
+    /// That of the volume which is worst off.
+    pub(crate) mirror: Mirror,
+    pub(crate) mirror_text: String,
+}
+
 /// How the two copies of a volume stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Mirror {
@@ -106,6 +123,9 @@ pub(crate) struct VolumeReport {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) pair: String,
+    /// The MirrorGroup that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) capacity: String,
     /// Where the register says it is in use.
@@ -163,12 +183,14 @@ pub(crate) fn report(clusters: &[Cluster], namespace: Option<&str>) -> Report {
             .filter(|(own, _)| namespace.is_none_or(|wanted| wanted == own))
             .collect()
     });
+    let volumes: Vec<VolumeReport> = volumes
+        .iter()
+        .filter_map(|(namespace, name)| volume(clusters, namespace, name))
+        .collect();
     Report {
+        groups: groups(&volumes),
         pairs: pairs.iter().map(|name| pair(clusters, name)).collect(),
-        volumes: volumes
-            .iter()
-            .filter_map(|(namespace, name)| volume(clusters, namespace, name))
-            .collect(),
+        volumes,
         orders: clusters.iter().flat_map(orders).collect(),
         unreachable: clusters
             .iter()
@@ -180,6 +202,35 @@ pub(crate) fn report(clusters: &[Cluster], namespace: Option<&str>) -> Report {
             })
             .collect(),
     }
+}
+
+fn groups(volumes: &[VolumeReport]) -> Vec<GroupReport> {
+    let mut groups: Vec<GroupReport> = Vec::new();
+    for volume in volumes {
+        let Some(name) = &volume.group else { continue };
+        let known = groups
+            .iter_mut()
+            .find(|group| group.namespace == volume.namespace && group.name == *name);
+        match known {
+            Some(group) => {
+                group.volumes.push(volume.name.clone());
+                if volume.mirror > group.mirror {
+                    group.mirror = volume.mirror;
+                    group.mirror_text.clone_from(&volume.mirror_text);
+                }
+            }
+            None => groups.push(GroupReport {
+                namespace: volume.namespace.clone(),
+                name: name.clone(),
+                volumes: vec![volume.name.clone()],
+                active_site: volume.active_site.clone(),
+                latched: volume.latched,
+                mirror: volume.mirror,
+                mirror_text: volume.mirror_text.clone(),
+            }),
+        }
+    }
+    groups
 }
 
 fn orders(cluster: &Cluster) -> Vec<OrderReport> {
@@ -324,6 +375,7 @@ fn volume(clusters: &[Cluster], namespace: &str, name: &str) -> Option<VolumeRep
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         pair: speaker.spec.site_pair.clone(),
+        group: speaker.spec.group.clone(),
         id: status.volume_id.map(|id| id.to_string()),
         capacity: speaker.spec.capacity.to_string(),
         wanted_site: speaker.spec.active_site.clone(),

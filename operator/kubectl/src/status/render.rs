@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Mirror, OrderReport, PairReport, Report, VolumeReport};
+use super::{GroupReport, Mirror, OrderReport, PairReport, Report, VolumeReport};
 use crate::table::{bytes, table};
 
 /// How much is shown.
@@ -43,6 +43,9 @@ pub(crate) fn render(report: &Report, detail: Detail) -> String {
         for note in &volume.notes {
             let _ = writeln!(text, "! {}/{}: {note}", volume.namespace, volume.name);
         }
+    }
+    for group in &report.groups {
+        text.push_str(&self::group(group));
     }
     separate(&mut text);
     text.push_str(&sum(&report.volumes));
@@ -181,6 +184,23 @@ fn volumes(volumes: &[VolumeReport], detail: Detail) -> String {
         })
         .collect();
     table(0, &header, &rows)
+}
+
+/// The volumes of a group stand in the table; here is what they are together.
+fn group(group: &GroupReport) -> String {
+    let latched = if group.latched {
+        " unasked; its activeSite has not accepted that yet"
+    } else {
+        ""
+    };
+    format!(
+        "GROUP {}/{}: {} move and fail as one; active at {}{latched}; {}\n",
+        group.namespace,
+        group.name,
+        group.volumes.join(", "),
+        or_dash(group.active_site.as_deref()),
+        group.mirror_text
+    )
 }
 
 fn sum(volumes: &[VolumeReport]) -> String {

@@ -180,3 +180,25 @@ fn without_any_object_it_says_what_is_missing() {
         "No SitePair: this cluster has the chart but no pair of sites yet.\n\nNo MirroredVolume.\n"
     );
 }
+
+#[test]
+fn volumes_of_a_group_are_shown_as_one() {
+    let grouped = |name: &str, status: &str| {
+        let text = volume(name, "medical", status);
+        text.replace("  activeSite: medical\n", "  group: ledger\n")
+    };
+    let text = [
+        pair("medical", "True", ""),
+        grouped("journal", SYNCED),
+        grouped("data", SYNCED),
+    ]
+    .concat();
+    let report = report(&[cluster("medical", &text)], None);
+    assert_eq!(report.groups.len(), 1);
+    assert_eq!(report.groups[0].volumes, ["data", "journal"]);
+    let screen = render(&report, Detail::Screen);
+    assert!(
+        screen.contains("GROUP rv/ledger: data, journal move and fail as one; active at medical"),
+        "{screen}"
+    );
+}

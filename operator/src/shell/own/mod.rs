@@ -20,7 +20,8 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use twinsite_api::{
-    Attachment, Failover, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool, VolumeId,
+    Attachment, Failover, GroupId, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool,
+    VolumeId,
 };
 
 use super::{
@@ -156,6 +157,39 @@ impl Own {
         self.index().volumes.get(&id).cloned()
     }
 
+    /// The MirroredVolumes that name this group, in the order of their ids.
+    pub fn volumes_of_group(&self, (namespace, group): &VolumeKey) -> Vec<Arc<MirroredVolume>> {
+        let is_in = |volume: &Arc<MirroredVolume>| {
+            volume.spec.group.as_ref() == Some(group)
+                && volume.metadata.namespace.as_ref() == Some(namespace)
+        };
+        let mut volumes = self.volumes.store.state();
+        volumes.retain(is_in);
+        volumes.sort_by_key(|volume| id_of(volume));
+        volumes
+    }
+
+    /// The MirrorGroup that this volume names.
+    pub fn group_of(&self, volume: &MirroredVolume) -> Option<Arc<MirrorGroup>> {
+        let reference = ObjectRef::new(volume.spec.group.as_deref()?);
+        let namespace = volume.metadata.namespace.as_deref().unwrap_or_default();
+        self.groups.store.get(&reference.within(namespace))
+    }
+
+    /// The MirrorGroup with this identity.
+    pub fn group_with(&self, id: GroupId) -> Option<Arc<MirrorGroup>> {
+        let mut groups = self.groups.store.state().into_iter();
+        groups.find(|group| group.id() == id)
+    }
+
+    /// Whose register decides about a volume.
+    pub fn register_of(&self, volume: &MirroredVolume) -> GroupId {
+        match self.group_of(volume) {
+            Some(group) => group.id(),
+            None => GroupId::Volume(id_of(volume)),
+        }
+    }
+
     /// The MirroredVolume that names this claim.
     pub fn volume_of_claim(&self, namespace: &str, name: &str) -> Option<VolumeKey> {
         let key = (namespace.to_owned(), name.to_owned());
@@ -215,6 +249,11 @@ impl Own {
 /// By what a MirroredVolume is found.
 pub fn volume_key(volume: &MirroredVolume) -> VolumeKey {
     (volume.namespace().unwrap_or_default(), volume.name_any())
+}
+
+/// By what a MirrorGroup is found.
+pub fn group_key(group: &MirrorGroup) -> VolumeKey {
+    (group.namespace().unwrap_or_default(), group.name_any())
 }
 
 /// The identity that follows from the names.

@@ -56,16 +56,28 @@ pub(super) async fn carry_out(
     plan: &Plan,
 ) -> Option<Failure> {
     for action in &plan.actions {
-        let done = step(operator, desired, observed, plan, action).await;
-        operator.metrics.see_action(action, done.is_ok());
-        if let Err(error) = done {
-            return Some(Failure {
-                action: action.to_string(),
-                error: error.to_string(),
-            });
+        let failure = one(operator, desired, observed, plan, action).await;
+        if failure.is_some() {
+            return failure;
         }
     }
     None
+}
+
+/// Carries one action of a plan out.
+pub(super) async fn one(
+    operator: &Operator,
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    action: &Action,
+) -> Option<Failure> {
+    let done = step(operator, desired, observed, plan, action).await;
+    operator.metrics.see_action(action, done.is_ok());
+    done.err().map(|error| Failure {
+        action: action.to_string(),
+        error: error.to_string(),
+    })
 }
 
 async fn step(
@@ -142,13 +154,13 @@ async fn step(
         Action::DeleteVolumeAttachment { name, uid } => {
             delete(Api::<VolumeAttachment>::all(client()), name, uid).await
         }
-        Action::ClearVolumeInUse { node, volume } => clear_in_use(operator, node, volume).await,
+        Action::ClearVolumeInUse { node, volumes } => clear_in_use(operator, node, volumes).await,
         Action::ChangeRegister { expect, change } => {
             let access = operator
                 .links
                 .witness(&desired.volume.spec.site_pair)
                 .ok_or(StepError::NoWitness)?;
-            let group = GroupId(desired.id().bytes());
+            let group = GroupId(desired.register_id().bytes());
             Ok(register::change(&access, group, *expect, change).await?)
         }
         Action::SeedRegister { replaced, seed } => {
@@ -301,7 +313,11 @@ fn changed(uid: &str, change: &AttachmentChange) -> Value {
     json!({ "metadata": { "uid": uid }, "spec": spec })
 }
 
-async fn clear_in_use(operator: &Operator, node: &str, volume: &str) -> Result<(), StepError> {
+async fn clear_in_use(
+    operator: &Operator,
+    node: &str,
+    volumes: &[String],
+) -> Result<(), StepError> {
     let known = operator
         .own
         .nodes
@@ -315,7 +331,7 @@ async fn clear_in_use(operator: &Operator, node: &str, volume: &str) -> Result<(
     let rest: Vec<String> = used
         .unwrap_or_default()
         .into_iter()
-        .filter(|name| name != volume)
+        .filter(|name| !volumes.contains(name))
         .collect();
     let patch = json!({
         "metadata": { "resourceVersion": known.resource_version() },

@@ -7,7 +7,9 @@ use k8s_openapi::api::{
     storage::v1::VolumeAttachment,
 };
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use twinsite_api::{AttachmentMode, Failover, LegIndex, MirroredVolume, StoragePool, VolumeId};
+use twinsite_api::{
+    AttachmentMode, Failover, LegIndex, MirrorGroup, MirroredVolume, StoragePool, VolumeId,
+};
 use twinsite_register::GroupId;
 
 use super::scale;
@@ -32,12 +34,23 @@ const MODES: [AttachmentMode; 7] = [
     AttachmentMode::Force,
 ];
 
-/// What is wanted of a volume.
-pub(super) fn desired(operator: &Operator, volume: Arc<MirroredVolume>) -> Desired {
+/// What is wanted of a volume, with what its group lends it.
+pub(super) fn desired(
+    operator: &Operator,
+    volume: Arc<MirroredVolume>,
+    group: Option<&Arc<MirrorGroup>>,
+) -> Desired {
+    let names = |group: &&Arc<MirrorGroup>| group.spec.volumes.contains(&volume.name_any());
+    let group = group.filter(names).cloned();
+    let volume = match &group {
+        Some(group) => Arc::new(group.lend(&volume)),
+        None => volume,
+    };
     let pair = operator.own.pair(&volume.spec.site_pair);
     let index = index(operator, &volume.spec.site_pair);
     Desired {
         volume,
+        group,
         pair,
         site: operator.options.site.clone(),
         index,
@@ -56,6 +69,7 @@ pub(super) fn index(operator: &Operator, pair: &str) -> Option<LegIndex> {
 pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed {
     let own = &operator.own;
     let (namespace, id) = (desired.namespace(), desired.id());
+    let register = GroupId(desired.register_id().bytes());
     let claim = &desired.volume.spec.claim.name;
     let parties = operator.links.parties(&desired.volume.spec.site_pair);
     let unknown = unknown(operator, desired);
@@ -104,9 +118,9 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
             .map(|one| attachment_view(one))
             .collect(),
         workloads,
-        witness: witness(access.map(Arc::as_ref), parties.as_ref(), id),
+        witness: witness(access.map(Arc::as_ref), parties.as_ref(), register),
         marks: access
-            .and_then(|access| access.mark(GroupId(id.bytes())))
+            .and_then(|access| access.mark(register))
             .into_iter()
             .collect(),
         peer: peer(parties.as_ref(), desired, id),
@@ -122,6 +136,7 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
             orders
         },
         unknown,
+        kept_by: Vec::new(),
         move_permit: operator.permits.is_free(),
     }
 }
@@ -133,7 +148,12 @@ fn unknown(operator: &Operator, desired: &Desired) -> Vec<String> {
     let pair = &desired.volume.spec.site_pair;
     let of_pair = own.pairs.odd.unknown("", pair);
     let of_pair = of_pair.map(|fields| format!("{fields} of SitePair {pair}"));
-    volume.into_iter().chain(of_pair).collect()
+    let group = desired.volume.spec.group.as_deref();
+    let of_group = group.and_then(|group| {
+        let fields = own.groups.odd.unknown(desired.namespace(), group)?;
+        Some(format!("{fields} of MirrorGroup {group}"))
+    });
+    volume.into_iter().chain(of_pair).chain(of_group).collect()
 }
 
 /// Why the volume or a part of it cannot be read in this cluster.
@@ -290,7 +310,7 @@ fn is_ready(node: &Node) -> bool {
         .any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
-fn witness(access: Option<&Access>, parties: Option<&Parties>, id: VolumeId) -> Witness {
+fn witness(access: Option<&Access>, parties: Option<&Parties>, register: GroupId) -> Witness {
     let Some(access) = access else {
         let why = parties.and_then(|parties| parties.witness.as_ref().err().cloned());
         return Witness {
@@ -298,7 +318,7 @@ fn witness(access: Option<&Access>, parties: Option<&Parties>, id: VolumeId) -> 
             register: Reading::Unknown,
         };
     };
-    let (link, reading) = (access.link(), access.reading(GroupId(id.bytes())));
+    let (link, reading) = (access.link(), access.reading(register));
     let last = link.answered.map(|(_, at)| at);
     let silent = |why: String| Reach::Silent { last, why };
     let reach = match (link.refused, link.silent, &reading) {
@@ -371,6 +391,7 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
             .iter()
             .filter_map(|mode| view.attachment(&names::attachment_name(id, *mode)))
             .collect(),
+        lacks: None,
     }
 }
 

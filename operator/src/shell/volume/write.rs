@@ -27,7 +27,7 @@ pub(super) const WORDS: Duration = Duration::from_secs(5);
 
 /// What became of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub enum Written {
     /// It stands there.
     Done,
     /// Only its words are new, and the last ones are young: to be written after [`WORDS`].

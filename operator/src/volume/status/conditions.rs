@@ -49,7 +49,7 @@ pub(super) fn all(
             (condition_type::DEGRADED, negated(in_sync(situation, new))),
             (
                 condition_type::FAILOVER_READY,
-                failover_ready(situation, new),
+                failover_ready(plan, situation, new),
             ),
             (condition_type::SPLIT_BRAIN, split_brain(situation)),
         ]);
@@ -110,8 +110,12 @@ fn ready(plan: &Plan, situation: Option<&Situation<'_>>, new: &MirroredVolumeSta
         });
         return said(plan.stalled.as_ref().map(|_| false), word, text);
     };
-    match new.role {
-        Some(Role::Active) => ready_active(plan, situation),
+    match (new.role, &plan.stalled) {
+        (Some(Role::Active), _) => ready_active(plan, situation),
+        // No volume of a group moves before all of them can.
+        (_, Some(why)) if situation.desired.group.is_some() => {
+            said(Some(false), why.word, why.message.clone())
+        }
         _ => ready_standby(situation),
     }
 }
@@ -310,7 +314,12 @@ fn negated((status, word, message): Said) -> Said {
     (status.map(|status| !status), word, message)
 }
 
-fn failover_ready(situation: &Situation<'_>, new: &MirroredVolumeStatus) -> Said {
+fn failover_ready(plan: &Plan, situation: &Situation<'_>, new: &MirroredVolumeStatus) -> Said {
+    if let Some(why) = &plan.stalled
+        && situation.desired.group.is_some()
+    {
+        return said(Some(false), why.word, why.message.clone());
+    }
     let (in_sync, word, message) = in_sync(situation, new);
     if in_sync != Some(true) {
         return (in_sync, word, message);

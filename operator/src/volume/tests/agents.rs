@@ -36,14 +36,14 @@ impl World {
         }
     }
 
-    fn lives(&self, place: usize, node: &str) -> bool {
+    pub(super) fn lives(&self, place: usize, node: &str) -> bool {
         self.clusters[place]
             .nodes
             .iter()
             .any(|known| known.name == node && known.ready)
     }
 
-    fn serve(&mut self, place: usize) {
+    pub(super) fn serve(&mut self, place: usize) {
         for at in 0..self.clusters[place].legs.len() {
             let leg = &self.clusters[place].legs[at];
             if !self.lives(place, &leg.spec.node) {
@@ -70,6 +70,7 @@ impl World {
                 .as_ref()
                 .is_some_and(|status| status.state == LegState::Serving)
         });
+        let served = served && self.others_serve[home];
         cluster.up && served && (home == place || self.data_up)
     }
 
@@ -99,7 +100,7 @@ impl World {
         }
     }
 
-    fn key(attachment: &Attachment) -> Option<Key> {
+    pub(super) fn key(attachment: &Attachment) -> Option<Key> {
         attachment.status.as_ref()?.key.as_ref()?.parse().ok()
     }
 
@@ -110,7 +111,7 @@ impl World {
     }
 
     /// Whether nothing of this attachment is open any more.
-    fn release(&mut self, attachment: &Attachment) -> bool {
+    pub(super) fn release(&mut self, attachment: &Attachment) -> bool {
         if !self.witness_up {
             return false;
         }
@@ -123,7 +124,7 @@ impl World {
         true
     }
 
-    fn birth(&mut self, place: usize, attachment: &mut Attachment) {
+    pub(super) fn birth(&mut self, place: usize, attachment: &mut Attachment) {
         let both = Leg::BOTH.into_iter().all(|leg| self.reaches(place, leg));
         if !self.witness_up || !both {
             return;
@@ -132,10 +133,17 @@ impl World {
         match self.register.clone() {
             None => {
                 let volume = VolumeId(attachment.spec.volume.bytes());
+                let mut volumes: Vec<VolumeId> = (attachment.spec.group_volumes.iter())
+                    .map(|volume| VolumeId(volume.bytes()))
+                    .collect();
+                if volumes.is_empty() {
+                    volumes.push(volume);
+                }
+                volumes.sort_unstable();
                 let create = Create {
                     register_id: RegisterId(self.bytes()),
-                    group: GroupId(attachment.spec.volume.bytes()),
-                    volumes: vec![volume],
+                    group: GroupId(attachment.spec.group_id().bytes()),
+                    volumes,
                     generation: self.generation(),
                     site,
                     txid: self.txid(),
@@ -223,7 +231,7 @@ impl World {
         status.inspect = Some(report);
     }
 
-    fn mirror(&mut self, place: usize, attachment: &mut Attachment) {
+    pub(super) fn mirror(&mut self, place: usize, attachment: &mut Attachment) {
         let state = attachment
             .status
             .as_ref()

@@ -17,7 +17,7 @@ impl World {
     }
 
     /// The PersistentVolume controller binds a claim that names its volume, or that the volume names.
-    fn bind(&mut self, place: usize) {
+    pub(super) fn bind(&mut self, place: usize) {
         let cluster = &mut self.clusters[place];
         let (Some(volume), Some(claim)) =
             (cluster.persistent_volume.as_mut(), cluster.claim.as_mut())
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    fn pods(&mut self, place: usize) {
+    pub(super) fn pods(&mut self, place: usize) {
         let (uid, now) = (self.uid(), self.now);
         let cluster = &mut self.clusters[place];
         let wanted = cluster.workloads.iter().any(|(_, replicas)| *replicas > 0);
@@ -82,7 +82,7 @@ impl World {
     }
 
     /// The attach/detach controller, external-attacher and our ControllerPublish.
-    fn attach(&mut self, place: usize) {
+    pub(super) fn attach(&mut self, place: usize) {
         let (uid, writer_uid, time) = (self.uid(), self.uid(), self.time());
         let cluster = &mut self.clusters[place];
         let is_reported = self.now - cluster.pods_at >= self.kubelet_lag;

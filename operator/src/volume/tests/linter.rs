@@ -84,7 +84,10 @@ pub(super) fn check(desired: &Desired, seen: &Observed, plan: &Plan) {
                 );
             }
             Action::DeleteLeg { .. } => {
-                let leg = seen.legs.iter().find(|leg| leg.spec.leg == own).unwrap();
+                let ours = |leg: &&std::sync::Arc<twinsite_api::Leg>| {
+                    leg.spec.leg == own && leg.spec.volume == desired.id()
+                };
+                let leg = seen.legs.iter().find(ours).unwrap();
                 let register_leg = twinsite_register::Leg::BOTH[own.number()];
                 let dropped = live.is_some_and(|register| {
                     !register.members.contains(register_leg)

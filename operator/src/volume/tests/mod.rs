@@ -5,6 +5,8 @@
 
 mod agents;
 mod bad_days;
+mod group;
+mod group_world;
 mod kubernetes;
 mod linter;
 mod moving;
@@ -19,11 +21,14 @@ use world::World;
 
 /// Compares the transcript of a scenario with its golden text.
 fn golden(name: &str, world: &World) {
+    same_text(name, &world.transcript());
+}
+
+fn same_text(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join(format!("src/volume/tests/goldens/{name}.txt"));
-    let text = world.transcript();
     if std::env::var_os("UPDATE_GOLDENS").is_some() {
-        fs::write(&path, &text).unwrap();
+        fs::write(&path, text).unwrap();
         return;
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();

@@ -51,6 +51,8 @@ pub(super) struct Cluster {
 }
 
 pub(super) struct World {
+    /// Of the volume.
+    pub(super) name: &'static str,
     pub(super) clusters: [Cluster; 2],
     pub(super) register: Option<Register>,
     pub(super) witness_up: bool,
@@ -61,10 +63,12 @@ pub(super) struct World {
     pub(super) failovers: Vec<(usize, Failover)>,
     pub(super) now: i64,
     pub(super) beat_at: i64,
+    /// Whether the copies of the other volumes of its group are served at each site.
+    pub(super) others_serve: [bool; 2],
     /// What the superblocks say of themselves.
     pub(super) role: &'static str,
     lines: Vec<String>,
-    counter: u64,
+    pub(super) counter: u64,
     /// Something changed in this round.
     pub(super) changed: bool,
     /// Actions to carry out before the operator of a site dies, once.
@@ -146,6 +150,7 @@ fn cluster(place: usize) -> Cluster {
 impl World {
     pub(super) fn new() -> Self {
         Self {
+            name: "records",
             clusters: [cluster(0), cluster(1)],
             register: None,
             witness_up: true,
@@ -154,6 +159,7 @@ impl World {
             failovers: Vec::new(),
             now: START,
             beat_at: START,
+            others_serve: [true, true],
             role: "Member",
             lines: Vec::new(),
             counter: 0,
@@ -261,7 +267,7 @@ impl World {
     }
 
     pub(super) fn id(&self) -> VolumeId {
-        VolumeId::of("ctrc", "rv", "records")
+        VolumeId::of("ctrc", "rv", self.name)
     }
 
     pub(super) fn uid(&mut self) -> String {
@@ -357,6 +363,10 @@ impl World {
         self.kubernetes();
         self.agents();
         self.orders();
+        self.tick();
+    }
+
+    pub(super) fn tick(&mut self) {
         self.now += 1;
         let is_held = self
             .register
@@ -430,7 +440,7 @@ impl World {
         let named = |(at, order): &(usize, Failover)| {
             let volume = cluster.volume.as_ref()?;
             let sees = *at == place || peer.reach.answers();
-            (sees && failover::selects(order, volume) && !failover::is_over(order, "rv", "records"))
+            (sees && failover::selects(order, volume) && !failover::is_over(order, "rv", self.name))
                 .then(|| FailoverOrder {
                     object: Arc::new(order.clone()),
                     at_peer: *at != place,
@@ -472,11 +482,13 @@ impl World {
             },
             failovers: self.failovers.iter().filter_map(named).collect(),
             unknown: cluster.unknown.clone(),
+            kept_by: Vec::new(),
             peer,
             move_permit: true,
         };
         let desired = cluster.volume.clone().map(|volume| Desired {
             volume: Arc::new(volume),
+            group: None,
             pair: Some(Arc::new(cluster.pair.clone())),
             site: cluster.site.to_owned(),
             index: Some(cluster.index),
@@ -506,12 +518,12 @@ impl World {
         self.write_status(place, said);
     }
 
-    fn sweep(&mut self, place: usize, observed: &Observed, now: Timestamp) {
+    pub(super) fn sweep(&mut self, place: usize, observed: &Observed, now: Timestamp) {
         let cluster = &self.clusters[place];
         let orphan = orphan::Orphan {
             id: self.id(),
             namespace: "rv".to_owned(),
-            name: "records".to_owned(),
+            name: self.name.to_owned(),
             leg: cluster.legs.first().cloned().map(Arc::new),
             pair: Some(Arc::new(cluster.pair.clone())),
             site: cluster.site.to_owned(),
@@ -546,7 +558,7 @@ impl World {
         }
     }
 
-    fn write_status(&mut self, place: usize, said: Status) {
+    pub(super) fn write_status(&mut self, place: usize, said: Status) {
         let site = self.clusters[place].site;
         for event in said.events {
             self.lines
@@ -606,7 +618,7 @@ impl World {
     }
 
     /// One action, as the shell would carry it out.
-    fn take(&mut self, place: usize, action: &Action) {
+    pub(super) fn take(&mut self, place: usize, action: &Action) {
         self.changed = true;
         self.lines
             .push(format!("{}: {action}", self.clusters[place].site));

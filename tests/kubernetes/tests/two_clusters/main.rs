@@ -6,6 +6,7 @@
 mod away;
 mod data;
 mod declared;
+mod group;
 mod identity;
 mod look;
 mod person;
@@ -75,6 +76,10 @@ const DAYS: &[Day] = &[
     (
         "witness-restored",
         person::a_restored_witness_is_not_believed_until_a_person_makes_a_new_register,
+    ),
+    (
+        "group",
+        group::a_journal_and_its_data_move_and_are_lost_as_one,
     ),
     ("agent-killed", data::a_killed_agent_loses_nothing),
     ("node-lost", data::a_lost_node_is_replaced_within_its_site),

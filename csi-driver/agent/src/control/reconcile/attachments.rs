@@ -20,11 +20,16 @@ pub(super) fn wanted<'a>(
     here.then_some((uid.as_str(), &attachment.spec))
 }
 
+/// It leaves this site, and the node does not use it any more.
+pub(super) fn is_released(desired: &Desired, name: &str, spec: &AttachmentSpec) -> bool {
+    spec.release && desired.unused.contains(name)
+}
+
 /// Detaches what is not wanted any more, and lets go of what has ended.
 pub(super) fn end(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for (name, seen) in &observed.volumes {
         let stays = wanted(desired, name).is_some_and(|(uid, spec)| {
-            let released = spec.release && desired.unused.contains(name);
+            let released = is_released(desired, name, spec);
             let same = uid == seen.uid && spec.mode == seen.spec.mode;
             // What has ended under its release stays so: its end is what is told.
             same && (!released || matches!(seen.phase, Phase::Over { .. }))
@@ -68,20 +73,9 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             continue;
         }
         let seen = observed.volumes.get(name);
-        if may_open(seen) && spec.release {
-            let message = "the volume leaves this site: it is not opened here any more";
-            plan.wait("Attachment", name, reason::NOT_ACTIVE, message);
-            continue;
-        }
-        if may_open(seen) && desired.held_elsewhere.contains(name) {
-            if seen.is_some() {
-                plan.act(Action::Close {
-                    attachment: name.clone(),
-                });
-            }
-            let message =
-                "the other site still holds the volume: it is taken as soon as that lets go";
-            plan.wait("Attachment", name, reason::HELD_ELSEWHERE, message);
+        let leaves = spec.release;
+        let elsewhere = desired.held_elsewhere.contains(name);
+        if stays_closed(name, seen, leaves, elsewhere, plan) {
             continue;
         }
         match seen {
@@ -104,6 +98,32 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, now: Duration, plan:
             },
         }
     }
+}
+
+/// Whether it is not opened now: it leaves this site, or is still held at the other one.
+pub(super) fn stays_closed(
+    name: &str,
+    seen: Option<&VolumeSeen>,
+    leaves: bool,
+    elsewhere: bool,
+    plan: &mut Plan,
+) -> bool {
+    if !may_open(seen) {
+        return false;
+    }
+    if leaves {
+        let message = "the volume leaves this site: it is not opened here any more";
+        plan.wait("Attachment", name, reason::NOT_ACTIVE, message);
+    } else if elsewhere {
+        if seen.is_some() {
+            plan.act(Action::Close {
+                attachment: name.to_owned(),
+            });
+        }
+        let message = "the other site still holds the volume: it is taken as soon as that lets go";
+        plan.wait("Attachment", name, reason::HELD_ELSEWHERE, message);
+    }
+    leaves || elsewhere
 }
 
 /// Not begun, or ended so that it would be opened again.

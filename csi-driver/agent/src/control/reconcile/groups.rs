@@ -8,7 +8,8 @@ use std::time::Duration;
 use twinsite_api::{AttachmentMode, AttachmentSpec, GroupId, VolumeId, reason};
 
 use super::attachments::{
-    cannot_open, close, continue_open, is_retried, rival, wait_for_witness, wanted,
+    cannot_open, close, continue_open, is_released, is_retried, rival, stays_closed,
+    wait_for_witness, wanted,
 };
 use super::{Action, Desired, Member, Observed, Phase, Plan, VolumeSeen};
 
@@ -160,8 +161,10 @@ pub(super) fn is_kept(desired: &Desired, observed: &Observed, seen: &VolumeSeen)
     let open = matches!(seen.phase, Phase::Opening | Phase::Open);
     let wants = |(name, other): (&String, &VolumeSeen)| {
         is_same(&seen.spec, &other.spec)
-            && wanted(desired, name)
-                .is_some_and(|(uid, spec)| uid == other.uid && spec.mode == other.spec.mode)
+            && wanted(desired, name).is_some_and(|(uid, spec)| {
+                let same = uid == other.uid && spec.mode == other.spec.mode;
+                same && !is_released(desired, name, spec)
+            })
     };
     is_joint(&seen.spec) && open && observed.volumes.iter().any(wants)
 }
@@ -189,6 +192,14 @@ pub(super) fn begin(
         Ok(members) => members,
         Err(why) => return plan.wait("Attachment", name, reason::PENDING, why),
     };
+    // What is said of one of them holds for all.
+    let leaves = members.iter().any(|(_, _, theirs)| theirs.release);
+    let elsewhere = members
+        .iter()
+        .any(|(member, ..)| desired.held_elsewhere.contains(*member));
+    if stays_closed(name, observed.volumes.get(name), leaves, elsewhere, plan) {
+        return;
+    }
     if desired.untried.contains(&spec.site_pair) {
         return wait_for_witness(name, plan);
     }

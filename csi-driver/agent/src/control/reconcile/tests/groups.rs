@@ -47,6 +47,48 @@ fn a_group_is_detached_when_the_last_of_its_attachments_is_gone() {
 }
 
 #[test]
+fn a_group_that_comes_waits_as_a_whole_for_the_other_site_to_let_go() {
+    let moving = |name, volume| of_group(name, volume, "  move: {mode: Planned, expectSeq: 1}");
+    let mut world = World::new(&[PAIR, &moving("j", JOURNAL), &moving("d", DATA)]);
+    // What is known of one of them holds for both: they have one register.
+    world.desired.held_elsewhere.insert("d".to_owned());
+    let waits = |name: &str| {
+        format!(
+            "Attachment/{name} waits: HeldElsewhere: the other site still holds the volume: it is taken as soon as that lets go"
+        )
+    };
+    world.step(&format!(
+        "open pool p1 at /pool\n{}\n{}",
+        waits("d"),
+        waits("j")
+    ));
+    world.desired.held_elsewhere.clear();
+    world.settle("open j and d together as Writer");
+}
+
+#[test]
+fn a_group_that_leaves_is_detached_once_the_node_uses_none_of_its_volumes() {
+    let leaves = |name, volume| of_group(name, volume, "  release: true");
+    let [j, d] = pair_of_group();
+    let mut world = World::new(&[PAIR, &j, &d]);
+    world.settle("open pool p1 at /pool\nopen j and d together as Writer");
+    for seen in world.observed.volumes.values_mut() {
+        seen.phase = Phase::Open;
+    }
+    world.want(&[PAIR, &leaves("j", JOURNAL), &leaves("d", DATA)]);
+    world.desired.unused.insert("j".to_owned());
+    world.step("");
+    world.desired.unused.insert("d".to_owned());
+    world.settle("detach d\ndetach j");
+    for name in ["d", "j"] {
+        world.over(name, Over::Detached);
+    }
+    world.later(3600);
+    let stays = "waits: NotActive: the volume leaves this site: it is not opened here any more";
+    world.step(&format!("Attachment/d {stays}\nAttachment/j {stays}"));
+}
+
+#[test]
 fn a_group_that_ended_is_tried_again_as_a_whole() {
     let [j, d] = pair_of_group();
     let mut world = World::new(&[PAIR, &j, &d]);

@@ -1,0 +1,269 @@
+//! A group of volumes: born, moved, lost and found as one.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use twinsite_api::{AttachmentMode, FailoverState};
+use twinsite_register::Members;
+
+use super::group_world::GroupWorld;
+use super::same_text;
+
+#[test]
+fn a_group_is_born_once_all_its_volumes_are_there_in_both_clusters() {
+    let mut world = GroupWorld::new();
+    world.apply_group(0);
+    world.apply_volume(0, 0);
+    world.settle();
+    let waits = world.told(0, "Reconciling").remove(0);
+    assert!(waits.contains("GroupIncomplete"), "{waits}");
+    world.apply_volume(0, 1);
+    world.settle();
+    assert!(world.parts[0].register.is_none());
+    world.apply_group(1);
+    world.apply_volume(1, 1);
+    world.settle();
+    assert!(world.parts[0].register.is_none(), "{}", world.transcript());
+    let waits = world.group_told(0, "Reconciling");
+    assert!(waits.contains("lacks MirroredVolume"), "{waits}");
+    world.apply_volume(1, 0);
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    let register = world.parts[0].register.clone().unwrap();
+    assert_eq!(register.volumes.len(), 2);
+    for part in &world.parts {
+        for cluster in &part.clusters {
+            let births = |one: &&twinsite_api::Attachment| one.spec.mode == AttachmentMode::Birth;
+            assert!(cluster.claim.is_some() && cluster.persistent_volume.is_some());
+            assert!(cluster.attachments.iter().find(births).is_none());
+        }
+    }
+    same_text("group-birth", &world.transcript());
+}
+
+#[test]
+fn an_edit_of_the_groups_active_site_moves_all_its_volumes_at_once() {
+    let mut world = GroupWorld::running();
+    world.move_to("research");
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+    let text = world.transcript();
+    let scales: Vec<&str> = text.lines().filter(|line| line.contains("scale")).collect();
+    assert_eq!(scales.len(), 2, "{text}");
+    same_text("group-planned-move", &text);
+}
+
+#[test]
+fn the_loss_of_a_site_moves_all_its_volumes_and_they_are_in_sync_again_when_it_returns() {
+    let mut world = GroupWorld::running();
+    world.say("medical is dead");
+    world.each(|part| part.kill(0));
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+    world.say("medical returns");
+    world.each(|part| part.revive(0));
+    world.settle();
+    assert!(world.serves(1) && !world.serves_any(0));
+    let register = world.parts[0].register.clone().unwrap();
+    assert!(register.active.latched && register.members == Members::BOTH);
+    same_text("group-site-loss", &world.transcript());
+}
+
+#[test]
+fn no_part_of_a_group_moves_while_one_copy_is_not_served_or_one_beat_goes_on() {
+    let mut world = GroupWorld::running();
+    world.each(|part| part.kill(0));
+    // The second volume's copy at the other site is not served.
+    let broken = |world: &mut GroupWorld| {
+        let leg = &mut world.parts[1].clusters[1].legs[0];
+        leg.spec.node = "nowhere".to_owned();
+        leg.status = None;
+    };
+    broken(&mut world);
+    for _ in 0..40 {
+        world.rounds(1);
+        broken(&mut world);
+        assert!(!world.serves_any(1));
+        assert!(
+            world
+                .parts
+                .iter()
+                .all(|part| part.clusters[1].pods.is_empty())
+        );
+    }
+    world.parts[1].clusters[1].legs[0].spec.node = "r1".to_owned();
+    for _ in 0..30 {
+        world.rounds(1);
+        // One of its volumes is still written.
+        world.parts[1].beat_at = world.parts[1].now;
+        assert!(!world.serves_any(1));
+    }
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+}
+
+#[test]
+fn the_operator_killed_between_any_two_actions_leaves_no_group_in_parts() {
+    for place in 0..2 {
+        for after in 0..12 {
+            let mut world = GroupWorld::new();
+            world.dies_after = Some((place, after));
+            world.apply_to_both();
+            world.settle();
+            let died = format!("died at {place} after {after}");
+            assert!(world.serves(0), "{died}: {}", world.transcript());
+            world.dies_after = Some((place, after));
+            world.move_to("research");
+            world.settle();
+            assert!(world.serves(1), "{died}: moved: {}", world.transcript());
+            world.dies_after = Some((0, after));
+            world.each(|part| part.kill(1));
+            world.settle();
+            assert!(world.serves(0), "{died}: lost: {}", world.transcript());
+        }
+    }
+}
+
+#[test]
+fn a_lost_node_is_fenced_for_all_volumes_and_the_pod_starts_on_another() {
+    let mut world = GroupWorld::running();
+    world.say("node m1 is silent");
+    for second in 0..60 {
+        world.each(|part| {
+            let node = &mut part.clusters[0].nodes[0];
+            (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
+        });
+        world.rounds(1);
+    }
+    assert!(world.serves(0), "{}", world.transcript());
+    let pods = &world.parts[0].clusters[0].pods;
+    assert_eq!(pods[0].node.as_deref(), Some("m2"));
+    same_text("group-node-loss", &world.transcript());
+}
+
+#[test]
+fn a_copy_that_was_away_is_rebuilt_without_a_pod_by_one_set_of_caretakers() {
+    let mut world = GroupWorld::running();
+    world.each(|part| part.kill(1));
+    world.settle();
+    for group in world.groups.iter_mut().flatten() {
+        group.spec.workloads[0].replicas = 0;
+    }
+    world.settle();
+    world.each(|part| part.revive(1));
+    world.settle();
+    let register = world.parts[0].register.clone().unwrap();
+    assert_eq!(register.members, Members::BOTH, "{}", world.transcript());
+    let caretakers: Vec<bool> = world
+        .parts
+        .iter()
+        .map(|part| {
+            let mut attachments = part.clusters[0].attachments.iter();
+            attachments.any(|one| one.spec.mode == AttachmentMode::Caretaker)
+        })
+        .collect();
+    assert!(caretakers.iter().all(|one| *one == caretakers[0]));
+}
+
+#[test]
+fn an_order_about_one_volume_moves_the_group_and_a_force_is_refused() {
+    let mut world = GroupWorld::running();
+    world.parts[0].order(
+        1,
+        "to: research, mode: Planned, volumes: {namespace: rv, names: [data]}",
+    );
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+    let status = world.parts[0].failovers[0].1.status.clone().unwrap();
+    assert_eq!(status.state, FailoverState::Done, "{status:?}");
+    assert_eq!(status.volumes.len(), 2);
+    world.parts[0].failovers.clear();
+    let force = "to: medical, mode: Force, force: {expectEpoch: 1, token: x}, volumes: {namespace: rv, names: [data]}";
+    world.parts[0].order(0, force);
+    world.settle();
+    let status = world.parts[0].failovers[0].1.status.clone().unwrap();
+    assert_eq!(status.state, FailoverState::Failed);
+    let why = status.volumes[0].message.clone().unwrap();
+    assert!(why.contains("restore the group from a backup"), "{why}");
+    assert!(world.serves(1));
+}
+
+#[test]
+fn a_volume_is_not_deleted_alone_and_the_group_waits_for_none_that_is_gone() {
+    let mut world = GroupWorld::running();
+    let going = |world: &mut GroupWorld, place: usize, at: usize| {
+        let part = &mut world.parts[at];
+        let now = Timestamp::from_second(part.now).unwrap();
+        let volume = part.clusters[place].volume.as_mut().unwrap();
+        volume.metadata.deletion_timestamp = Some(Time(now));
+    };
+    going(&mut world, 0, 1);
+    world.settle();
+    let told = world.told(0, "Reconciling").remove(1);
+    assert!(told.contains("not deleted alone: delete"), "{told}");
+    assert!(world.serves(0));
+    // A cluster that is about to lose one of them takes part in no planned move.
+    world.move_to("research");
+    world.settle();
+    assert!(world.serves(0) && !world.serves_any(1));
+    going(&mut world, 0, 0);
+    world.rounds(3);
+    assert!(
+        world
+            .parts
+            .iter()
+            .all(|part| part.clusters[0].volume.is_none())
+    );
+}
+
+#[test]
+fn a_volume_whose_twin_object_is_gone_keeps_the_group_where_it_is() {
+    let mut world = GroupWorld::running();
+    world.parts[1].clusters[1].volume = None;
+    world.move_to("research");
+    world.settle();
+    assert!(
+        world.serves(0) && !world.serves_any(1),
+        "{}",
+        world.transcript()
+    );
+    let told = world.group_told(0, "Reconciling");
+    assert!(told.contains("lacks MirroredVolume"), "{told}");
+    // The cluster that lacks it takes nothing over either.
+    world.each(|part| part.kill(0));
+    world.rounds(60);
+    assert!(!world.serves_any(1));
+    let told = world.group_told(1, "Stalled");
+    assert!(told.contains("GroupIncomplete"), "{told}");
+    world.apply_volume(1, 1);
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+}
+
+#[test]
+fn a_volume_that_the_group_does_not_name_is_told_so_and_so_is_one_without_a_group() {
+    let mut world = GroupWorld::running();
+    for place in 0..2 {
+        let group = world.groups[place].as_mut().unwrap();
+        // Admission keeps the list; this is what a volume that joins later sees.
+        group.spec.volumes.retain(|name| name != "data");
+    }
+    world.settle();
+    let at = usize::from(world.parts[0].name != "data");
+    let told = world.told(0, "Stalled").remove(at);
+    assert!(
+        told.contains("does not name this volume: its list is fixed"),
+        "{told}"
+    );
+    let told = world.group_told(0, "Stalled");
+    assert!(told.contains("OtherVolumes"), "{told}");
+    assert!(
+        world.parts[0].clusters[0].pods.len() == 1,
+        "what runs goes on"
+    );
+    world.groups = [None, None];
+    world.settle();
+    let told = world.told(1, "Stalled").remove(0);
+    assert!(told.contains("MirrorGroup rv/ledger"), "{told}");
+}

@@ -273,6 +273,41 @@ fn mail_from_many_threads_is_never_lost_and_wakes_a_sleeper() {
     assert!(matches!(mailbox.post(1), Err(PostError::Gone(1))));
 }
 
+struct Nobody;
+
+impl Actor for Nobody {
+    fn handle(&mut self, _: &mut Context<'_>, _: Token, _: Event) {}
+}
+
+#[test]
+fn mail_that_came_before_its_actor_is_read_when_the_actor_comes() {
+    let thread = thread();
+    let id = thread.reserve();
+    let (mailbox, inlet) = thread.mailbox(id, 64);
+    mailbox.post(1).expect("there is room");
+    // The thread has looked for the actor, and found none.
+    let (told, heard) = mpsc::channel();
+    thread.start(thread.reserve(), move |cx| {
+        told.send(()).expect("the test waits");
+        cx.finish();
+        Box::new(Nobody)
+    });
+    heard.recv_timeout(PATIENCE).expect("it came to that");
+    let (report, reported) = mpsc::channel();
+    thread.start(id, move |_| {
+        Box::new(Adder {
+            inlet,
+            sum: 0,
+            report,
+        })
+    });
+    while reported.recv_timeout(PATIENCE).expect("the adder reports") != 1 {}
+    mailbox.post(2).expect("there is room");
+    while reported.recv_timeout(PATIENCE).expect("the adder reports") != 3 {}
+    thread.stop();
+    thread.join();
+}
+
 struct Waiter {
     file: Descriptor,
     started: Duration,

@@ -394,10 +394,16 @@ impl Loop {
                     finished: false,
                 };
                 let actor = make(&mut cx);
-                if !cx.finished {
+                let lives = !cx.finished;
+                if lives {
                     self.insert(id, actor);
                 }
                 self.adopt();
+                // Mail that was posted before its actor was there rang for nobody, and its mailbox does not ring again before
+                // it is emptied.
+                if lives {
+                    self.call(id, |actor, cx| actor.mail(cx));
+                }
             }
             Letter::Mail(id) => self.call(id, |actor, cx| actor.mail(cx)),
             Letter::Stop => {

@@ -11,7 +11,7 @@ use super::attachments::{
     cannot_open, close, continue_open, is_released, is_retried, rival, stays_closed,
     wait_for_witness, wanted,
 };
-use super::{Action, Desired, Member, Observed, Phase, Plan, VolumeSeen};
+use super::{AGAIN, Action, Desired, Member, Observed, Over, Phase, Plan, RETRY, VolumeSeen};
 
 /// Is the volume one of a group?
 pub fn is_grouped(spec: &AttachmentSpec) -> bool {
@@ -239,7 +239,7 @@ fn start(
             Phase::Over { how, at } if seen.uid == *uid => {
                 if !is_retried(how) {
                     // A one-shot order that is done, for all of them; else one of them never comes again.
-                    if !matches!(how, super::Over::Done) {
+                    if !matches!(how, Over::Done) {
                         say(
                             plan,
                             format!(
@@ -249,7 +249,9 @@ fn start(
                     }
                     return;
                 }
-                if **spec == seen.spec && !plan.may_retry(at, now) {
+                // What one of them lacked may be there in a moment.
+                let wait = if how == Over::Waiting { AGAIN } else { RETRY };
+                if **spec == seen.spec && !plan.is_due(at + wait, now) {
                     return;
                 }
                 ended.push(*name);

@@ -9,7 +9,7 @@ use std::{
 
 use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
 use twinsite_api::{Attachment, FailoverPolicy, MirroredVolume, RegisterView, VolumeId};
-use twinsite_register::GroupId;
+use twinsite_register::{GroupId, State};
 
 use super::{
     events::Events,
@@ -402,6 +402,10 @@ impl Operator {
         else {
             return access.hurry(group);
         };
+        if read.state == State::Creating {
+            // Its birth goes on, and nothing else tells when it is over.
+            return access.hurry(group);
+        }
         let shown = volume::open_attachments(self, &volume.spec.site_pair, id);
         let held = read.holder.map(|key| key.to_string());
         let is_later = |view: &RegisterView| {

@@ -81,7 +81,15 @@ pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
         operator.permits.take();
     }
     let failure = carry_out::carry_out(operator, &desired, &observed, &plan).await;
-    let (written, _) = say(operator, &desired, &observed, &plan, failure.as_ref()).await;
+    let busy = is_busy(&plan);
+    let (written, _) = say(
+        operator,
+        &desired,
+        &observed,
+        (&plan, busy),
+        failure.as_ref(),
+    )
+    .await;
     round_of(&[plan], failure, vec![written])
 }
 
@@ -92,7 +100,7 @@ async fn say(
     operator: &Operator,
     desired: &Desired,
     observed: &Observed,
-    plan: &Plan,
+    (plan, busy): (&Plan, bool),
     failure: Option<&Failure>,
 ) -> (Write, Status) {
     if let Some(failure) = failure {
@@ -107,7 +115,7 @@ async fn say(
         write::tell(operator, desired, event);
     }
     let written = write::status(operator, &desired.volume, &said.status).await;
-    follow(operator, desired, observed, plan);
+    follow(operator, desired, observed, busy);
     if let Err(error) = &written
         && error.code() != Some(404)
     {
@@ -219,11 +227,13 @@ pub async fn carry_out_group(
             break;
         }
     }
+    // They have one register.
+    let busy = plans.plans.iter().any(is_busy);
     let (mut writes, mut all) = (Vec::new(), Vec::new());
     for (of, (one, plan)) in group.volumes.iter().zip(&plans.plans).enumerate() {
         let failure = failed.as_ref().filter(|(at, _)| *at == of);
         let failure = failure.map(|(_, failure)| failure);
-        let (written, said) = say(operator, &one.desired, &one.seen, plan, failure).await;
+        let (written, said) = say(operator, &one.desired, &one.seen, (plan, busy), failure).await;
         writes.push(written);
         all.push(said);
     }
@@ -258,17 +268,18 @@ async fn hold(operator: &Operator, volume: &MirroredVolume, why: &str) -> Outcom
     Outcome::Again(AT_LEAST)
 }
 
+/// Something is under way.
+fn is_busy(plan: &Plan) -> bool {
+    let soon = plan.requeue.is_some_and(|after| after <= UNDER_WAY);
+    soon || !plan.is_empty()
+}
+
 /// How closely the register and the beat are looked at from now on.
-fn follow(operator: &Operator, desired: &Desired, observed: &Observed, plan: &Plan) {
+fn follow(operator: &Operator, desired: &Desired, observed: &Observed, busy: bool) {
     let Some(access) = operator.links.witness(&desired.volume.spec.site_pair) else {
         return;
     };
-    let soon = plan.requeue.is_some_and(|after| after <= UNDER_WAY);
-    let pace = if soon || !plan.is_empty() {
-        Pace::Busy
-    } else {
-        Pace::Idle
-    };
+    let pace = if busy { Pace::Busy } else { Pace::Idle };
     access.pace(GroupId(desired.register_id().bytes()), pace);
     let wanted = volume::wants_beat(desired, observed);
     let beat = twinsite_register::VolumeId(desired.id().bytes());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use twinsite_sim::mutants::{By, MUTANTS, Mutant, weave};
 
-/// A test program, or a simulation, that goes on for longer has noticed.
+/// A test program, or a simulation, that goes on for longer has noticed; without a mutant they need seconds.
 const HANGS_AFTER: Duration = Duration::from_secs(240);
 
 /// Where the programs are.
@@ -124,6 +124,7 @@ impl Bench {
                 "-p",
                 package,
                 "--lib",
+                "--release",
                 "--no-run",
                 "--message-format=json",
             ];

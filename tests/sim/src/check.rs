@@ -8,7 +8,7 @@ use twinsite_mirror::status::StateName;
 use twinsite_register::{Leg, Members};
 
 use crate::disk::BLOCK;
-use crate::oracle::{BLOCKS, Oracle, SIZE, blocks_of, offset};
+use crate::oracle::{Oracle, SIZE, blocks_of, offset};
 use crate::world::World;
 
 /// Page and index of the region of a block; a larger volume has the same.
@@ -41,9 +41,14 @@ impl World {
         }
     }
 
+    /// What lies beyond the end of the volume is promised to nobody.
+    fn blocks(&self) -> usize {
+        blocks_of(self.promised_size.max(SIZE))
+    }
+
     /// I1 after a change of R.
     pub fn check_members(&mut self) {
-        self.check_acknowledged(0, BLOCKS);
+        self.check_acknowledged(0, self.blocks());
     }
 
     fn check_block(&mut self, leg: usize, block: usize) {
@@ -100,7 +105,7 @@ impl World {
             return;
         }
         if self.witness.truth().members == Members::BOTH {
-            for block in 0..BLOCKS {
+            for block in 0..self.blocks() {
                 let differ = self.stored(0, block) != self.stored(1, block);
                 if differ && !self.dirty(0, block) && !self.dirty(1, block) {
                     self.fail(format!("legs differ in block {block}, R says both are members, no dirty bit anywhere (I4)"));
@@ -113,10 +118,11 @@ impl World {
             let odd = self.odd[leg.index()] == Some(self.stamp_of(leg));
             if sb.role == Role::Member
                 && sb.members == Members::only(leg)
+                && !sb.awaits_register
                 && !self.plan.volatile
                 && !odd
             {
-                (0..BLOCKS).for_each(|block| self.check_block(leg.index(), block));
+                (0..self.blocks()).for_each(|block| self.check_block(leg.index(), block));
             }
         }
     }

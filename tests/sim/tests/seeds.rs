@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use twinsite_sim::coverage::Coverage;
+use twinsite_sim::faults::Fault;
 use twinsite_sim::run::{run, shrink};
 use twinsite_sim::world::{Bait, Mix, Plan};
 
@@ -79,6 +80,56 @@ fn seeds_167_937_2371_2504_are_no_mistakes() {
     holds(all(937, 5, false));
     holds(all(2371, 5, true));
     holds(all(2504, 5, false));
+}
+
+/// Leg B was put back to before the volume grew, and forced; the leg that was given up is filled again, but only up to the
+/// smaller size. When the volume grows once more, what that leg holds beyond must not come to light.
+#[test]
+fn a_growth_that_was_given_up_and_comes_again_shows_nothing_of_what_was_lost() {
+    let at = |seconds: u64, fault: Fault| (Duration::from_secs(seconds), fault);
+    let lasts = Duration::from_secs;
+    for seed in 1..=6 {
+        let script = vec![
+            at(
+                20,
+                Fault::Rollback {
+                    leg: 1,
+                    lasts: lasts(22),
+                },
+            ),
+            at(21, Fault::Expand),
+            at(40, Fault::CutSites { lasts: lasts(50) }),
+            at(60, Fault::Force),
+            at(130, Fault::Expand),
+            at(
+                150,
+                Fault::Move {
+                    to: 0,
+                    polite: true,
+                },
+            ),
+        ];
+        let outcome = run(Plan {
+            script,
+            ..all(seed, 3, false)
+        });
+        assert!(
+            outcome.violation.is_none(),
+            "seed {seed}: {:?}\n{}",
+            outcome.violation,
+            outcome.history.join("\n")
+        );
+        assert_eq!(
+            outcome.coverage.times("seen.a leg was forced"),
+            1,
+            "seed {seed}"
+        );
+        assert_eq!(
+            outcome.coverage.times("seen.the volume grew"),
+            2,
+            "seed {seed}"
+        );
+    }
 }
 
 /// A failure that takes a power cut and a crash is shrunk to these two of dozens of faults.

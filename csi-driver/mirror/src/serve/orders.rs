@@ -11,6 +11,7 @@ use twinsite_register::{Leg, Members, Outcome};
 
 use super::Serve;
 use super::commands::Purpose;
+use super::guest::Kind;
 use super::script::{Step, Write};
 use super::state::{Ask, Fact, State, earliest};
 use super::superblock::Slots;
@@ -45,6 +46,8 @@ pub(super) struct Orders {
     expand: Option<u64>,
     /// An `OrderDone` is owed.
     owed: bool,
+    /// The bytes that an expansion adds were zeroed on both legs.
+    zeroed: bool,
     /// The leg that is to go for good: by order, also if a graver reason takes it out first.
     dropping: Option<Leg>,
     pub(super) identified: Members,
@@ -282,7 +285,31 @@ impl Serve {
                 sb.size_new = size;
             });
         let epoch = self.running.epoch;
-        let state = self.new_region_state();
+        let has_it = |leg: Leg| {
+            let sb = self.superblocks[leg.index()].as_ref();
+            sb.is_some_and(|sb| sb.geometry.size() > self.geometry.size())
+        };
+        // One leg had the new size before: what stands there is made equal, not erased.
+        let begun = Leg::BOTH.into_iter().any(has_it);
+        let state = self.new_region_state().filter(|_| !begun);
+        self.orders.zeroed = state.is_some();
+        if !begun {
+            // An earlier growth may have been given up with a lost branch, and the leg kept what was written there. What the
+            // map copies anyway begins with the next page: the last one is in use and says nothing of what lies behind.
+            let next_page = self.geometry.region_at(self.geometry.pages(), 0);
+            let last = next_page << self.geometry.region_shift();
+            let (kind, end) = match state {
+                Some(_) => (Kind::Discard, size),
+                None => (Kind::Zero, size.min(last)),
+            };
+            steps.push(Step::Zeroes {
+                kind,
+                next: self.geometry.size(),
+                end,
+            });
+            steps.push(Step::Sync(Members::BOTH));
+        }
+        let state = state.unwrap_or(RegionState::Dirty);
         let mut writes = VecDeque::new();
         for page in self.geometry.pages()..geometry.pages() {
             for leg in Leg::BOTH {
@@ -305,18 +332,17 @@ impl Serve {
         self.start_script(steps);
     }
 
-    /// Unwritten only where both legs read zeros (I12).
-    fn new_region_state(&self) -> RegionState {
+    /// Unwritten only where both legs read zeros (I12): once they were told to, if they do then.
+    fn new_region_state(&self) -> Option<RegionState> {
         let zeroes = |leg: Leg| {
             self.links[leg.index()]
                 .info
                 .is_some_and(|info| info.discard_zeroes)
         };
-        if Leg::BOTH.into_iter().all(zeroes) {
-            RegionState::Unwritten
-        } else {
-            RegionState::Dirty
-        }
+        Leg::BOTH
+            .into_iter()
+            .all(zeroes)
+            .then_some(RegionState::Unwritten)
     }
 
     /// Size and map are durable on both: the device grows.
@@ -328,7 +354,11 @@ impl Serve {
             return;
         };
         let old = self.geometry.regions() as u32;
-        let state = self.new_region_state();
+        let state = if self.orders.zeroed {
+            RegionState::Unwritten
+        } else {
+            RegionState::Dirty
+        };
         self.map.grow(geometry, Members::BOTH, state);
         self.geometry = geometry;
         self.enter(State::Synced);

@@ -10,9 +10,10 @@ use twinsite_register::{Leg, Members};
 
 use super::Serve;
 use super::commands::Purpose;
+use super::guest::Kind;
 use super::state::Fact;
 use crate::flush::Mark;
-use crate::io::{Block, LegOp};
+use crate::io::{Block, DATA_START, LegOp};
 use crate::slab::{Handle, Slab};
 
 /// Blocks or pages of a script that are under way at once.
@@ -29,6 +30,12 @@ pub(super) struct Write {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Write(VecDeque<Write>),
+    /// These bytes of the volume read as zeros on both legs afterwards, though not over a power cut without a SYNC.
+    Zeroes {
+        kind: Kind,
+        next: u64,
+        end: u64,
+    },
     Sync(Members),
     /// Every map page with a dirty region, to the legs that keep the map (2.5 step 4).
     DirtyPages,
@@ -40,7 +47,8 @@ pub(super) enum Step {
 
 #[derive(Debug)]
 struct Job {
-    write: Write,
+    leg: Leg,
+    op: LegOp,
     sent: bool,
     orphan: bool,
 }
@@ -75,11 +83,7 @@ impl Scripts {
     }
 
     pub(super) fn job(&self, at: Handle) -> Option<LegOp> {
-        let job = self.jobs.get(at)?;
-        Some(LegOp::WriteMeta {
-            offset: job.write.offset,
-            block: job.write.block.clone(),
-        })
+        self.jobs.get(at).map(|job| job.op.clone())
     }
 
     pub(super) fn running(&self) -> bool {
@@ -125,12 +129,8 @@ impl Serve {
             let begun = std::mem::replace(&mut script.begun, true);
             let over = match step {
                 Step::Write(queue) => {
-                    let orphans = |leg| {
-                        self.scripts
-                            .jobs
-                            .iter()
-                            .any(|(_, job)| job.orphan && job.write.leg == leg)
-                    };
+                    let jobs = &self.scripts.jobs;
+                    let orphans = |leg| jobs.iter().any(|(_, job)| job.orphan && job.leg == leg);
                     let blocked = Leg::BOTH.map(orphans);
                     if queue.iter().any(|write| blocked[write.leg.index()]) {
                         return;
@@ -142,6 +142,13 @@ impl Serve {
                         self.write_job(write);
                     }
                     empty && self.scripts.jobs.iter().all(|(_, job)| job.orphan)
+                }
+                Step::Zeroes { kind, next, end } => {
+                    let (kind, from, end) = (*kind, *next, *end);
+                    if self.scripts.jobs.iter().any(|(_, job)| job.orphan) {
+                        return;
+                    }
+                    self.zero_step(kind, from, end)
                 }
                 Step::Sync(legs) => {
                     let legs = *legs;
@@ -238,11 +245,47 @@ impl Serve {
         self.map.joined(leg)
     }
 
+    /// The next pieces, on both legs; `true`: all are done.
+    fn zero_step(&mut self, kind: Kind, from: u64, end: u64) -> bool {
+        let mut next = from;
+        while next < end && self.scripts.jobs.len() < WINDOW {
+            let (kind, len) = self.piece(kind, next, end - next);
+            let offset = DATA_START + next;
+            for leg in Leg::BOTH {
+                self.add_job(
+                    leg,
+                    match kind {
+                        Kind::Discard => LegOp::Discard { offset, len },
+                        _ => LegOp::Zero { offset, len },
+                    },
+                );
+            }
+            next += len;
+        }
+        if let Some(Step::Zeroes { next: left, .. }) = self
+            .scripts
+            .current
+            .as_mut()
+            .and_then(|script| script.steps.front_mut())
+        {
+            *left = next;
+        }
+        next >= end && self.scripts.jobs.is_empty()
+    }
+
     fn write_job(&mut self, write: Write) {
-        let leg = write.leg;
+        let op = LegOp::WriteMeta {
+            offset: write.offset,
+            block: write.block,
+        };
+        self.add_job(write.leg, op);
+    }
+
+    fn add_job(&mut self, leg: Leg, op: LegOp) {
         let ready = self.links[leg.index()].ready();
         let at = self.scripts.jobs.insert(Job {
-            write,
+            leg,
+            op,
             sent: ready,
             orphan: false,
         });
@@ -252,7 +295,11 @@ impl Serve {
     }
 
     pub(super) fn job_done(&mut self, at: Handle) {
-        self.scripts.jobs.remove(at);
+        if let Some(job) = self.scripts.jobs.remove(at)
+            && !matches!(job.op, LegOp::WriteMeta { .. })
+        {
+            self.syncs[job.leg.index()].wrote();
+        }
         self.run_script();
     }
 
@@ -271,7 +318,7 @@ impl Serve {
             let Some(job) = self.scripts.jobs.get_mut(at) else {
                 continue;
             };
-            if job.write.leg == leg && !job.sent {
+            if job.leg == leg && !job.sent {
                 job.sent = true;
                 self.send(leg, Purpose::Job(at));
             }

@@ -286,7 +286,13 @@ impl World {
             && sa.members == Members::BOTH
             && sb.members == Members::BOTH
             && (sa.epoch, sa.generation) == (sb.epoch, sb.generation);
-        let members = if pair {
+        // Who forced a leg that nobody could attach yet does not forget it: that leg says so, too.
+        let named = self.witness.truth().granted.first().map(|g| g.leg);
+        let forced = named.filter(|leg| self.witness.truth().members == Members::only(*leg));
+        let members = if let Some(leg) = forced {
+            let seen = if leg == Leg::A { a } else { b };
+            SeedMembers::Alone { leg, seen }
+        } else if pair {
             SeedMembers::Pair { a, b }
         } else if known(&sa) > known(&sb) {
             SeedMembers::Alone {
@@ -323,6 +329,8 @@ impl World {
         match Register::reseed(&reseed, None) {
             Ok(register) => {
                 self.coverage.seen("a register was reseeded");
+                // A shrink that was won and reached no superblock is forgotten with it: the leg that had left is behind, and told.
+                self.ever_put_back |= old.epoch > sa.epoch.max(sb.epoch);
                 self.say(
                     "person",
                     format!("a new register, members {:?}", register.members),

@@ -45,7 +45,11 @@ impl Witness {
             return Ok(false);
         }
         // What becomes of a register that was put back is no history: the real one comes back.
-        if self.hidden.is_some() {
+        if let Some(hidden) = &self.hidden {
+            // Unless a request that was on its way makes it what it was: then it goes on from there.
+            if (new.epoch, new.generation) == (hidden.epoch, hidden.generation) {
+                self.hidden = None;
+            }
             self.register = new.clone();
             return Ok(true);
         }

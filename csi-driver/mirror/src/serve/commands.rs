@@ -136,6 +136,15 @@ const fn lane(purpose: Purpose) -> Lane {
     }
 }
 
+/// Would the leg have refused the command after a fence? INQUIRY, READ CAPACITY and PERSISTENT RESERVE IN are answered to
+/// everybody, so their answer proves nothing about who holds the leg (R27).
+const fn needs_registration(purpose: Purpose) -> bool {
+    !matches!(
+        purpose,
+        Purpose::Verify | Purpose::Identify | Purpose::Rejoin
+    )
+}
+
 pub(super) fn page_write(map: &DirtyMap, page: u32) -> Option<LegOp> {
     map.block(page).map(|block| LegOp::WriteMeta {
         offset: map_offset(page),
@@ -232,7 +241,9 @@ impl Serve {
         self.cmds.remove(at);
         match result {
             Ok(reply) => {
-                self.lease.proved(leg, sent);
+                if needs_registration(purpose) {
+                    self.lease.proved(leg, sent);
+                }
                 if matches!(purpose, Purpose::Guest(_)) {
                     self.slowness.took(leg, self.now.saturating_sub(sent));
                 }
@@ -291,7 +302,8 @@ impl Serve {
             Purpose::Rejoin => self.rejoin_reply(Err(LegError::SessionGone)),
             Purpose::Verify => self.orders.stamp_checks = None,
             Purpose::Look => self.look_later(),
-            Purpose::Page(_) | Purpose::Beat | Purpose::Identify => {}
+            Purpose::Identify => self.identify_failed(),
+            Purpose::Page(_) | Purpose::Beat => {}
         }
     }
 

@@ -55,6 +55,7 @@ impl Serve {
             self.resume_leg(leg);
         }
         self.reconcile(false);
+        self.decide_expansion();
     }
 
     /// Regions of this attach may differ, and one leg lost a cache before it: only the source has what was acknowledged (R39).

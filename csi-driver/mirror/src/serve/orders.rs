@@ -400,6 +400,24 @@ impl Serve {
         }
     }
 
+    /// Synced again: an expansion that was interrupted is finished, or nothing of it stays.
+    pub(super) fn decide_expansion(&mut self) {
+        match self.orders.expand {
+            // The capacity was asked for before.
+            Some(size) => self.begin_expand(size),
+            None => self.resume_expand(),
+        }
+        let meant = |leg: Leg| {
+            let sb = self.superblocks[leg.index()].as_ref();
+            sb.is_some_and(|sb| sb.size_new != 0)
+        };
+        let equal = self.pending.is_empty() && self.must.is_empty();
+        let left = Leg::BOTH.into_iter().any(meant) && !self.expanding();
+        if left && equal && !self.scripts.running() {
+            self.settle_pair();
+        }
+    }
+
     pub(super) fn expanding(&self) -> bool {
         self.orders.expand.is_some()
     }

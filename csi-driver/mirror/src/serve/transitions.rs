@@ -318,7 +318,7 @@ impl Serve {
         self.land();
     }
 
-    fn settle_pair(&mut self) {
+    pub(super) fn settle_pair(&mut self) {
         let steps = self.settled_script();
         self.start_script(steps);
     }
@@ -340,6 +340,8 @@ impl Serve {
         self.begin_beats();
         self.try_flushes();
         self.clear_all();
+        // The capacity may have been known before this was written.
+        self.expand_identified();
     }
 
     fn solo(&mut self) {

@@ -100,6 +100,32 @@ fn r41_an_edit_before_the_request_means_build_it_again_with_the_same_generation(
     assert!(b.proposed().active.latched);
 }
 
+/// The line to B is back after another writer fenced it: its answer to READ FULL STATUS comes from a leg that would refuse a
+/// read, and must not renew the lease under which a held read is answered.
+#[test]
+fn r27_who_is_registered_is_no_proof_that_reads_may_be_answered() {
+    let mut b = Bench::served(Setup::pair());
+    b.written(0);
+    b.down(B);
+    b.wait(ms(3_500));
+    assert_eq!(b.state(), StateName::Frozen);
+    b.seen();
+    b.read_at(0);
+    b.check(&["A read 0+4096"]);
+    b.ok("A read");
+    assert!(!b.seen().iter().any(|line| line.starts_with("done")));
+    b.up(B);
+    let foreign = Registrant {
+        key: Key::new(KeyTag::Writer(Site::B), 77),
+        holder: true,
+        kind: 6,
+    };
+    b.reply("B full status", LegReply::FullStatus(vec![foreign]));
+    let seen = b.seen();
+    assert!(seen.contains(&"done 2 Superseded".to_owned()), "{seen:?}");
+    assert_eq!(b.state(), StateName::Superseded);
+}
+
 #[test]
 fn r23_another_holder_means_superseded_and_nothing_is_sent() {
     let mut b = frozen();

@@ -92,6 +92,23 @@ fn expand_writes_the_new_size_twice_with_the_map_between_and_then_tells_the_kern
 }
 
 #[test]
+fn an_expansion_whose_leg_hangs_up_before_it_says_its_size_is_answered() {
+    let mut b = Bench::served(Setup {
+        discard: 4096,
+        ..Setup::pair()
+    });
+    b.input(Input::Expand { size: 128 << 16 });
+    b.ok("A identify");
+    b.down(B);
+    assert!(b.seen().contains(&"order Err(Interrupted)".to_owned()));
+    b.back(B);
+    b.settle();
+    b.input(Input::Expand { size: 128 << 16 });
+    let seen = b.settle();
+    assert!(seen.contains(&"order Ok(())".to_owned()), "{seen:?}");
+}
+
+#[test]
 fn expand_needs_both_legs_and_room_on_each() {
     let mut b = Bench::served(Setup::pair());
     b.infos[1].capacity = DATA_START + (64 << 16);

@@ -318,6 +318,8 @@ fn a_member_whose_beat_is_below_the_object_was_rolled_back() {
     assert_eq!(view(Some(block(4, 11)), Some(at(4, 10))), BeatView::Fresh);
     // Copied between the superblock of the epoch and its first beat: the object shows that the beat came.
     assert_eq!(view(Some(block(3, 1)), Some(at(4, 10))), BeatView::Behind);
+    // The last beat before a shrink, told after it.
+    assert_eq!(view(Some(block(3, 10)), Some(at(4, 10))), BeatView::Fresh);
     assert_eq!(view(Some(block(4, 1)), Some(at(3, 10))), BeatView::Fresh);
     assert_eq!(view(None, Some(at(4, 10))), BeatView::Fresh);
     assert_eq!(view(Some(block(4, 1)), None), BeatView::Fresh);

@@ -121,16 +121,15 @@ impl BeatView {
     /// Compare the beat block of a leg with the beat object, while superblock, block and object are of the same epoch. The
     /// object is written when a beat is on every member, so a member that is below it at all was rolled back (model
     /// `regions-object2`, flag `beat_object_slack`). A Candidate may miss the one beat that was on its way to the source when
-    /// it joined. A block of an earlier epoch is below it, too: nobody is left without a beat of an epoch that has an object. A
-    /// torn or missing block proves nothing.
+    /// it joined. Beats are counted on from epoch to epoch, so a block of an earlier one is compared, too: it may be the last
+    /// beat before a shrink, or a copy of a member that had had none in its epoch yet. A torn or missing block proves nothing.
     pub fn of(superblock: &Superblock, block: Option<&Beat>, object: Option<&BeatObject>) -> Self {
         let slack = u64::from(superblock.role != Role::Member);
         match (block, object) {
             (Some(block), Some(object))
                 if object.epoch == superblock.epoch
-                    && (block.epoch < object.epoch
-                        || block.epoch == object.epoch
-                            && block.beat.saturating_add(slack) < object.beat) =>
+                    && block.epoch <= object.epoch
+                    && block.beat.saturating_add(slack) < object.beat =>
             {
                 Self::Behind
             }

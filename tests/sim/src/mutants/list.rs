@@ -129,8 +129,8 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("an-error-answer-ends-a-write", "R45", Tests, AGAIN, "run.for_each(|region| self.must_reconcile(region, self.local));", "let _ = run;"),
     mutant("alarm-at-three", "2.9", Tests, EQUALISE, "if a.abs_diff(b) >= 2 && legs", "if a.abs_diff(b) >= 3 && legs"),
     mutant("a-gap-of-pages-is-no-alarm", "2.9", Tests, EQUALISE, "a.number.abs_diff(b.number) >= 2 &&", "a.number.abs_diff(b.number) >= 9 &&"),
-    mutant("one-below-the-beat-object-is-fresh", "2.8", Tests, VIEW, "&& block.beat.saturating_add(slack) < object.beat) =>", "&& block.beat.saturating_add(slack + 1) < object.beat) =>"),
-    mutant("a-beat-of-an-earlier-epoch-is-fresh", "2.8", Tests, VIEW, "&& (block.epoch < object.epoch\n", "&& (block.epoch > object.epoch\n"),
+    mutant("one-below-the-beat-object-is-fresh", "2.8", Tests, VIEW, "&& block.beat.saturating_add(slack) < object.beat =>", "&& block.beat.saturating_add(slack + 1) < object.beat =>"),
+    mutant("a-beat-of-an-earlier-epoch-is-fresh", "2.8", Tests, VIEW, "&& block.epoch <= object.epoch\n", "&& block.epoch == object.epoch\n"),
     mutant("the-whole-run-from-the-other-leg", "2.9", Tests, COPY, "} else if copy.narrow(region) {", "} else if copy.narrow(region) && copy.dead {"),
     mutant("two-lost-legs-stay-frozen", "2.5", Tests, FROZEN, "left.sole().or_else(|| self.least_lost())", "left.sole().or_else(|| self.least_lost().filter(|_| false))"),
 ];

@@ -46,8 +46,9 @@ impl Witness {
         }
         // What becomes of a register that was put back is no history: the real one comes back.
         if let Some(hidden) = &self.hidden {
-            // Unless a request that was on its way makes it what it was: then it goes on from there.
-            if (new.epoch, new.generation) == (hidden.epoch, hidden.generation) {
+            // Unless a request that was on its way makes it what no mark is above: then it goes on from there.
+            let above = |r: &Register| (r.epoch, r.generation, r.active.seq);
+            if above(new) == above(hidden) {
                 self.hidden = None;
             }
             self.register = new.clone();

@@ -109,12 +109,8 @@ impl Node {
                 });
             volume.view.generation = attachment.metadata.generation;
             volume.view.fault = wait("Attachment", name);
-            // What was refused because the other site holds the volume has been closed, and waits.
-            let is_elsewhere = |fault: &Fault| fault.word == twinsite_api::reason::HELD_ELSEWHERE;
-            if volume.view.fault.as_ref().is_some_and(is_elsewhere)
-                && !self.observed.volumes.contains_key(name)
-            {
-                volume.view.phase = None;
+            if !self.observed.volumes.contains_key(name) {
+                volume.view.wait_for_the_other_site();
             }
         }
         for (name, volume) in &mut self.volumes {

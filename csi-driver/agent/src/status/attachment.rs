@@ -47,6 +47,16 @@ pub struct VolumeView {
     pub conditions: Vec<Condition>,
 }
 
+impl VolumeView {
+    /// Of a volume that is closed: one that was refused because the other site holds it does not end with that, but waits.
+    pub fn wait_for_the_other_site(&mut self) {
+        let fault = self.fault.as_ref();
+        if fault.is_some_and(|fault| fault.word == reason::HELD_ELSEWHERE) {
+            (self.phase, self.ending) = (None, None);
+        }
+    }
+}
+
 /// Whether an open mirror holds its I/O in this state: the membership is being settled, or the attach
 /// is gone through again with the device held.
 pub fn io_waits(state: StateName) -> bool {
@@ -451,6 +461,27 @@ mod tests {
             text: "Secret twinsite-pair is not there".to_owned(),
         };
         check(ended(Over::Waiting, not_there), (Pending, Some("Pending")));
+    }
+
+    #[test]
+    fn what_was_refused_because_the_other_site_holds_it_waits_and_is_not_over() {
+        let refused = |word: &'static str| {
+            let mut view = VolumeView {
+                phase: over(Over::Refused),
+                ending: Some(Ending::Refused(Refusal::HolderActive)),
+                fault: Some(Fault {
+                    word,
+                    text: "it is held".to_owned(),
+                }),
+                ..VolumeView::default()
+            };
+            view.wait_for_the_other_site();
+            view
+        };
+        let waits = (AttachmentState::Pending, Some(reason::HELD_ELSEWHERE));
+        check(refused(reason::HELD_ELSEWHERE), waits);
+        let over = (AttachmentState::Refused, Some(reason::STILL_ACTIVE));
+        check(refused(reason::PENDING), over);
     }
 
     #[test]

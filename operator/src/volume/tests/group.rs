@@ -34,9 +34,9 @@ fn a_group_is_born_once_all_its_volumes_are_there_in_both_clusters() {
     assert_eq!(register.volumes.len(), 2);
     for part in &world.parts {
         for cluster in &part.clusters {
-            let births = |one: &&twinsite_api::Attachment| one.spec.mode == AttachmentMode::Birth;
+            let is_birth = |one: &twinsite_api::Attachment| one.spec.mode == AttachmentMode::Birth;
             assert!(cluster.claim.is_some() && cluster.persistent_volume.is_some());
-            assert!(cluster.attachments.iter().find(births).is_none());
+            assert!(!cluster.attachments.iter().any(is_birth));
         }
     }
     same_text("group-birth", &world.transcript());

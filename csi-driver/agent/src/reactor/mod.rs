@@ -26,6 +26,7 @@ mod gather;
 mod immediate;
 mod inbox;
 mod memory;
+mod operation;
 mod ring;
 mod stream;
 mod thread;

@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 use super::gather::Gather;
 use super::inbox::{self, Inbox, Inlet, Letter, Mailbox};
 use super::memory;
-use super::ring::{Kind, Ring, SyncScope};
+use super::operation::{Kind, SyncScope};
+use super::ring::Ring;
 use super::timers::Timers;
 use super::{Actor, ActorId, Clear, Descriptor, Durability, Event, OpId, Open, Token, boottime};
 

@@ -2,55 +2,51 @@
 //!
 //! A command goes from a session to its unit, from there to the store, and its answer all the way back, within the calls of one
 //! turn; what all of a turn's answers amount to is sent in `settle`.
+//! Not here: how sessions come (`arrivals`) and leave (`endings`).
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
 
 use slab::Slab;
 use twinsite_iscsi::scsi::{
-    Lun, NexusId, TaskFunction, TaskKey, TaskResponse, TransportId, UnitOutput, absent_unit,
+    Lun, NexusId, TaskFunction, TaskKey, TaskResponse, UnitOutput, absent_unit,
 };
-use twinsite_iscsi::session::{CloseReason, LoginInfo, LoginRefusal, TargetCommand, TargetEvent};
+use twinsite_iscsi::session::{TargetCommand, TargetEvent};
 
 use super::admission::Admissions;
 use super::connection::{Arrival, Connection, Purpose, Rest, TargetMail};
 use super::counters::{SessionStats, TargetStats};
 use super::gate::Place;
-use super::server::Tsih;
 use super::units::{Prepared, Units};
-use crate::reactor::{Actor, Alarm, Context, Event, Inlet, Stream, StreamEvent, Token};
-
-/// How long a session that was told to end may take to read that.
-const LINGER: Duration = Duration::from_secs(2);
+use crate::reactor::{Actor, Context, Event, Inlet, StreamEvent, Token};
 
 /// No more commands are taken while reads for so much are under way.
 const READS_UNDER_WAY: usize = 128 << 20;
 
 /// A task management function that concerns several units: answered when all have.
-struct Gathering {
+pub(super) struct Gathering {
     left: usize,
     response: TaskResponse,
     cold_reset: bool,
 }
 
 pub(super) struct TargetActor {
-    iqn: String,
-    inlet: Inlet<TargetMail>,
-    units: Units,
-    connections: Slab<Connection>,
-    nexuses: BTreeMap<NexusId, usize>,
-    next_serial: u32,
-    next_nexus: u64,
-    session_limit: usize,
-    admissions: Admissions<Box<Arrival>>,
-    gatherings: BTreeMap<(NexusId, u64), Gathering>,
-    dirty: Vec<Place>,
+    pub(super) iqn: String,
+    pub(super) inlet: Inlet<TargetMail>,
+    pub(super) units: Units,
+    pub(super) connections: Slab<Connection>,
+    pub(super) nexuses: BTreeMap<NexusId, usize>,
+    pub(super) next_serial: u32,
+    pub(super) next_nexus: u64,
+    pub(super) session_limit: usize,
+    pub(super) admissions: Admissions<Box<Arrival>>,
+    pub(super) gatherings: BTreeMap<(NexusId, u64), Gathering>,
+    pub(super) dirty: Vec<Place>,
     /// Sessions whose next command waits for room.
-    stalled: Vec<Place>,
-    stats: TargetStats,
+    pub(super) stalled: Vec<Place>,
+    pub(super) stats: TargetStats,
     /// Who waits for the end: they see it when these are dropped, and that is after the stores are (fields drop in this order).
-    leaving: Vec<SyncSender<()>>,
+    pub(super) leaving: Vec<SyncSender<()>>,
 }
 
 impl TargetActor {
@@ -83,146 +79,13 @@ impl TargetActor {
         }
     }
 
-    fn connection(&mut self, place: Place) -> Option<&mut Connection> {
+    pub(super) fn connection(&mut self, place: Place) -> Option<&mut Connection> {
         self.connections
             .get_mut(place.index as usize)
             .filter(|found| found.place == place)
     }
 
-    /// A login has come: everything of the same initiator port ends, then it waits for the store.
-    fn arrive(&mut self, cx: &mut Context<'_>, arrival: Box<Arrival>) {
-        let arrival = match self.join(arrival) {
-            Ok(arrival) => arrival,
-            Err((arrival, why)) => return self.refuse(cx, arrival, why),
-        };
-        let same_port = |info: &LoginInfo| {
-            info.initiator == arrival.info.initiator
-                && info.isid == arrival.info.isid
-                && info.portal_group == arrival.info.portal_group
-        };
-        // An older login of this port that still waits is given up: dropping it closes its connection.
-        drop(self.admissions.extract(|waiting| same_port(&waiting.info)));
-        let old: Vec<Place> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| !connection.ended && same_port(&connection.info))
-            .map(|(_, connection)| connection.place)
-            .collect();
-        for place in old {
-            self.stats.reinstated += 1;
-            self.end_session(cx, place);
-        }
-        if !self.leaving.is_empty() {
-            return self.refuse(cx, arrival, LoginRefusal::TargetRemoved);
-        }
-        if self.nexuses.len() + self.admissions.len() >= self.session_limit {
-            return self.refuse(cx, arrival, LoginRefusal::TooManySessions);
-        }
-        let operations: Vec<usize> = self.units.under_way().collect();
-        self.admissions.wait(arrival, operations);
-        self.admit(cx);
-    }
-
-    /// A login that names a session takes the place of its connection: RFC 7143 section 6.3.4, at ErrorRecoveryLevel 0, where
-    /// the tasks of the old connection are gone.
-    fn join(
-        &mut self,
-        mut arrival: Box<Arrival>,
-    ) -> Result<Box<Arrival>, (Box<Arrival>, LoginRefusal)> {
-        let Some(named) = arrival.info.joins else {
-            return Ok(arrival);
-        };
-        let wanted = &arrival.info;
-        let found = self.connections.iter_mut().find(|(_, connection)| {
-            let handle = connection.tsih.as_ref().map(Tsih::number);
-            let same_port = connection.info.initiator == wanted.initiator
-                && connection.info.isid == wanted.isid
-                && connection.info.portal_group == wanted.portal_group;
-            !connection.ended && same_port && handle == Some(named)
-        });
-        match found {
-            None => Err((arrival, LoginRefusal::NoSuchSession)),
-            Some((_, connection)) if connection.info.cid != wanted.cid => {
-                Err((arrival, LoginRefusal::TooManySessions))
-            }
-            Some((_, connection)) => {
-                if let Some(handle) = connection.tsih.take() {
-                    arrival.tsih = handle;
-                    arrival.session.keep_tsih();
-                }
-                Ok(arrival)
-            }
-        }
-    }
-
-    fn admit(&mut self, cx: &mut Context<'_>) {
-        while let Some(mut arrival) = self.admissions.next() {
-            tracing::info!(target_name = %self.iqn, initiator = %arrival.info.initiator, peer = %arrival.peer, "session begins");
-            self.stats.logins += 1;
-            let nexus = NexusId(self.next_nexus);
-            self.next_nexus += 1;
-            let transport_id = TransportId {
-                name: arrival.info.initiator.clone(),
-                isid: Some(arrival.info.isid),
-            };
-            let open = self.units.open_to(&arrival.info.initiator);
-            (self.units).nexus_added(cx.now(), nexus, &transport_id, &open);
-            arrival.session.accept_login(cx.now());
-            let place = self.insert(*arrival, nexus);
-            self.nexuses.insert(nexus, place.index as usize);
-            self.run(cx, place);
-        }
-        for number in self.units.numbers() {
-            self.drain_unit(cx, number);
-        }
-    }
-
-    fn insert(&mut self, arrival: Arrival, nexus: NexusId) -> Place {
-        let Arrival {
-            session,
-            info,
-            socket,
-            unsent,
-            peer,
-            tsih,
-        } = arrival;
-        let entry = self.connections.vacant_entry();
-        let index = u32::try_from(entry.key()).expect("sessions are few");
-        let place = Place {
-            index,
-            serial: self.next_serial,
-        };
-        self.next_serial = self.next_serial.wrapping_add(1);
-        let receive = Purpose::Receive(place).token();
-        let mut stream = Stream::new(socket, receive, Purpose::Send(place).token());
-        stream.queue(unsent);
-        entry.insert(Connection {
-            place,
-            nexus,
-            luns: self.units.open_to(&info.initiator),
-            stream,
-            session,
-            info,
-            peer,
-            alarm: Alarm::default(),
-            dirty: false,
-            ended: false,
-            tsih: Some(tsih),
-        });
-        self.mark(place.index as usize);
-        place
-    }
-
-    /// Sends the refusal from here; the connection then closes.
-    fn refuse(&mut self, cx: &mut Context<'_>, mut arrival: Box<Arrival>, why: LoginRefusal) {
-        arrival.session.refuse_login(cx.now(), why);
-        let nexus = NexusId(self.next_nexus);
-        self.next_nexus += 1;
-        let place = self.insert(*arrival, nexus);
-        self.run(cx, place);
-    }
-
-    fn mark(&mut self, index: usize) {
+    pub(super) fn mark(&mut self, index: usize) {
         if let Some(connection) = self.connections.get_mut(index)
             && !connection.dirty
         {
@@ -256,7 +119,7 @@ impl TargetActor {
     }
 
     /// Takes the events of a session as long as there is room for what they bring.
-    fn run(&mut self, cx: &mut Context<'_>, place: Place) {
+    pub(super) fn run(&mut self, cx: &mut Context<'_>, place: Place) {
         self.mark(place.index as usize);
         loop {
             let reading = self.units.reading();
@@ -366,7 +229,7 @@ impl TargetActor {
         }
     }
 
-    fn drain_unit(&mut self, cx: &mut Context<'_>, number: u16) {
+    pub(super) fn drain_unit(&mut self, cx: &mut Context<'_>, number: u16) {
         let token = |key| Purpose::Store(key).token();
         while let Some(wish) = self.units.poll(cx, number, token) {
             match wish {
@@ -434,76 +297,6 @@ impl TargetActor {
         }
         if cold_reset {
             self.end_all(cx);
-        }
-    }
-
-    /// A session came to its end by itself.
-    fn closed(&mut self, cx: &mut Context<'_>, place: Place, reason: &CloseReason) {
-        let Some(connection) = self.connection(place) else {
-            return;
-        };
-        tracing::info!(initiator = %connection.info.initiator, ?reason, "session ends");
-        connection.ended = true;
-        connection.stream.pause(true);
-        connection.stream.close_when_sent();
-        let nexus = connection.nexus;
-        if matches!(reason, CloseReason::PingTimeout | CloseReason::Error(_)) {
-            self.stats.lost += 1;
-        }
-        cx.alarm(cx.now() + LINGER, Purpose::Linger(place).token());
-        self.forget_nexus(cx, nexus);
-    }
-
-    fn end_session(&mut self, cx: &mut Context<'_>, place: Place) {
-        if let Some(connection) = self.connection(place) {
-            connection.session.close();
-        }
-        // Not `run`: a session is ended here whatever waits to be sent to it.
-        loop {
-            let Some(connection) = self.connection(place) else {
-                return;
-            };
-            if connection.ended {
-                return self.mark(place.index as usize);
-            }
-            match connection.session.poll_event() {
-                Some(TargetEvent::Closed(reason)) => self.closed(cx, place, &reason),
-                Some(_) => {}
-                None => self.closed(cx, place, &CloseReason::Local),
-            }
-        }
-    }
-
-    fn end_all(&mut self, cx: &mut Context<'_>) {
-        let places: Vec<Place> = self
-            .connections
-            .iter()
-            .map(|(_, connection)| connection.place)
-            .collect();
-        for place in places {
-            self.end_session(cx, place);
-        }
-    }
-
-    fn drop_connection(&mut self, cx: &mut Context<'_>, place: Place) {
-        if self.connection(place).is_some() {
-            let connection = self.connections.remove(place.index as usize);
-            connection.stream.socket().shutdown();
-            self.forget_nexus(cx, connection.nexus);
-        }
-    }
-
-    /// The tasks of a nexus end without an answer. Its store operations may still be under way: see `admission`.
-    fn forget_nexus(&mut self, cx: &mut Context<'_>, nexus: NexusId) {
-        if self.nexuses.remove(&nexus).is_none() {
-            return;
-        }
-        self.gatherings.retain(|(of, _), _| *of != nexus);
-        for unit in self.units.all() {
-            unit.nexus_removed(cx.now(), nexus);
-        }
-        for number in self.units.numbers() {
-            self.drain_unit(cx, number);
         }
     }
 

@@ -18,9 +18,11 @@
 mod accounts;
 mod actor;
 mod admission;
+mod arrivals;
 pub mod cli;
 mod connection;
 mod counters;
+mod endings;
 mod gate;
 mod server;
 mod units;

@@ -156,6 +156,14 @@ impl Store {
         self.haste = Haste::After(Duration::ZERO);
     }
 
+    /// For a store whose writes are stable one by one: what somebody else wrote in large pieces comes back into the cache in the size in
+    /// which it is used. See [`Medium::write_piece`].
+    pub fn forget_cached(&self) {
+        if self.medium == Medium::Device {
+            self.data.forget_cached();
+        }
+    }
+
     /// Limits the bytes read and written in a second. To be called before the first operation.
     pub fn set_rate(&mut self, bytes_per_second: Option<u64>) {
         debug_assert!(self.pace.is_none(), "operations may wait in the old one");

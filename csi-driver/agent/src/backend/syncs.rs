@@ -1,7 +1,7 @@
 //! Which sync of the file a flush or a stable write waits for.
 //!
-//! A stable write goes to the page cache first. A few syncs are under way at a time; all that come meanwhile share the next one,
-//! so that with many at once the disk is flushed once for a batch of them. Where others left data that nobody waits for, a batch of
+//! A stable write goes to the page cache first. A few syncs are under way at a time; all that come in a turn of the thread, and all
+//! that come meanwhile, share the next one, so that with many at once the disk is flushed once for a batch of them. Where others left data that nobody waits for, a batch of
 //! stable writes syncs only the stretch that it lies in, and does not wait for the rest.
 //!
 //! Invariants: a sync serves only what was in the page cache when it began. Each that runs has an open file of its own: Linux
@@ -45,6 +45,8 @@ pub(super) struct Syncs {
     served: BTreeMap<Token, Result<(), i32>>,
     /// Data were written that no sync since has covered and nobody waits for.
     unsynced: bool,
+    /// The operation whose alarm begins the next sync, at the end of the turn.
+    starter: Option<Token>,
 }
 
 impl Syncs {
@@ -65,6 +67,7 @@ impl Syncs {
             waiting: Vec::new(),
             served: BTreeMap::new(),
             unsynced: false,
+            starter: None,
         }
     }
 
@@ -92,15 +95,32 @@ impl Syncs {
     pub(super) fn written(&mut self, cx: &mut Context<'_>, token: Token) {
         if let Some(bytes) = self.writing.remove(&token) {
             let bytes = Some(bytes);
-            self.waiting.push(Waiting { token, bytes });
-            self.next(cx);
+            self.wait(cx, Waiting { token, bytes });
         }
     }
 
     /// All that is in the page cache is to be on stable storage.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>, token: Token) {
-        self.waiting.push(Waiting { token, bytes: None });
-        self.next(cx);
+        self.wait(cx, Waiting { token, bytes: None });
+    }
+
+    /// Not at once: what comes with it in this turn shares its sync.
+    fn wait(&mut self, cx: &mut Context<'_>, waiting: Waiting) {
+        if self.starter.is_none() && self.slots.iter().any(|slot| slot.running.is_none()) {
+            self.starter = Some(waiting.token);
+            cx.alarm(cx.now(), waiting.token);
+        }
+        self.waiting.push(waiting);
+    }
+
+    /// Whether the alarm of this operation begins a sync; then it has.
+    pub(super) fn starts(&mut self, cx: &mut Context<'_>, token: Token) -> bool {
+        let starts = self.starter == Some(token);
+        if starts {
+            self.starter = None;
+            self.next(cx);
+        }
+        starts
     }
 
     fn next(&mut self, cx: &mut Context<'_>) {
@@ -177,7 +197,60 @@ impl Syncs {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::reactor::{Actor, Event, Thread, ThreadConfig};
+
+    /// Five stable writes in one turn; tells what becomes of each.
+    struct Burst {
+        syncs: Syncs,
+        told: mpsc::Sender<(u64, &'static str)>,
+    }
+
+    impl Actor for Burst {
+        fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) {
+            let what = match event {
+                Event::Done(result) => {
+                    self.syncs.ended(cx, token, &result);
+                    "synced"
+                }
+                _ if self.syncs.starts(cx, token) => return,
+                _ => self.syncs.served(token).map_or("nothing", |_| "served"),
+            };
+            self.told.send((token.0, what)).expect("the test waits");
+        }
+    }
+
+    #[test]
+    fn writes_of_one_turn_share_one_sync() {
+        let file = tempfile::tempfile().expect("a file");
+        let (told, hear) = mpsc::channel();
+        let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring is there");
+        thread.start(thread.reserve(), move |cx| {
+            let mut syncs = Syncs::new(&file.into());
+            for token in 1..=5 {
+                syncs.begin(Token(token), 0..4096);
+                syncs.written(cx, Token(token));
+            }
+            Box::new(Burst { syncs, told })
+        });
+        let next = || hear.recv_timeout(Duration::from_secs(10)).expect("told");
+        let all: Vec<_> = (0..5).map(|_| next()).collect();
+        thread.stop();
+        thread.join();
+        assert_eq!(
+            all,
+            [
+                (1, "synced"),
+                (2, "served"),
+                (3, "served"),
+                (4, "served"),
+                (5, "served")
+            ]
+        );
+    }
 
     #[test]
     fn a_batch_lies_in_the_stretch_of_its_writes_unless_one_is_a_flush() {

@@ -308,6 +308,56 @@ fn mail_that_came_before_its_actor_is_read_when_the_actor_comes() {
     thread.join();
 }
 
+/// For each letter a sync, then an alarm, then a report; beside a pipe that nobody writes to.
+struct Chain {
+    file: Descriptor,
+    inlet: Inlet<()>,
+    report: mpsc::Sender<()>,
+}
+
+impl Actor for Chain {
+    fn handle(&mut self, cx: &mut Context<'_>, _: Token, event: Event) {
+        match event {
+            Event::Done(result) => {
+                result.expect("syncs");
+                cx.alarm(cx.now() + Duration::from_micros(300), Token(2));
+            }
+            _ => self.report.send(()).expect("the test waits"),
+        }
+    }
+
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        while self.inlet.take().is_some() {
+            cx.sync(&self.file, Token(1));
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_waits_for_a_silent_descriptor_hears_mail_operations_and_alarms() {
+    let thread = thread();
+    let id = thread.reserve();
+    let (mailbox, inlet) = thread.mailbox(id, 1);
+    let (report, reported) = mpsc::channel();
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    let file = tempfile::tempfile().expect("a temporary file").into();
+    thread.start(id, move |cx| {
+        let silent: std::os::fd::OwnedFd = reader.into();
+        cx.readable(&silent.into(), Token(0));
+        Box::new(Chain {
+            file,
+            inlet,
+            report,
+        })
+    });
+    for _ in 0..200 {
+        mailbox.post(()).expect("the actor lives");
+        reported.recv_timeout(PATIENCE).expect("heard");
+    }
+    thread.stop();
+    thread.join();
+}
+
 struct Waiter {
     file: Descriptor,
     started: Duration,

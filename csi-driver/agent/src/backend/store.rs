@@ -209,6 +209,9 @@ impl Store {
 
     /// The time of an operation that was held back has come.
     fn wake(&mut self, cx: &mut Context<'_>, token: Token) -> Option<StoreResult> {
+        if self.syncs.starts(cx, token) {
+            return None;
+        }
         if let Some(result) = self.syncs.served(token) {
             return self.advance(cx, token, Event::Done(result));
         }
@@ -306,7 +309,7 @@ impl Store {
                     return None;
                 }
                 let started = boottime();
-                let result = self.data.write_now(offset, data);
+                let result = self.data.write_now(offset, data, self.medium.write_piece());
                 self.haste.took(boottime() - started, cx.now());
                 return self.written(cx, token, &result);
             }

@@ -2,7 +2,10 @@
 //!
 //! The caller decides what may be done so: a send takes what the socket has room for, a read what is cached; a read or write
 //! that may wait ([`Wait::Memory`]) is for files that live in memory only.
-#![allow(unsafe_code, reason = "sendmsg, preadv2 and pwritev2 take raw vectors")]
+#![allow(
+    unsafe_code,
+    reason = "sendmsg, preadv2 and pwritev2 take raw vectors, posix_fadvise has no safe form in std"
+)]
 
 use std::io;
 
@@ -18,6 +21,19 @@ pub enum Wait {
     Never,
     /// A copy: the file system has no device behind it.
     Memory,
+}
+
+/// The beginning of a vector.
+fn at_most(vector: &mut [libc::iovec], most: usize) -> &mut [libc::iovec] {
+    let (mut left, mut count) = (most, 0);
+    while left > 0
+        && let Some(piece) = vector.get_mut(count)
+    {
+        piece.iov_len = piece.iov_len.min(left);
+        left -= piece.iov_len;
+        count += 1;
+    }
+    &mut vector[..count]
 }
 
 impl Descriptor {
@@ -79,11 +95,17 @@ impl Descriptor {
         Ok(Some(buffer.freeze()))
     }
 
-    /// Writes all pieces to a file in memory.
-    pub fn write_now(&self, mut offset: u64, pieces: Vec<Bytes>) -> io::Result<()> {
+    /// Takes what the page cache holds of a file out of it, but what is not written back yet.
+    pub fn forget_cached(&self) {
+        // SAFETY: no pointers. It is advice: where it is not followed the pages stay.
+        unsafe { libc::posix_fadvise(self.raw(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+
+    /// Writes all pieces to a file, `most` bytes at a time.
+    pub fn write_now(&self, mut offset: u64, pieces: Vec<Bytes>, most: usize) -> io::Result<()> {
         let mut gather = Gather::new(pieces);
         while !gather.is_done() {
-            let vector = gather.vector();
+            let vector = at_most(gather.vector(), most);
             let count = libc::c_int::try_from(vector.len()).unwrap_or(libc::c_int::MAX);
             let at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
             // SAFETY: the vector points into pieces that `gather` owns until after the call.
@@ -103,5 +125,32 @@ impl Descriptor {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_write_in_parts_of_any_size_arrives_whole() {
+        let pieces: Vec<Bytes> = [5, 1, 100, 7]
+            .iter()
+            .enumerate()
+            .map(|(n, len)| Bytes::from(vec![n as u8; *len]))
+            .collect();
+        let whole = pieces.concat();
+        for most in [1, 2, 6, 64, 113, usize::MAX] {
+            let file = tempfile::tempfile().expect("a file");
+            let seen = file.try_clone().expect("the same file");
+            Descriptor::from(file)
+                .write_now(3, pieces.clone(), most)
+                .expect("writes");
+            let mut bytes = vec![0xff; 3 + whole.len()];
+            seen.read_exact_at(&mut bytes, 0).expect("reads");
+            assert_eq!((&bytes[..3], &bytes[3..]), (&[0; 3][..], &whole[..]));
+        }
     }
 }

@@ -90,6 +90,9 @@ fn prepare_unit(
     if lun.write_at_once {
         store.write_at_once();
     }
+    if !lun.write_cache {
+        store.forget_cached();
+    }
     let stats = LunStats {
         number: lun.number,
         size,

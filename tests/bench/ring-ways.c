@@ -2,18 +2,20 @@
  *
  *   cc -O2 -o ring-ways tests/bench/ring-ways.c -luring -lpthread && ./ring-ways WAY REQUEST RESPONSE SECONDS
  *
- * WAY: `block` (read and write, no ring), or `ring` with any of
+ * WAY: `block` (read and write, no ring), `poll` (no ring either, a poll before each read), or `ring` with any of
  *   +poll      the receive waits for bytes before it looks for them (IORING_RECVSEND_POLL_FIRST)
  *   +multi     one receive stays armed, buffers are provided (multishot)
  *   +send      the answer goes out by the entry that waits for the next message, not by a system call of its own
  *   +limit     each wait has a time limit
  *   +clock     one timeout stays in the ring instead
+ *   +both      the client waits in a ring of its own, too: neither end is woken with the hint that its waker will sleep
  * A client thread with read and write asks over loopback TCP. Prints exchanges a second, the time of one, and the server's CPU. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <liburing.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +54,9 @@ static long by_blocking(int socket, char *in, char *out)
 
 	for (;; done++, got = 0) {
 		while (got < request) {
+			struct pollfd wait = { socket, POLLIN, 0 };
+			if (*way == 'p')
+				poll(&wait, 1, -1);
 			ssize_t n = read(socket, in + got, request - got);
 			if (n <= 0)
 				return done;
@@ -162,7 +167,7 @@ static void *serve(void *unused)
 
 	(void)unused;
 	setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	done = strcmp(way, "block") == 0 ? by_blocking(socket, in, out) : by_ring(socket, in, out);
+	done = strncmp(way, "ring", 4) ? by_blocking(socket, in, out) : by_ring(socket, in, out);
 	server_cpu = (seconds(CLOCK_THREAD_CPUTIME_ID) - before) / (done ? done : 1);
 	close(socket);
 	return NULL;
@@ -196,12 +201,28 @@ int main(int count, char **word)
 	if (connect(socket_, (void *)&address, length))
 		fail("connect");
 	setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	struct io_uring ring;
+	struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN };
+	int both = strstr(way, "+both") != NULL;
+	if (both && io_uring_queue_init_params(8, &ring, &params))
+		fail("io_uring");
 	start = seconds(CLOCK_MONOTONIC);
 	while (seconds(CLOCK_MONOTONIC) - start < limit) {
 		if (write(socket_, buffer, request) != (ssize_t)request)
 			fail("write");
 		for (size_t got = 0; got < response;) {
-			ssize_t n = read(socket_, buffer + got, response - got);
+			ssize_t n;
+			if (both) {
+				struct io_uring_cqe *end;
+				io_uring_prep_recv(io_uring_get_sqe(&ring), socket_, buffer + got, response - got, 0);
+				io_uring_submit_and_wait(&ring, 1);
+				if (io_uring_peek_cqe(&ring, &end))
+					continue;
+				n = end->res;
+				io_uring_cqe_seen(&ring, end);
+			} else {
+				n = read(socket_, buffer + got, response - got);
+			}
 			if (n <= 0)
 				fail("read");
 			got += n;

@@ -168,7 +168,9 @@ impl Cache {
                     let (file, text) = (kind.file(&object.name_any()), text(kind, object));
                     // What was readable stays: a newer value must not take a leg away when the agent starts anew.
                     let content = match on_disk.get(&file) {
-                        Some(before) if !is_readable(&file, &text) => before.clone(),
+                        Some(before) if *before != text && !is_readable(&file, &text) => {
+                            before.clone()
+                        }
                         _ => text,
                     };
                     files.insert(file, content);

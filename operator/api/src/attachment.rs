@@ -272,19 +272,35 @@ pub struct ReseedOrder {
     /// The new register_id: 32 hex digits.
     #[schemars(length(min = 32, max = 32))]
     pub register_id: String,
-    /// Legs that get it.
+    /// Legs that get it. The others of `spec.legs` are only fenced, if they answer.
     #[schemars(length(min = 1, max = 2))]
     pub legs: Vec<LegIndex>,
     /// Every register_id that it replaces: 32 hex digits each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 32, max = 32)))]
     pub former: Vec<String>,
+    /// What the plan saw on these legs: one that shows another history is not written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub expect: Vec<ExpectedLeg>,
     /// Highest epoch known anywhere when the order was made.
     #[serde(default)]
     pub highest_epoch: u64,
     /// Highest move known anywhere when the order was made.
     #[serde(default)]
     pub highest_seq: u64,
+}
+
+/// The history of a leg, as a plan saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpectedLeg {
+    pub leg: LegIndex,
+    /// Epoch of its superblock.
+    pub epoch: u64,
+    /// Its generation: 32 hex digits.
+    #[schemars(length(min = 32, max = 32))]
+    pub generation: String,
 }
 
 /// Details of a force, as a person accepted them after a plan: the register and the superblock must still be these.

@@ -45,9 +45,9 @@ mod witness;
 
 pub use attachment::{
     Attachment, AttachmentLeg, AttachmentLegStatus, AttachmentMode, AttachmentSpec,
-    AttachmentState, AttachmentStatus, BirthOrder, Device, ForceOrder, FormatState, FrontEnd,
-    InspectReport, InspectedLeg, LegMembership, MoveMode, MoveOrder, RegisterView, ReseedOrder,
-    Timings,
+    AttachmentState, AttachmentStatus, BirthOrder, Device, ExpectedLeg, ForceOrder, FormatState,
+    FrontEnd, InspectReport, InspectedLeg, LegMembership, MoveMode, MoveOrder, RegisterView,
+    ReseedOrder, Timings,
 };
 pub use conditions::{Condition, condition, condition_type, reason, set_condition};
 pub use credentials::{ChapCredentials, ChapRef, derive_chap};

@@ -142,6 +142,8 @@ pub struct AttachmentChange {
     pub size: Option<Quantity>,
     pub drop_legs: Option<Vec<LegIndex>>,
     pub move_order: Option<MoveOrder>,
+    /// The move that it orders is not wanted any more, or done.
+    pub withdraw_move: bool,
     /// Compare the copies.
     pub verify: Option<String>,
     pub release: Option<bool>,
@@ -334,6 +336,9 @@ impl fmt::Display for AttachmentChange {
         }
         if let Some(order) = &self.move_order {
             write!(f, " move={:?}@{}", order.mode, order.expect_seq)?;
+        }
+        if self.withdraw_move {
+            f.write_str(" move=none")?;
         }
         if let Some(verify) = &self.verify {
             write!(f, " verify={verify}")?;

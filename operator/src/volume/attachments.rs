@@ -85,6 +85,8 @@ fn update(
             .move_
             .clone()
             .filter(|order| have.move_.as_ref() != Some(order)),
+        // An order that outlives its wish would be carried out at the next chance. Without the register nobody knows.
+        withdraw_move: want.move_.is_none() && have.move_.is_some() && situation.live().is_some(),
         // An annotation that is taken away orders nothing.
         verify: want
             .verify
@@ -204,7 +206,9 @@ fn let_go(situation: &Situation<'_>, node: &str, plan: &mut Plan) {
         .iter()
         .filter(|attachment| attachment.node == node)
     {
-        if !attachment.deleting {
+        // One that is not attached yet is being waited for by Kubernetes, which looks for it for two minutes if it goes, and
+        // attaches nowhere else meanwhile. Left there it is attached in a moment, and taken away then.
+        if !attachment.deleting && attachment.attached {
             plan.act(Action::DeleteVolumeAttachment {
                 name: attachment.name.clone(),
                 uid: attachment.uid.clone(),

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use twinsite_api::{
-    AttachmentMode, AttachmentState, FailoverMode, InspectReport, InspectedLeg, LegIndex,
-    ReseedOrder, ReseedToken, VolumeId, attachment_uid, reason,
+    AttachmentMode, AttachmentState, ExpectedLeg, FailoverMode, InspectReport, InspectedLeg,
+    LegIndex, ReseedOrder, ReseedToken, VolumeId, attachment_uid, reason,
 };
 use twinsite_register::{
     Class, Epoch, Gen, GroupId, LegSeed, Register, RegisterId, Reseed, SeedMembers, TxId,
@@ -184,7 +184,7 @@ fn inspected(
                     begin(
                         situation,
                         AttachmentMode::Reseed,
-                        Some(details),
+                        Some((details, &report)),
                         named,
                         plan,
                     );
@@ -266,19 +266,34 @@ fn details(
     ReseedOrder {
         register_id: id.to_string(),
         legs: accepted.legs.clone(),
+        expect: accepted
+            .legs
+            .iter()
+            .filter_map(|&leg| expected(report.leg(leg)?))
+            .collect(),
         former: former.into_iter().collect(),
         highest_epoch: epochs.max().unwrap_or(0),
         highest_seq: seqs.max().unwrap_or(0),
     }
 }
 
+/// Its history, which must still be there when the agent writes.
+fn expected(seen: &InspectedLeg) -> Option<ExpectedLeg> {
+    Some(ExpectedLeg {
+        leg: seen.leg?,
+        epoch: seen.epoch?,
+        generation: seen.generation.clone()?,
+    })
+}
+
 fn begin(
     situation: &Situation<'_>,
     mode: AttachmentMode,
-    details: Option<ReseedOrder>,
+    details: Option<(ReseedOrder, &InspectReport)>,
     named: &str,
     plan: &mut Plan,
 ) {
+    let (details, report) = details.unzip();
     let Some(node) = situation.working_node(None) else {
         return plan.wait(
             reason::PENDING,
@@ -288,10 +303,11 @@ fn begin(
     match attachments::order(situation, node, mode, None) {
         Ok(mut object) => {
             if let Some(details) = &details {
-                object
-                    .spec
-                    .legs
-                    .retain(|leg| details.legs.contains(&leg.leg));
+                // The other copy is fenced, if it answers: somebody whom nobody can see may run on it.
+                object.spec.legs.retain(|leg| {
+                    let answers = report.and_then(|report| report.leg(leg.leg));
+                    details.legs.contains(&leg.leg) || answers.is_some_and(|leg| leg.reachable)
+                });
             }
             object.spec.reseed = details;
             plan.act(Action::CreateAttachment(Box::new(object)));

@@ -87,6 +87,9 @@ pub struct Joining<'a> {
     pub images: &'a [PathBuf],
 }
 
+/// A program that is started again whenever it ends.
+const AGAIN: &str = r#"while :; do "$0" "$@"; sleep 1; done"#;
+
 impl Node {
     /// A node that is off; everything of it lies in `folder`.
     #[must_use]
@@ -137,8 +140,11 @@ impl Node {
                 import(&machine, image)?;
             }
         }
-        let mut command = machine.command(&joining.programs.path(Program::Kubelet));
+        // containerd answers before it has all its services; whoever runs a kubelet starts it again.
+        let mut command = machine.command(Path::new("bash"));
         command
+            .args(["-c", AGAIN])
+            .arg(joining.programs.path(Program::Kubelet))
             .arg(format!(
                 "--config={}",
                 self.folder.join("kubelet.yaml").display()

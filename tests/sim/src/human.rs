@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use twinsite_mirror::io::{DATA_START, Input, VerifyOrder};
 use twinsite_mirror::layout::{BEAT_OFFSET, Beat, MapPage, RegionState, Role, map_offset};
-use twinsite_mirror::oneshot::{Done, Failure, OneShotOrder, Task};
+use twinsite_mirror::oneshot::{Done, Failure, OneShotOrder, Reseeding, Task};
 use twinsite_mirror::status::{StateName, VerifyPhase};
 use twinsite_register::{
     Epoch, Force, Gen, Key, KeyTag, Leg, LegSeed, Members, Register, RegisterId, Reseed,
@@ -267,7 +267,12 @@ impl World {
             .reseed_id
             .get_or_insert_with(|| RegisterId(self.random.bytes()));
         self.say("person", "reseeds");
-        self.start_order(i, Task::Reseed { register_id }, Members::BOTH);
+        let order = Reseeding {
+            register_id,
+            chosen: Members::BOTH,
+            expect: [None; 2],
+        };
+        self.start_order(i, Task::Reseed(order), Members::BOTH);
     }
 
     fn reseeded(&mut self, i: usize, seeds: [Option<LegSeed>; 2]) {

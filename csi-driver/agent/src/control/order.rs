@@ -4,15 +4,16 @@
 use std::time::Duration;
 
 use twinsite_api::{
-    AttachmentMode, AttachmentSpec, ForceOrder, LegIndex, MoveMode, OnNoQuorum, SitePair,
-    attachment_uid, group_uid, parse_naa,
+    AttachmentMode, AttachmentSpec, ForceOrder, LegIndex, MoveMode, OnNoQuorum, ReseedOrder,
+    SitePair, attachment_uid, group_uid, parse_naa,
 };
 use twinsite_mirror::{
     config::{self, Config},
     io::{AttachOrder, AttachRecord, Leg, Mark, Mode, MoveOrder, Naa},
+    oneshot::Reseeding,
 };
 use twinsite_register::{
-    AttachmentUid, Epoch, Force, Gen, GroupId, Key, KeyTag, LegSeed, RegisterId, Site, VolumeId,
+    AttachmentUid, Epoch, Force, Gen, GroupId, Key, KeyTag, LegSeed, Members, Site, VolumeId,
 };
 
 use super::{durable, secrets, storage::Fault, volumes::LegTarget};
@@ -25,7 +26,7 @@ pub struct Prepared {
     pub group: GroupId,
     pub legs: [Option<LegTarget>; 2],
     pub attach: AttachOrder,
-    pub reseed: Option<RegisterId>,
+    pub reseed: Option<Reseeding>,
     pub force: Option<Box<Force>>,
 }
 
@@ -115,18 +116,38 @@ pub fn prepare(
         initialize,
         config: config(spec, pair),
     };
-    let reseed = spec.reseed.as_ref().map(|order| order.register_id.parse());
-    let reseed = reseed
-        .transpose()
-        .map_err(|error| invalid(&format!("spec.reseed.registerId: {error}")))?;
+    let reseed = spec.reseed.as_ref().map(reseed);
     let force = spec.force.as_ref().map(|order| force(order, &attach));
     Ok(Prepared {
         volume,
         group: group(spec),
         legs,
         attach,
-        reseed,
+        reseed: reseed.transpose()?,
         force: force.transpose()?,
+    })
+}
+
+/// Translates a reseed.
+fn reseed(order: &ReseedOrder) -> Result<Reseeding, Fault> {
+    let invalid = |field: &str, error: &dyn std::fmt::Display| Fault {
+        word: twinsite_api::reason::INVALID_SPEC,
+        text: format!("spec.reseed.{field}: {error}"),
+    };
+    let mut expect = [None; 2];
+    for seen in &order.expect {
+        let generation = seen.generation.parse();
+        let generation = generation.map_err(|error| invalid("expect", &error))?;
+        expect[leg(seen.leg).index()] = Some((Epoch(seen.epoch), generation));
+    }
+    let register_id = order.register_id.parse();
+    Ok(Reseeding {
+        register_id: register_id.map_err(|error| invalid("registerId", &error))?,
+        chosen: order
+            .legs
+            .iter()
+            .fold(Members::NONE, |legs, index| legs.with(leg(*index))),
+        expect,
     })
 }
 

@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 use twinsite_api::{AttachmentMode, ChapCredentials, FrontEnd, InspectReport};
 use twinsite_mirror::{
     io::{AttachOrder, ControlError, Format, FsType, Leg, Naa, VerifyOrder},
+    oneshot::Reseeding,
     status::{Event, Refusal, Status},
 };
-use twinsite_register::{Force, GroupId, RegisterId, VolumeId};
+use twinsite_register::{Force, GroupId, VolumeId};
 use twinsite_witness::WitnessHandle;
 
 use super::records::Records;
@@ -52,8 +53,8 @@ pub struct VolumeOrder {
     /// Bytes of data: of a birth the size, of a writer what it should have (an order to expand comes apart).
     pub size: u64,
     pub front_end: FrontEnd,
-    /// The new identity of the register, for mode Reseed.
-    pub reseed: Option<RegisterId>,
+    /// For mode Reseed.
+    pub reseed: Option<Reseeding>,
     /// What a person accepted, for mode Force.
     pub force: Option<Box<Force>>,
     pub witness: WitnessHandle,

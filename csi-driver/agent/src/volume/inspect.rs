@@ -100,6 +100,10 @@ pub(super) fn failed(failure: Failure) -> Ending {
             reason::FOREIGN_DATA,
             "name its NAA in `initialize` to give up what is on it",
         ),
+        Failure::OtherHistory(_) => (
+            "OtherHistory",
+            "read a new plan with `kubectl twinsite plan`, and order that",
+        ),
         Failure::TooSmall(_) => ("TooSmall", "the LUN needs 128 MiB more than the volume"),
         Failure::UnknownFormat(_) => ("UnknownFormat", "update this agent"),
         Failure::Retired(_) => ("Retired", "it was given up by a human and is not touched"),

@@ -148,8 +148,7 @@ fn one_shot(order: &VolumeOrder) -> Result<OneShotOrder, String> {
         AttachmentMode::Wipe => Task::Wipe,
         AttachmentMode::Reseed => {
             let lacks = || "spec.reseed.registerId is missing".to_owned();
-            let register_id = order.reseed.ok_or_else(lacks)?;
-            Task::Reseed { register_id }
+            Task::Reseed(order.reseed.clone().ok_or_else(lacks)?)
         }
         AttachmentMode::Force => {
             let lacks = || "spec.force is missing".to_owned();

@@ -307,7 +307,9 @@ fn changed(uid: &str, change: &AttachmentChange) -> Value {
         "dropLegs",
         change.drop_legs.as_ref().map(|legs| json!(legs)),
     );
-    set("move", change.move_order.as_ref().map(|order| json!(order)));
+    let withdrawn = change.withdraw_move.then_some(Value::Null);
+    let order = change.move_order.as_ref().map(|order| json!(order));
+    set("move", order.or(withdrawn));
     set("verify", change.verify.as_ref().map(|asked| json!(asked)));
     set("release", change.release.map(|release| json!(release)));
     json!({ "metadata": { "uid": uid }, "spec": spec })

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, jiff::Timestamp};
 use twinsite_api::{AttachmentMode, AttachmentState, FailoverState, NodeLossPolicy};
 use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
 use super::world::{VOLUME, World};
+use crate::volume::{Action, Observed, plan};
 
 #[test]
 fn a_cluster_rebuilt_from_git_adopts_its_full_copies() {
@@ -326,6 +327,25 @@ fn a_node_whose_writer_beats_is_not_lost() {
 }
 
 #[test]
+fn what_kubernetes_still_attaches_to_a_lost_node_is_left_to_it_until_it_is_attached() {
+    let mut world = World::running();
+    let node = &mut world.clusters[0].nodes[0];
+    (node.ready, node.silent_for) = (false, Some(Duration::from_secs(600)));
+    let (desired, mut seen) = world.observe(0);
+    let desired = desired.unwrap();
+    seen.attachments.clear();
+    let taken = |seen: &Observed| {
+        let plan = plan(&desired, seen, Timestamp::from_second(world.now).unwrap());
+        let mut actions = plan.actions.iter();
+        actions.any(|action| matches!(action, Action::DeleteVolumeAttachment { .. }))
+    };
+    assert!(taken(&seen));
+    // The new pod was placed on the lost node too: nobody has told the scheduler yet.
+    seen.volume_attachments[0].attached = false;
+    assert!(!taken(&seen));
+}
+
+#[test]
 fn with_policy_kubernetes_a_lost_node_is_left_alone() {
     let mut world = World::running();
     world.clusters[0].pair.spec.node_loss.policy = NodeLossPolicy::Kubernetes;
@@ -419,11 +439,7 @@ fn two_clusters_configured_as_one_site_do_nothing_at_the_second() {
     let (desired, observed) = world.observe(1);
     let mut desired = desired.unwrap();
     desired.index = None;
-    let planned = super::super::plan(
-        &desired,
-        &observed,
-        k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-    );
+    let planned = plan(&desired, &observed, Timestamp::UNIX_EPOCH);
     assert!(planned.actions.is_empty() && planned.stalled.unwrap().word == "ClaimedByAnother");
 }
 
@@ -434,8 +450,8 @@ fn an_operator_that_starts_while_the_witness_is_away_says_so_and_stops_nothing()
     let (desired, observed) = world.observe(0);
     let mut desired = desired.unwrap();
     desired.index = None;
-    let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
-    let planned = super::super::plan(&desired, &observed, now);
+    let now = Timestamp::UNIX_EPOCH;
+    let planned = plan(&desired, &observed, now);
     assert!(planned.actions.is_empty() && planned.stalled.is_none());
     let said = super::super::status(&desired, &observed, &planned, None, now);
     let told = |type_: &str| {

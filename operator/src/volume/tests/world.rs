@@ -730,7 +730,7 @@ impl World {
                 if let Some(drop) = &change.drop_legs {
                     spec.drop_legs.clone_from(drop);
                 }
-                if change.move_order.is_some() {
+                if change.move_order.is_some() || change.withdraw_move {
                     spec.move_.clone_from(&change.move_order);
                 }
                 if let Some(release) = change.release {

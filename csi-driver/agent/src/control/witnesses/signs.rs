@@ -20,6 +20,10 @@ const PROBE_RETRY: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// How often one is read whose holder is waited for: as long nobody can write.
 pub(super) const WAIT_INTERVAL: Duration = Duration::from_millis(200);
+/// After so long nobody counts the moments any more: a grace period of an hour, or a person who has to do something.
+const WAIT_LONG: Duration = Duration::from_secs(60);
+/// How often it is read then.
+const WAIT_SLOWLY: Duration = Duration::from_secs(2);
 /// Between two of these reads, however many are waited for.
 const WAIT_STEP: Duration = Duration::from_millis(20);
 
@@ -150,13 +154,22 @@ pub(super) async fn claim(
 /// Reads registers for the sake of the marks.
 pub(super) async fn poll(witness: WitnessHandle, groups: Vec<GroupId>) {
     let step = POLL_INTERVAL / share(&groups);
-    read_in_turn(witness, groups, step).await;
+    read_in_turn(witness, groups, |_| step).await;
 }
 
 /// Reads the registers whose holder is waited for.
 pub(super) async fn wait_for_holders(witness: WitnessHandle, groups: Vec<GroupId>) {
-    let step = (WAIT_INTERVAL / share(&groups)).max(WAIT_STEP);
-    read_in_turn(witness, groups, step).await;
+    let share = share(&groups);
+    read_in_turn(witness, groups, |waited| wait_step(waited, share)).await;
+}
+
+fn wait_step(waited: Duration, share: u32) -> Duration {
+    let interval = if waited < WAIT_LONG {
+        WAIT_INTERVAL
+    } else {
+        WAIT_SLOWLY
+    };
+    (interval / share).max(WAIT_STEP)
 }
 
 fn share(groups: &[GroupId]) -> u32 {
@@ -164,11 +177,30 @@ fn share(groups: &[GroupId]) -> u32 {
 }
 
 /// One after the other; whoever observes the witness hears of them.
-async fn read_in_turn(witness: WitnessHandle, groups: Vec<GroupId>, step: Duration) {
+async fn read_in_turn(
+    witness: WitnessHandle,
+    groups: Vec<GroupId>,
+    step: impl Fn(Duration) -> Duration,
+) {
+    let began = Instant::now();
     loop {
         for group in &groups {
             witness.read(*group, |_| {});
-            sleep(step).await;
+            sleep(step(began.elapsed())).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_is_waited_for_long_is_asked_for_less_often() {
+        let second = Duration::from_secs;
+        assert_eq!(wait_step(second(1), 1), WAIT_INTERVAL);
+        assert_eq!(wait_step(second(1), 1000), WAIT_STEP);
+        assert_eq!(wait_step(second(61), 1), WAIT_SLOWLY);
+        assert_eq!(wait_step(second(61), 4), WAIT_SLOWLY / 4);
     }
 }

@@ -28,7 +28,7 @@ pub use plan::{Approval, ForceError, Token, force, reseed_seed};
 
 use std::time::Duration;
 
-use twinsite_register::{Class, Key, KeyTag, Leg, LegSeed, Register, classify};
+use twinsite_register::{Class, Key, KeyTag, Leg, LegSeed, Members, Register, classify};
 
 use super::head::Head;
 use super::leg::{Ended, Kind, LegTrack};
@@ -40,7 +40,7 @@ use crate::script::Fault;
 
 pub use group::GroupBirth;
 pub use look::LegInspection;
-pub use order::{Done, Failure, OneShotOrder, Task};
+pub use order::{Done, Failure, OneShotOrder, Reseeding, Task};
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -227,8 +227,9 @@ impl OneShot {
     fn lost(&mut self, leg: Leg, fault: Fault) {
         self.at[leg.index()] = At::Away;
         self.tracks[leg.index()].head = None;
-        // A report about the other leg is still worth having.
-        if self.order.task != Task::Inspect {
+        // A report about the other leg is still worth having; one that is fenced only may be away.
+        let looking = matches!(self.phase, Phase::Look { .. });
+        if self.order.task != Task::Inspect && (self.is_written(leg) || !looking) {
             self.fail(match fault {
                 Fault::Taken => Failure::Taken(leg),
                 Fault::Leg | Fault::Unreserved => Failure::Unreachable(leg),
@@ -396,6 +397,9 @@ impl OneShot {
         }
         self.phase = Phase::Fence;
         for leg in self.order.legs.iter() {
+            if self.at[leg.index()] != At::Looked {
+                continue;
+            }
             let track = &mut self.tracks[leg.index()];
             track.fence(now, self.key, &self.order.config, &mut self.port);
         }
@@ -411,7 +415,9 @@ impl OneShot {
         }
         let class = classify(register, &self.order.marks, &[]);
         let allowed = match (&self.order.task, class) {
-            (Task::Reseed { .. }, _) => true,
+            (Task::Reseed(order), _) => {
+                order.chosen != Members::NONE && order.chosen.and(self.order.legs) == order.chosen
+            }
             (_, Class::Below(_)) => return Err(Failure::WitnessBehind),
             (Task::Birth { .. }, Class::Creating | Class::Live) => true,
             (Task::Wipe, Class::Tombstone) => true,
@@ -425,7 +431,7 @@ impl OneShot {
         if !allowed {
             return Err(Failure::WrongState);
         }
-        for leg in self.order.legs.iter() {
+        for leg in self.written_legs() {
             if self.at[leg.index()] != At::Looked {
                 return Err(Failure::Unreachable(leg));
             }
@@ -438,6 +444,19 @@ impl OneShot {
     fn is_whole(&self, register: Option<&Register>) -> bool {
         let several = register.is_some_and(|register| register.volumes.len() > 1);
         !several || self.of_group
+    }
+
+    /// Whether the order writes to this leg, or fences it only.
+    fn is_written(&self, leg: Leg) -> bool {
+        match &self.order.task {
+            Task::Reseed(order) => order.chosen.contains(leg),
+            _ => true,
+        }
+    }
+
+    fn written_legs(&self) -> impl Iterator<Item = Leg> {
+        let legs = self.order.legs.iter();
+        legs.filter(|leg| self.is_written(*leg))
     }
 
     fn head(&self, leg: Leg) -> Option<(&Head, LegInfo)> {
@@ -463,14 +482,17 @@ impl OneShot {
                 (seen.register_id, seen.epoch, seen.state)
                     == (read.register_id, read.epoch, read.state)
             }
-            (Task::Reseed { .. }, seen, read) => seen == read,
+            (Task::Reseed(_), seen, read) => seen == read,
             (Task::Birth { .. } | Task::Wipe | Task::Inspect | Task::Force(_), _, _) => false,
         };
         if !same {
             return self.fail(Failure::Changed);
         }
         self.phase = Phase::Verify;
-        for leg in self.order.legs.iter() {
+        for leg in Leg::BOTH {
+            if !self.order.legs.contains(leg) || !self.is_written(leg) {
+                continue;
+            }
             let track = &mut self.tracks[leg.index()];
             if let Some(info) = track.info {
                 let (key, volume) = (self.key, self.order.volume);
@@ -482,7 +504,8 @@ impl OneShot {
     /// Judged once more, behind the fence: then the leg is written.
     fn write(&mut self, now: Duration) {
         self.phase = Phase::Write;
-        for leg in self.order.legs.iter() {
+        let legs: Vec<Leg> = self.written_legs().collect();
+        for leg in legs {
             let work = match self.judge(leg) {
                 Ok(Judged::Ready) => {
                     self.at[leg.index()] = At::Ready;
@@ -528,7 +551,7 @@ impl OneShot {
                 )
             }
             Task::Wipe => self.judge_wipe(leg, head),
-            Task::Reseed { register_id } => self.judge_reseed(leg, head, *register_id),
+            Task::Reseed(order) => self.judge_reseed(leg, head, order),
             Task::Force(force) => self.judge_force(leg, head, force),
             Task::Inspect => Ok(Judged::Ready),
         }
@@ -550,9 +573,9 @@ impl OneShot {
                 ))
             }
             Task::Wipe => Ok(wipe::wipe(self.key, head)),
-            Task::Reseed { register_id } => {
+            Task::Reseed(order) => {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
-                Ok(reseed::reseed(*register_id, &body.superblock))
+                Ok(reseed::reseed(order.register_id, &body.superblock))
             }
             Task::Force(_) => {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
@@ -568,10 +591,10 @@ impl OneShot {
             Task::Birth { .. } => self.born(now),
             Task::Wipe => self.finish(Done::Wiped),
             Task::Force(force) => self.force(now, &force),
-            Task::Reseed { register_id } => {
-                for leg in self.order.legs.iter() {
+            Task::Reseed(order) => {
+                for leg in order.chosen.iter() {
                     let seed = self.head(leg).and_then(|(head, _)| {
-                        reseed_seed(&head.body.as_ref()?.superblock, register_id)
+                        reseed_seed(&head.body.as_ref()?.superblock, order.register_id)
                     });
                     self.seeds[leg.index()] = seed;
                 }

@@ -1,8 +1,8 @@
 //! What a one-shot order says, and what comes of it.
 
 use twinsite_register::{
-    Force, Key, Leg, LegSeed, Mark, Members, Naa, Register, RegisterId as RegisterName, Site,
-    VolumeId,
+    Epoch, Force, Gen, Key, Leg, LegSeed, Mark, Members, Naa, Register, RegisterId as RegisterName,
+    Site, VolumeId,
 };
 
 use super::LegInspection;
@@ -25,10 +25,18 @@ pub enum Task {
     /// Fence the leg with a key of its site, then make the register name it, as a human decided. `legs` is that leg.
     Force(Box<Force>),
     /// Write the id of the new register to legs whose register is lost or below.
-    Reseed {
-        /// The new id.
-        register_id: RegisterName,
-    },
+    Reseed(Reseeding),
+}
+
+/// A reseed, as a person accepted it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reseeding {
+    /// The new id.
+    pub register_id: RegisterName,
+    /// The legs that get it. The others of the order are fenced, if they answer: somebody may run on them.
+    pub chosen: Members,
+    /// What the plan saw on each, if it says so.
+    pub expect: [Option<(Epoch, Gen)>; 2],
 }
 
 /// A one-shot order.
@@ -92,6 +100,9 @@ pub enum Failure {
     /// It carries something that this order may not touch.
     #[error("leg {0} carries other data")]
     ForeignData(Leg),
+    /// Its history is not the one that the plan saw.
+    #[error("leg {0} is not as the plan saw it")]
+    OtherHistory(Leg),
     /// The LUN cannot hold the volume.
     #[error("leg {0} is too small")]
     TooSmall(Leg),

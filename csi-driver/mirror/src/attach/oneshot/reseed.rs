@@ -2,21 +2,25 @@
 
 use twinsite_register::{Class, Leg, RegisterId, classify};
 
-use super::{Failure, Judged, OneShot};
+use super::{Failure, Judged, OneShot, Reseeding};
 use crate::attach::head::Head;
 use crate::attach::sequence::Sequence;
 use crate::layout::{History, Superblock, history_offset, slot_offset};
 
 impl OneShot {
-    /// Only a believable superblock gets a new register, and only if the present one is lost or below it.
+    /// Only a believable superblock that the plan has seen gets a new register, and only if the present one is lost or below it.
     pub(super) fn judge_reseed(
         &self,
         leg: Leg,
         head: &Head,
-        id: RegisterId,
+        order: &Reseeding,
     ) -> Result<Judged, Failure> {
+        let id = order.register_id;
         let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
         let sb = &body.superblock;
+        if order.expect[leg.index()].is_some_and(|seen| seen != (sb.epoch, sb.generation)) {
+            return Err(Failure::OtherHistory(leg));
+        }
         if sb.register_id == id {
             return Ok(Judged::Ready);
         }

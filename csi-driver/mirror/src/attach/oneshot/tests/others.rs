@@ -53,13 +53,76 @@ fn an_inspection_reports_what_it_reached() {
     assert!(matches!(b.slots, Slots::Bad { .. }));
 }
 
+fn reseeding(register_id: RegisterName, chosen: Members) -> Task {
+    Task::Reseed(Reseeding {
+        register_id,
+        chosen,
+        expect: [None; 2],
+    })
+}
+
+#[test]
+fn a_reseed_of_one_leg_fences_the_other_and_writes_nothing_there() {
+    let id = RegisterName([0x77; 16]);
+    let mut w = World::born();
+    // Somebody whom nobody can see any more has both open.
+    crate::attach::tests::world::Node::new(1, Site::A, 1).serve(&mut w);
+    w.register = None;
+    let other = w.sb(Leg::B);
+    let mut run = Run::new(&mut w, order(reseeding(id, only(Leg::A)), Members::BOTH));
+    let Ok(Done::Reseeded { legs }) = run.end() else {
+        panic!()
+    };
+    for leg in ["A", "B"] {
+        assert!(run.count(&format!("{leg} preempt")) > 0, "{:?}", run.said);
+    }
+    assert_eq!(run.count("B write"), 0);
+    assert!(legs[0].is_some() && legs[1].is_none());
+    assert_eq!(w.sb(Leg::A).register_id, id);
+    assert_eq!(w.sb(Leg::B), other);
+}
+
+#[test]
+fn a_reseed_of_one_leg_goes_on_without_the_other() {
+    let id = RegisterName([0x77; 16]);
+    let mut w = World::born();
+    w.register = None;
+    let mut run = Run::new(&mut w, order(reseeding(id, only(Leg::A)), Members::BOTH));
+    run.link[1] = false;
+    let end = run.end();
+    assert!(matches!(end, Ok(Done::Reseeded { .. })), "{end:?}");
+    // The one that is to be written must be there.
+    let mut run = Run::new(&mut w, order(reseeding(id, only(Leg::B)), Members::BOTH));
+    run.link[1] = false;
+    assert_eq!(run.end(), Err(Failure::Unreachable(Leg::B)));
+}
+
+#[test]
+fn a_reseed_of_another_history_than_the_plan_saw_fences_nobody() {
+    let mut w = World::born();
+    w.register = None;
+    let sb = w.sb(Leg::A);
+    let expect = |epoch| {
+        Task::Reseed(Reseeding {
+            register_id: RegisterName([0x77; 16]),
+            chosen: only(Leg::A),
+            expect: [Some((Epoch(epoch), sb.generation)), None],
+        })
+    };
+    let mut run = Run::new(&mut w, order(expect(sb.epoch.0 + 1), only(Leg::A)));
+    assert_eq!(run.end(), Err(Failure::OtherHistory(Leg::A)));
+    assert_eq!(run.count("preempt") + run.count("write"), 0);
+    let end = Run::new(&mut w, order(expect(sb.epoch.0), only(Leg::A))).end();
+    assert!(matches!(end, Ok(Done::Reseeded { .. })), "{end:?}");
+}
+
 #[test]
 fn a_reseed_writes_the_new_id_in_both_slots_and_says_what_may_be_granted() {
     let mut w = World::born();
     let old = w.sb(Leg::A);
     w.register = None;
     let id = RegisterName([0x77; 16]);
-    let task = Task::Reseed { register_id: id };
+    let task = reseeding(id, Members::BOTH);
     let Ok(Done::Reseeded { legs }) = Run::new(&mut w, order(task.clone(), Members::BOTH)).end()
     else {
         panic!()
@@ -118,18 +181,18 @@ fn a_reseed_writes_the_new_id_in_both_slots_and_says_what_may_be_granted() {
 #[test]
 fn a_reseed_needs_a_register_that_is_lost_or_below() {
     let id = RegisterName([0x77; 16]);
-    let task = || Task::Reseed { register_id: id };
+    let task = |chosen| reseeding(id, chosen);
     let mut w = World::born();
-    let mut run = Run::new(&mut w, order(task(), Members::BOTH));
+    let mut run = Run::new(&mut w, order(task(Members::BOTH), Members::BOTH));
     assert_eq!(run.end(), Err(Failure::WrongState));
     assert_eq!(run.count("preempt") + run.count("write"), 0);
     w.edit_sb(Leg::A, |sb| sb.epoch = Epoch(5));
-    let end = Run::new(&mut w, order(task(), only(Leg::A))).end();
+    let end = Run::new(&mut w, order(task(only(Leg::A)), only(Leg::A))).end();
     assert!(matches!(end, Ok(Done::Reseeded { .. })), "{end:?}");
     let mut w = World::born();
     w.register = None;
     w.legs[0].blocks.clear();
-    let end = Run::new(&mut w, order(task(), only(Leg::A))).end();
+    let end = Run::new(&mut w, order(task(only(Leg::A)), only(Leg::A))).end();
     assert_eq!(end, Err(Failure::ForeignData(Leg::A)));
 }
 

@@ -488,6 +488,10 @@ fn notes(
         let conditions = volume_conditions(volume);
         let stalled = condition(conditions, condition_type::STALLED)
             .filter(|stalled| stalled.status == "True");
+        let newer = condition(conditions, condition_type::SPEC_UNDERSTOOD);
+        if let Some(newer) = newer.filter(|newer| newer.status == "False") {
+            notes.push(format!("{}: {}", place(cluster), newer.message));
+        }
         let not_ready =
             condition(conditions, condition_type::READY).filter(|ready| ready.status == "False");
         if let Some(bad) = stalled.or(not_ready) {

@@ -202,3 +202,24 @@ fn volumes_of_a_group_are_shown_as_one() {
         "{screen}"
     );
 }
+
+#[test]
+fn a_field_that_a_site_does_not_know_is_named() {
+    let newer = SYNCED.to_owned()
+        + "  - {type: SpecUnderstood, status: \"False\", reason: UnknownFields, message: \"spec.tomorrow: not known\", lastTransitionTime: 2026-11-28T06:00:00Z}\n";
+    let clusters = [
+        cluster(
+            "medical",
+            &(pair("medical", "True", "") + &volume("records", "medical", &newer)),
+        ),
+        cluster(
+            "research",
+            &(pair("research", "True", "") + &volume("records", "medical", &standby(SYNCED))),
+        ),
+    ];
+    let text = render(&report(&clusters, None), Detail::Screen);
+    assert!(
+        text.contains("! rv/records: medical: spec.tomorrow: not known"),
+        "{text}"
+    );
+}

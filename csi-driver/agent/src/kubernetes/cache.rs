@@ -166,9 +166,13 @@ impl Cache {
             if self.listed(&Source::All(kind)) {
                 for object in self.wanted(kind) {
                     let (file, text) = (kind.file(&object.name_any()), text(kind, object));
-                    // What was readable stays: a newer value must not take a leg away when the agent starts anew.
+                    // What was readable of this object stays: a newer value must not take a leg away when the agent starts anew.
                     let content = match on_disk.get(&file) {
-                        Some(before) if *before != text && !is_readable(&file, &text) => {
+                        Some(before)
+                            if *before != text
+                                && is_of(object, before)
+                                && !is_readable(&file, &text) =>
+                        {
                             before.clone()
                         }
                         _ => text,
@@ -268,6 +272,13 @@ fn chap(chap: &Value, named: &mut BTreeSet<String>) {
 
 fn is_readable(file: &str, text: &str) -> bool {
     parse_file(file, text).problems.is_empty()
+}
+
+/// Whether a file was written for this object, and not for one of its name that is gone.
+fn is_of(object: &DynamicObject, file: &str) -> bool {
+    let file: Option<Value> = serde_yaml::from_str(file).ok();
+    let written = file.and_then(|file| Some(file["metadata"]["uid"].as_str()?.to_owned()));
+    written.is_none_or(|uid| object.uid() == Some(uid))
 }
 
 /// An order whose work cannot be taken back: one that is not understood as a whole is refused by the reader of its file.

@@ -223,10 +223,9 @@ impl Reader<'_> {
 
     /// A typing error must not become a default.
     fn spec_fields(&self, kind: &str, label: &str) -> Result<(), Box<Problem>> {
-        // What is not JSON is told by the reader of the kind.
-        let Ok(value) = serde_yaml::from_str::<serde_json::Value>(self.document) else {
-            return Ok(());
-        };
+        // What cannot be looked through is refused, or its typing errors would go unseen.
+        let value: serde_json::Value = serde_yaml::from_str(self.document)
+            .map_err(|error| self.complain(Some(label), &error))?;
         let Some(unknown) = unknown_fields(kind, &value).into_iter().next() else {
             return Ok(());
         };
@@ -347,6 +346,14 @@ spec:
         let parsed = parse_file("f.yaml", &text);
         assert_eq!(parsed.objects.len(), 1);
         assert_eq!(parsed.problems.len(), 1);
+    }
+
+    #[test]
+    fn no_typing_error_hides_behind_what_cannot_be_looked_through() {
+        let text = POOL.replace("spec:", "spec:\n  color: red");
+        let parsed = parse_file("f.yaml", &text.replace("medical", "!odd medical"));
+        assert!(parsed.objects.is_empty());
+        assert_eq!(parsed.problems.len(), 1, "{:?}", parsed.problems);
     }
 
     #[test]

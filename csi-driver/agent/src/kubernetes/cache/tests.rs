@@ -228,3 +228,25 @@ fn a_secret_that_is_deleted_goes_and_one_that_is_not_read_yet_stays() {
     assert!(world.disk.contains_key("secret-witness.yaml"));
     assert_eq!(named.len(), 3);
 }
+
+#[test]
+fn what_was_readable_stays_of_the_same_object_only() {
+    let all = Source::All(Kind::Attachment);
+    let file = "attachment-v-writer.yaml";
+    // No reader takes these: most of an order is missing.
+    let changed = |uid: &str| {
+        let spec = json!({"node": "m1", "mode": "Tomorrow"});
+        let metadata = json!({"uid": uid});
+        object(
+            Kind::Attachment,
+            "v-writer",
+            json!({"spec": spec, "metadata": metadata}),
+        )
+    };
+    let mut world = World::all();
+    let before = world.disk[file].clone();
+    world.list(all.clone(), vec![changed("uid-v-writer")]);
+    assert_eq!(world.disk[file], before);
+    world.list(all, vec![changed("uid-of-another")]);
+    assert!(world.disk[file].contains("uid-of-another"));
+}

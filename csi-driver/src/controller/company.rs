@@ -48,17 +48,37 @@ impl Controller {
     ) -> Result<Attachment, Status> {
         let _turn = self.together.lock().await;
         let company = self.company(volume).await?;
-        let mut missing = Vec::new();
+        let own = identity(volume);
+        let (mut missing, mut found) = (Vec::new(), Vec::new());
         for other in &company {
             match self.objects.attachment(&writer(identity(other))).await? {
-                Some(there) => fits(&there, other, volume, node)?,
+                Some(there) => found.push((there, other)),
+                // The one with the wish comes first: no other is there for the sake of none.
+                None if identity(other) == own => missing.insert(0, other),
                 None => missing.push(other),
             }
+        }
+        let there: Vec<&Attachment> = found.iter().map(|(there, _)| there).collect();
+        if there.iter().any(|one| one.spec.node != node) && self.forget_forlorn(&there).await? {
+            return Err(Status::aborted(format!(
+                "volumes of the group of {} were left open on another node: they are detached there, ask again",
+                label(volume)
+            )));
+        }
+        for (there, other) in &found {
+            fits(there, other, volume, node)?;
+        }
+        // While the group lives it keeps a volume that is deleted alone.
+        let goes = |one: &MirroredVolume| one.metadata.deletion_timestamp.is_some();
+        if company.iter().all(goes) {
+            return Err(Status::failed_precondition(format!(
+                "{} is being deleted, with all of its group",
+                label(volume)
+            )));
         }
         if !missing.is_empty() {
             self.has_place(node, missing.len()).await?;
         }
-        let own = identity(volume);
         for other in missing {
             let wish = Some(wish).filter(|_| identity(other) == own);
             let made = self.order(other, node, wish).await?;
@@ -74,6 +94,32 @@ impl Controller {
             self.annotate(&mut there, annotations).await?;
         }
         Ok(there)
+    }
+
+    /// Attachments of a group that are there for the sake of none go; `true` if they were.
+    ///
+    /// A lost node whose Attachments were being removed leaves some when it comes back.
+    async fn forget_forlorn(&self, there: &[&Attachment]) -> Result<bool, Status> {
+        if there.is_empty() || there.iter().any(|one| is_published(one)) {
+            return Ok(false);
+        }
+        for one in there {
+            self.objects.delete_attachment(&one.name_any()).await?;
+        }
+        Ok(true)
+    }
+
+    /// What is left of the group of a volume whose own Attachment is gone.
+    pub(super) async fn leave_remains(&self, id: VolumeId) -> Result<(), Status> {
+        let _turn = self.together.lock().await;
+        let volume = self.find(&id.to_string()).await?;
+        let group = volume.and_then(|volume| volume.status?.group);
+        let mut there = Vec::new();
+        for id in group.iter().flat_map(|group| &group.volumes) {
+            there.extend(self.objects.attachment(&writer(*id)).await?);
+        }
+        let there: Vec<&Attachment> = there.iter().collect();
+        self.forget_forlorn(&there).await.map(drop)
     }
 
     /// All volumes of the group of this one.

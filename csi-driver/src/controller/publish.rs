@@ -122,6 +122,12 @@ impl Controller {
         let attachment = match self.objects.attachment(&name).await? {
             _ if volume.spec.group.is_some() => self.order_company(&volume, node, wish).await?,
             Some(attachment) => attachment,
+            None if volume.metadata.deletion_timestamp.is_some() => {
+                return Err(Status::failed_precondition(format!(
+                    "{} is being deleted",
+                    label(&volume)
+                )));
+            }
             None => {
                 self.has_place(node, 1).await?;
                 self.order(&volume, node, Some(wish)).await?
@@ -160,12 +166,6 @@ impl Controller {
         node: &str,
         wish: Option<&Wish>,
     ) -> Result<Attachment, Status> {
-        if volume.metadata.deletion_timestamp.is_some() {
-            return Err(Status::failed_precondition(format!(
-                "{} is being deleted",
-                label(volume)
-            )));
-        }
         let pair = self.must_find_pair(&volume.spec.site_pair).await?;
         let (site, mode) = (&self.config.site, AttachmentMode::Writer);
         let mut attachment = order::object(volume, &pair, site, node, mode)
@@ -238,7 +238,7 @@ impl Controller {
         };
         let name = attachment_name(volume, AttachmentMode::Writer);
         let Some(attachment) = self.objects.attachment(&name).await? else {
-            return Ok(());
+            return self.leave_remains(volume).await;
         };
         if !node.is_empty() && attachment.spec.node != node {
             return Ok(());

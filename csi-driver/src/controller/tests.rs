@@ -687,3 +687,45 @@ async fn a_group_whose_order_is_spent_is_ordered_anew_as_a_whole() {
     );
     assert!(objects.now(|inner| inner.attachments.is_empty()));
 }
+
+/// A lost node whose Attachments were being removed came back in between.
+#[tokio::test]
+async fn what_is_left_of_a_group_without_any_publication_goes() {
+    let (objects, [journal, data]) = grouped();
+    let service = service(&objects);
+    let leave_only_the_other = |gone: &str| {
+        objects.now(|inner| inner.attachments.retain(|name, _| !name.starts_with(gone)));
+    };
+    published(&service, &data, "m1").await.unwrap();
+    leave_only_the_other(&data);
+    assert_eq!(code(published(&service, &data, "m2").await), Code::Aborted);
+    published(&service, &data, "m2").await.unwrap();
+    leave_only_the_other(&data);
+    unpublished(&service, &data, "m2").await.unwrap();
+    assert!(objects.now(|inner| inner.attachments.is_empty()));
+    // One that is published is nobody's remains.
+    published(&service, &journal, "m1").await.unwrap();
+    unpublished(&service, &data, "m2").await.unwrap();
+    leave_only_the_other(&data);
+    unpublished(&service, &data, "m1").await.unwrap();
+    assert_eq!(objects.now(|inner| inner.attachments.len()), 1);
+}
+
+#[tokio::test]
+async fn a_group_is_published_while_one_of_its_volumes_is_kept_from_its_deletion() {
+    let (objects, [journal, _]) = grouped();
+    let service = service(&objects);
+    let delete = |name: &str| {
+        let key = ("rv".to_owned(), name.to_owned());
+        objects.now(|inner| {
+            let volume = inner.volumes.get_mut(&key).unwrap();
+            volume.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        });
+    };
+    delete("data");
+    published(&service, &journal, "m1").await.unwrap();
+    unpublished(&service, &journal, "m1").await.unwrap();
+    delete("journal");
+    let why = published(&service, &journal, "m1").await.unwrap_err();
+    assert_eq!(why.code(), Code::FailedPrecondition);
+}

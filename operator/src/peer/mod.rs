@@ -105,9 +105,10 @@ impl View {
                     }
                 },
             ),
+            // Of every pair: an API server whose definition is older offers no selector, and answers none with an error.
             groups: copy(
                 Api::all(client.clone()),
-                of_pair(),
+                watcher::Config::default(),
                 move |_, group: Option<&MirrorGroup>, _| {
                     if let Some(group) = group {
                         for_groups(Told::Group {

@@ -287,11 +287,9 @@ fn caretaker(
                 .and_then(|status| status.reason.as_deref())
                 == Some(reason::ORDER_STALE);
             // The volumes of a group are opened together: one that goes takes the others with it.
-            let others = situation.of_mode(AttachmentMode::Caretaker);
-            let goes = others
-                .filter(|one| one.spec.volume != situation.id)
-                .any(|one| one.metadata.deletion_timestamp.is_some());
-            if (over || stale || goes) && !situation.is_lost(&caretaker.spec.node) {
+            if (over || stale || another_goes(situation))
+                && !situation.is_lost(&caretaker.spec.node)
+            {
                 delete(caretaker, plan);
             } else if !situation::is_open(caretaker) {
                 let told = caretaker
@@ -302,6 +300,13 @@ fn caretaker(
                     told.unwrap_or_else(|| format!("{} opens the volume", caretaker.spec.node));
                 plan.wait(reason::PENDING, text);
             }
+        }
+        // A new one beside those that go would have to go with them.
+        (None, Some(why)) if another_goes(situation) => {
+            plan.wait(
+                reason::PENDING,
+                format!("{why}, once what held it open has gone"),
+            );
         }
         (None, Some(why)) => {
             let begun = situation
@@ -321,6 +326,14 @@ fn caretaker(
         }
         (None, None) => {}
     }
+}
+
+/// A caretaker of another volume of the group is being removed.
+fn another_goes(situation: &Situation<'_>) -> bool {
+    situation
+        .of_mode(AttachmentMode::Caretaker)
+        .filter(|one| one.spec.volume != situation.id)
+        .any(|one| one.metadata.deletion_timestamp.is_some())
 }
 
 /// Why an agent has to open the volume although no pod does.

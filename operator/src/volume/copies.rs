@@ -291,13 +291,15 @@ fn entry(situation: &Situation<'_>, site: &str, old: Option<&VolumeLegStatus>) -
     entry
 }
 
-/// The Attachment that holds the mirror open, ours first, and who tells of it.
+/// The Attachment that holds the mirror of this volume open, ours first, and who tells of it.
 pub(super) fn open_attachment<'a>(situation: &Situation<'a>) -> Option<(&'a Attachment, &'a str)> {
     let opens = |attachment: &&Attachment| {
-        matches!(
-            attachment.spec.mode,
-            AttachmentMode::Writer | AttachmentMode::Caretaker
-        ) && situation::is_open(attachment)
+        attachment.spec.volume == situation.id
+            && matches!(
+                attachment.spec.mode,
+                AttachmentMode::Writer | AttachmentMode::Caretaker
+            )
+            && situation::is_open(attachment)
     };
     let lives = |attachment: &&Attachment| !situation.is_lost(&attachment.spec.node);
     let own = situation

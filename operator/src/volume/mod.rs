@@ -125,7 +125,8 @@ fn plan_with(
         .iter()
         .flatten()
         .any(|held| held == names::VOLUME_FINALIZER);
-    if !held {
+    // An API server takes no finalizer for what is being deleted.
+    if !held && !desired.is_going() {
         plan.act(Action::AddFinalizer);
     }
     // The shell stops at the first action that fails: what keeps data in use comes before what prepares or tidies.

@@ -37,6 +37,10 @@ fn a_group_is_born_once_all_its_volumes_are_there_in_both_clusters() {
             let is_birth = |one: &twinsite_api::Attachment| one.spec.mode == AttachmentMode::Birth;
             assert!(cluster.claim.is_some() && cluster.persistent_volume.is_some());
             assert!(!cluster.attachments.iter().any(is_birth));
+            // Each volume tells what its own Attachment says.
+            let volume = cluster.volume.as_ref().unwrap();
+            let capacity = volume.status.as_ref().unwrap().capacity.clone();
+            assert_eq!(capacity, Some(volume.spec.capacity.clone()));
         }
     }
     same_text("group-birth", &world.transcript());

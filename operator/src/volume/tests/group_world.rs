@@ -36,9 +36,10 @@ spec:
 ";
 
 fn volume(name: &str) -> String {
+    let capacity = if name == VOLUMES[0] { "2Gi" } else { "3Gi" };
     format!(
         "{{apiVersion: twinsite.io/v1alpha1, kind: MirroredVolume, metadata: {{name: {name}, namespace: rv}}, spec: {{sitePair: ctrc, \
-          group: ledger, capacity: 2Gi, fsType: xfs, claim: {{name: {name}}}, legs: [{{site: medical, poolClass: ssd}}, {{site: research, poolClass: ssd}}]}}}}"
+          group: ledger, capacity: {capacity}, fsType: xfs, claim: {{name: {name}}}, legs: [{{site: medical, poolClass: ssd}}, {{site: research, poolClass: ssd}}]}}}}"
     )
 }
 

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use twinsite_register::{Class, Epoch, Force, Leg, LegSeed, Register, classify};
 
-use super::{Done, Failure, Judged, OneShot, Phase};
+use super::{Done, Failure, Judged, OneShot, Phase, reseed};
 use crate::attach::head::Head;
+use crate::attach::sequence::Sequence;
+use crate::layout::Superblock;
 
 /// Was this very force executed before?
 pub(super) fn is_done(register: &Register, force: &Force) -> bool {
@@ -46,7 +48,9 @@ impl OneShot {
         let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
         let (sb, seen) = (&body.superblock, &force.seen);
         let same = leg == force.leg && (sb.epoch, sb.generation) == (seen.epoch, seen.generation);
-        if same && sb.sb_seq == seen.sb_seq {
+        let half = |seq: u64| sb.awaits_register && seq.checked_add(1) == Some(sb.sb_seq);
+        if same && (sb.sb_seq == seen.sb_seq || half(seen.sb_seq)) {
+            // Not marked, or an earlier try ended between the slots.
             Ok(Judged::Work)
         } else if same && sb.awaits_register && Some(sb.sb_seq) == marked(force) {
             // An earlier try came as far.
@@ -54,6 +58,18 @@ impl OneShot {
         } else {
             Err(Failure::Changed)
         }
+    }
+
+    /// What is left to mark: both slots, or the second one.
+    pub(super) fn mark(force: &Force, sb: &Superblock) -> Sequence {
+        let first = force.seen.sb_seq.saturating_add(1);
+        let last = force.seen.sb_seq.saturating_add(2);
+        reseed::named_as(
+            sb.register_id,
+            sb,
+            sb.sb_seq.saturating_add(1).max(first)..=last,
+            "force",
+        )
     }
 
     /// The leg is held: now the register may say so.

@@ -577,10 +577,9 @@ impl OneShot {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
                 Ok(reseed::reseed(order.register_id, &body.superblock))
             }
-            Task::Force(_) => {
+            Task::Force(force) => {
                 let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
-                let sb = &body.superblock;
-                Ok(reseed::named(sb.register_id, sb, "force"))
+                Ok(Self::mark(force, &body.superblock))
             }
             Task::Inspect => Err(Failure::WrongState),
         }

@@ -1,5 +1,7 @@
 //! Reseed: superblocks get the id of the register that a human made in place of a lost one.
 
+use std::ops::RangeInclusive;
+
 use twinsite_register::{Class, Leg, RegisterId, classify};
 
 use super::{Failure, Judged, OneShot, Reseeding};
@@ -39,13 +41,19 @@ impl OneShot {
 
 /// The same superblock under the new register, in both slots.
 pub(super) fn reseed(register_id: RegisterId, old: &Superblock) -> Sequence {
-    named(register_id, old, "reseed")
+    let numbers = old.sb_seq.saturating_add(1)..=old.sb_seq.saturating_add(2);
+    named_as(register_id, old, numbers, "reseed")
 }
 
-/// The superblock that a person names, in both slots: from here on it runs only if the register says so.
-pub(super) fn named(register_id: RegisterId, old: &Superblock, reason: &str) -> Sequence {
+/// The superblock that a person names, under these numbers: once it is in both slots it runs only if the register says so.
+pub(super) fn named_as(
+    register_id: RegisterId,
+    old: &Superblock,
+    numbers: RangeInclusive<u64>,
+    reason: &str,
+) -> Sequence {
     let mut blocks = Vec::new();
-    for sb_seq in [old.sb_seq.saturating_add(1), old.sb_seq.saturating_add(2)] {
+    for sb_seq in numbers.clone() {
         let sb = Superblock {
             sb_seq,
             register_id,
@@ -53,7 +61,7 @@ pub(super) fn named(register_id: RegisterId, old: &Superblock, reason: &str) -> 
             ..old.clone()
         };
         blocks.push((slot_offset(sb_seq), sb.emit()));
-        if sb_seq == old.sb_seq.saturating_add(2) {
+        if sb_seq == *numbers.end() {
             let history = History {
                 superblock: sb,
                 reason: reason.into(),

@@ -352,6 +352,20 @@ fn a_force_that_ended_before_the_register_goes_on_with_the_leg_that_it_marked() 
 }
 
 #[test]
+fn a_force_that_ended_between_its_slots_marks_the_other_one() {
+    let mut w = stale_b();
+    let force = forced(&w);
+    let mut run = Run::new(&mut w, force_order(force.clone()));
+    run.until("B write meta");
+    assert_eq!(w.sb(Leg::B).sb_seq, force.seen.sb_seq + 1);
+    let mut run = Run::new(&mut w, force_order(force.clone()));
+    assert_eq!(run.end(), Ok(Done::Forced));
+    assert_eq!(run.count("write"), 2, "a slot and the history");
+    assert_eq!(w.sb(Leg::B).sb_seq, force.seen.sb_seq + 2);
+    assert_eq!(w.r().granted[0].sb_seq, w.sb(Leg::B).sb_seq);
+}
+
+#[test]
 fn a_force_whose_plan_is_stale_fences_nobody_and_one_that_goes_stale_behind_its_fence_changes_nothing()
  {
     let mut w = stale_b();

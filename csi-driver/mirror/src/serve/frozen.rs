@@ -64,7 +64,7 @@ impl Serve {
     }
 
     /// Both are lost: which one may stay as the last member, which is never removed? A leg that failed a write, or is slow, has all that
-    /// was acknowledged. One that failed a SYNC may lack it; it stays only if nothing better can come back.
+    /// was acknowledged; so has one that is to leave by order, which then stays. One that failed a SYNC may lack it; it stays only if nothing better can come back.
     fn least_lost(&self) -> Option<Leg> {
         let lost = |leg: Leg| self.lost(leg);
         if lost(Leg::A).is_none() || lost(Leg::B).is_none() {
@@ -78,6 +78,7 @@ impl Serve {
         };
         legs()
             .find(|&leg| matches!(lost(leg), Some(LostWhy::WriteError | LostWhy::Slow)))
+            .or_else(|| legs().find(|&leg| lost(leg) == Some(LostWhy::Dropped)))
             .or_else(|| legs().find(failed_sync))
     }
 

@@ -256,6 +256,7 @@ impl Serve {
     pub(super) fn end_held(&mut self, reattach: bool) {
         self.cancel_script();
         self.fail_format();
+        self.fail_orders(ControlError::Interrupted);
         self.cancel_copies();
         self.requests.open.clear();
         self.reattach = reattach;

@@ -4,6 +4,7 @@ use twinsite_register::{AttachmentUid, Key, KeyTag, Order, Site};
 
 use super::bench::{A, B, Bench, ms};
 use super::setup::Setup;
+use crate::io::Input;
 use crate::io::LegReply;
 use crate::status::StateName;
 
@@ -151,4 +152,14 @@ fn a_leg_lost_without_the_register_is_frozen_until_it_answers_and_then_decided_w
         b.state()
     );
     let _ = B;
+}
+
+#[test]
+fn an_order_is_over_when_another_decision_is_needed() {
+    let mut b = unstamped();
+    b.input(Input::DropLeg(B));
+    assert_eq!(b.state(), StateName::Frozen);
+    b.read();
+    assert_ne!(b.state(), StateName::Frozen);
+    assert!(b.seen().contains(&"order Err(Interrupted)".to_owned()));
 }

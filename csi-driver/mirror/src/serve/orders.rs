@@ -44,6 +44,8 @@ pub(super) struct Detaching {
 pub(super) struct Orders {
     pub(super) detach: Option<Detaching>,
     expand: Option<u64>,
+    /// What the expansion adds is zeroed and mapped on both legs: the superblocks with the new size are being written.
+    sizing: bool,
     /// An `OrderDone` is owed.
     owed: bool,
     /// The bytes that an expansion adds were zeroed on both legs.
@@ -57,6 +59,8 @@ pub(super) struct Orders {
     pub(super) stamp_checks: Option<Members>,
     /// A leg that was rolled back leaves as soon as the pair serves (2.9, R19).
     pub(super) rolled_back: Option<Leg>,
+    /// There was one in this attach: the smaller of the two sizes may be that of its old superblock.
+    pub(super) size_in_doubt: bool,
 }
 
 impl Orders {
@@ -252,8 +256,15 @@ impl Serve {
     }
 
     pub(super) fn identify_failed(&mut self) {
+        self.fail_expansion(ControlError::Interrupted);
+    }
+
+    /// The expansion is given up; the answer that is owed may be that of a drop which came in beside it.
+    fn fail_expansion(&mut self, error: ControlError) {
         self.orders.expand = None;
-        self.fail_orders(ControlError::Interrupted);
+        if self.orders.dropping.is_none() && std::mem::take(&mut self.orders.owed) {
+            self.out.push(Output::OrderDone { result: Err(error) });
+        }
     }
 
     /// The capacity of both legs is known.
@@ -276,8 +287,16 @@ impl Serve {
             return;
         };
         if !Leg::BOTH.into_iter().all(enough) {
-            self.orders.expand = None;
-            self.fail_orders(ControlError::TooSmall);
+            self.fail_expansion(ControlError::TooSmall);
+            return;
+        }
+        let has_it = |leg: Leg| {
+            let sb = self.superblocks[leg.index()].as_ref();
+            sb.is_some_and(|sb| sb.geometry.size() > self.geometry.size())
+        };
+        if self.orders.size_in_doubt && Leg::BOTH.into_iter().any(has_it) {
+            // The larger size may be in use: the next attach, without that superblock, has it.
+            self.fail_expansion(ControlError::Interrupted);
             return;
         }
         let mut steps =
@@ -285,30 +304,24 @@ impl Serve {
                 sb.size_new = size;
             });
         let epoch = self.running.epoch;
-        let has_it = |leg: Leg| {
-            let sb = self.superblocks[leg.index()].as_ref();
-            sb.is_some_and(|sb| sb.geometry.size() > self.geometry.size())
-        };
-        // One leg had the new size before: what stands there is made equal, not erased.
-        let begun = Leg::BOTH.into_iter().any(has_it);
-        let state = self.new_region_state().filter(|_| !begun);
+        let state = self.new_region_state();
         self.orders.zeroed = state.is_some();
-        if !begun {
-            // An earlier growth may have been given up with a lost branch, and the leg kept what was written there. What the
-            // map copies anyway begins with the next page: the last one is in use and says nothing of what lies behind.
-            let next_page = self.geometry.region_at(self.geometry.pages(), 0);
-            let last = next_page << self.geometry.region_shift();
-            let (kind, end) = match state {
-                Some(_) => (Kind::Discard, size),
-                None => (Kind::Zero, size.min(last)),
-            };
-            steps.push(Step::Zeroes {
-                kind,
-                next: self.geometry.size(),
-                end,
-            });
-            steps.push(Step::Sync(Members::BOTH));
-        }
+        self.orders.sizing = false;
+        // Nobody ever used what lies behind the smaller of the two sizes, but an earlier growth may have been cut short, or
+        // given up with a lost branch. What the map copies anyway begins with the next page: the last one is in use and says
+        // nothing of what lies behind.
+        let next_page = self.geometry.region_at(self.geometry.pages(), 0);
+        let last = next_page << self.geometry.region_shift();
+        let (kind, end) = match state {
+            Some(_) => (Kind::Discard, size),
+            None => (Kind::Zero, size.min(last)),
+        };
+        steps.push(Step::Zeroes {
+            kind,
+            next: self.geometry.size(),
+            end,
+        });
+        steps.push(Step::Sync(Members::BOTH));
         let state = state.unwrap_or(RegionState::Dirty);
         let mut writes = VecDeque::new();
         for page in self.geometry.pages()..geometry.pages() {
@@ -322,12 +335,6 @@ impl Serve {
             }
         }
         steps.push(Step::Write(writes));
-        steps.extend(
-            self.superblock_steps(Members::BOTH, Slots::Both, "expanded", |_, _, sb| {
-                sb.geometry = geometry;
-                sb.size_new = 0;
-            }),
-        );
         self.enter(State::Expand);
         self.start_script(steps);
     }
@@ -345,14 +352,25 @@ impl Serve {
             .then_some(RegionState::Unwritten)
     }
 
-    /// Size and map are durable on both: the device grows.
+    /// Zeros and map are durable on both, then the size: the device grows.
     pub(super) fn expand_step(&mut self) {
-        let Some(size) = self.orders.expand.take() else {
+        let Some(size) = self.orders.expand else {
             return;
         };
         let Ok(geometry) = Geometry::new(size, self.geometry.region_shift()) else {
             return;
         };
+        if !std::mem::replace(&mut self.orders.sizing, true) {
+            // Made only now: whatever cuts the expansion short before writes superblocks of the old size.
+            let steps =
+                self.superblock_steps(Members::BOTH, Slots::Both, "expanded", |_, _, sb| {
+                    sb.geometry = geometry;
+                    sb.size_new = 0;
+                });
+            self.start_script(steps);
+            return;
+        }
+        self.orders.expand = None;
         let old = self.geometry.regions() as u32;
         let state = if self.orders.zeroed {
             RegionState::Unwritten

@@ -19,6 +19,11 @@ use crate::slab::{Handle, Slab};
 /// Blocks or pages of a script that are under way at once.
 const WINDOW: usize = 64;
 
+/// Pieces of [`Step::Zeroes`] under way on each leg, and the longest one that is written rather than unmapped: each has to be
+/// over within the time of a command, also on a target that is slow at WRITE SAME.
+const ZEROES: usize = 2;
+const ZERO_PIECE: u64 = 4 << 20;
+
 /// A block for a leg.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
@@ -88,6 +93,10 @@ impl Scripts {
 
     pub(super) fn running(&self) -> bool {
         self.current.is_some()
+    }
+
+    fn of(&self, leg: Leg) -> usize {
+        self.jobs.iter().filter(|(_, job)| job.leg == leg).count()
     }
 }
 
@@ -248,8 +257,15 @@ impl Serve {
     /// The next pieces, on both legs; `true`: all are done.
     fn zero_step(&mut self, kind: Kind, from: u64, end: u64) -> bool {
         let mut next = from;
-        while next < end && self.scripts.jobs.len() < WINDOW {
-            let (kind, len) = self.piece(kind, next, end - next);
+        while next < end
+            && Leg::BOTH
+                .into_iter()
+                .all(|leg| self.scripts.of(leg) < ZEROES)
+        {
+            let (kind, len) = match self.piece(kind, next, end - next) {
+                (Kind::Discard, len) => (Kind::Discard, len),
+                (kind, len) => (kind, len.min(ZERO_PIECE)),
+            };
             let offset = DATA_START + next;
             for leg in Leg::BOTH {
                 self.add_job(

@@ -90,6 +90,7 @@ impl Serve {
             // nothing is written that could hide the gap.
             self.raise(Condition::LegDamaged(leg));
             self.orders.rolled_back = Some(leg);
+            self.orders.size_in_doubt = true;
         } else {
             for &page in &equal.writes {
                 for leg in Leg::BOTH {

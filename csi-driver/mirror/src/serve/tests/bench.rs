@@ -43,6 +43,8 @@ pub(super) struct Bench {
     pub(super) events: Vec<Event>,
     next_req: u64,
     bases: Vec<Base>,
+    /// Size and new size of every superblock that was written.
+    pub(super) sizes: Vec<(u64, u64)>,
     /// Answer beats at once and do not print them.
     pub(super) quiet_beats: bool,
     /// Answer polls of the register at once and do not print them.
@@ -213,6 +215,7 @@ impl Bench {
             events: Vec::new(),
             next_req: 1,
             bases: Vec::new(),
+            sizes: Vec::new(),
             quiet_beats: false,
             polls: true,
             owed: setup.owed,
@@ -336,7 +339,9 @@ impl Bench {
                 if let LegOp::WriteMeta { offset, block } = &op
                     && SLOT_OFFSETS.contains(offset)
                 {
-                    self.bases.extend(Superblock::parse(&**block).unwrap().base);
+                    let sb = Superblock::parse(&**block).unwrap();
+                    self.bases.extend(sb.base);
+                    self.sizes.push((sb.geometry.size(), sb.size_new));
                 }
                 let line = format!("{leg} {}", op_line(&op));
                 if matches!(&op, LegOp::WriteMeta { offset, .. } if (HISTORY_OFFSET..MAP_OFFSET).contains(offset))

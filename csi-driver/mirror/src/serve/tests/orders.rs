@@ -1,6 +1,6 @@
 use super::bench::{A, B, Bench, ms};
 use super::setup::Setup;
-use crate::io::{DATA_START, Format, Input};
+use crate::io::{DATA_START, Format, Input, LegError};
 use crate::status::StateName;
 
 fn fs(name: &str) -> [u8; 15] {
@@ -61,7 +61,7 @@ fn expand_writes_the_new_size_twice_with_the_map_between_and_then_tells_the_kern
             range.split_once('+')
         });
         let lengths: Vec<u64> = of_a.map(|(_, len)| len.parse().unwrap()).collect();
-        assert!(lengths.len() <= 32, "{}", lengths.len());
+        assert!(lengths.len() <= 2, "{}", lengths.len());
         if lengths.is_empty() {
             assert_eq!(sent, ["A sync", "B sync"]);
             break;
@@ -168,4 +168,95 @@ fn r34_the_format_record_is_in_both_slots_of_every_member_before_it_is_confirmed
         fs_type: fs("xfs"),
     });
     b.check(&["format Err(WaitingForLeg)"]);
+}
+
+const OLD_SIZE: u64 = 64 << 16;
+const NEW_SIZE: u64 = 128 << 16;
+
+/// An expansion that was begun, and whose zeros are under way.
+fn zeroing() -> Bench {
+    let mut b = Bench::served(Setup::pair());
+    b.input(Input::Expand { size: NEW_SIZE });
+    for name in ["A identify", "B identify", "A sb", "B sb"] {
+        b.ok(name);
+    }
+    assert!(b.seen().contains(&"A zero 4194304+4194304".to_owned()));
+    b.sizes.clear();
+    b
+}
+
+#[test]
+fn a_detach_out_of_the_zeroes_of_an_expansion_leaves_the_old_size() {
+    let mut b = zeroing();
+    b.input(Input::Detach);
+    let seen = b.settle();
+    assert!(seen.contains(&"order Err(Interrupted)".to_owned()));
+    assert!(!b.sizes.is_empty());
+    assert!(b.sizes.iter().all(|&sizes| sizes == (OLD_SIZE, NEW_SIZE)));
+}
+
+#[test]
+fn a_leg_lost_in_the_zeroes_of_an_expansion_leaves_the_old_size() {
+    let mut b = zeroing();
+    b.fail("B zero", LegError::Medium);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+    assert!(!b.sizes.is_empty());
+    assert!(b.sizes.iter().all(|&(size, _)| size == OLD_SIZE));
+}
+
+/// A leg was away for a while: the expansion is begun anew by the engine itself.
+fn thawed() -> Bench {
+    let mut b = zeroing();
+    b.down(B);
+    b.ok("A zero");
+    b.wait(ms(3_500));
+    assert_eq!(b.state(), StateName::Frozen);
+    assert!(b.seen().contains(&"order Err(Interrupted)".to_owned()));
+    b.back(B);
+    assert_eq!(b.state(), StateName::Synced);
+    b
+}
+
+#[test]
+fn an_expansion_that_was_cut_short_in_its_zeroes_zeroes_again() {
+    let mut b = thawed();
+    let seen = b.settle();
+    assert!(b.sizes.contains(&(NEW_SIZE, 0)));
+    let at = |what: &str| seen.iter().position(|line| line == what);
+    let zero = |leg: &str| at(&format!("{leg} zero 4194304+4194304"));
+    let expanded = seen.iter().position(|line| line == "A sb Member{AB} e3");
+    assert!(zero("A").is_some() && zero("A") < expanded, "{seen:?}");
+    assert!(zero("B").is_some() && zero("B") < expanded, "{seen:?}");
+    assert!(at("resize 8388608").is_some(), "{seen:?}");
+}
+
+#[test]
+fn an_expansion_that_fails_beside_a_drop_does_not_answer_it() {
+    let mut b = thawed();
+    b.seen();
+    b.input(Input::DropLeg(B));
+    b.fail("A identify", LegError::Medium);
+    assert!(!b.seen().iter().any(|line| line.starts_with("order")));
+    let seen = b.settle();
+    assert!(seen.contains(&"cas e4 {A} no rejoin {B}".to_owned()));
+    assert!(seen.contains(&"order Ok(())".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn a_leg_that_is_to_leave_stays_when_the_other_one_loses_what_was_written() {
+    let mut b = Bench::served(Setup {
+        volatile: true,
+        ..Setup::pair()
+    });
+    b.written(0);
+    b.input(Input::DropLeg(B));
+    b.down(A);
+    b.infos[0].boot_id = Some(999);
+    b.back(A);
+    b.seen();
+    b.read();
+    b.check(&["cas e4 {B}"]);
+    assert!(b.settle().contains(&"order Err(Interrupted)".to_owned()));
+    assert_eq!(b.state(), StateName::Solo);
 }

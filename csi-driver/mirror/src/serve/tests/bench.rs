@@ -106,7 +106,10 @@ pub(in crate::serve) fn served(setup: &Setup) -> Served {
     let key = key();
     let register = register(key, setup.members);
     let infos = leg_infos(setup);
-    let geometry = Geometry::new(setup.size, 16).unwrap();
+    let geometry = |leg: Leg| {
+        let more = if leg == A { setup.a_grew } else { 0 };
+        Geometry::new(setup.size + more, 16).unwrap()
+    };
     let superblock = |leg: Leg| Superblock {
         compat: 0,
         ro_compat: 0,
@@ -119,7 +122,7 @@ pub(in crate::serve) fn served(setup: &Setup) -> Served {
         members: setup.members,
         active_site: Site::A,
         active_seq: 1,
-        geometry,
+        geometry: geometry(leg),
         size_new: 0,
         epoch: register.epoch,
         generation: register.generation,

@@ -1,4 +1,5 @@
 use super::bench::{A, B, Bench, ms};
+use super::rejoin::{far, join};
 use super::setup::Setup;
 use crate::io::{DATA_START, Format, Input, LegError};
 use crate::status::StateName;
@@ -259,4 +260,27 @@ fn a_leg_that_is_to_leave_stays_when_the_other_one_loses_what_was_written() {
     b.check(&["cas e4 {B}"]);
     assert!(b.settle().contains(&"order Err(Interrupted)".to_owned()));
     assert_eq!(b.state(), StateName::Solo);
+}
+
+/// The leg is put back to before an expansion that is in use since: nothing may erase what the other one has there.
+#[test]
+fn what_a_leg_that_was_put_back_does_not_know_of_is_not_zeroed() {
+    let mut b = Bench::served(Setup {
+        beats: [9, 7],
+        a_grew: NEW_SIZE - OLD_SIZE,
+        ..Setup::pair()
+    });
+    assert_eq!(b.state(), StateName::Solo);
+    let far = far(&b);
+    join(&mut b, &far);
+    b.polls = true;
+    b.settle();
+    assert_eq!(b.state(), StateName::Synced);
+    b.input(Input::Expand { size: NEW_SIZE });
+    let seen = b.settle();
+    assert!(!seen.iter().any(|line| line.contains(" zero ")), "{seen:?}");
+    assert!(
+        seen.contains(&"order Err(Interrupted)".to_owned()),
+        "{seen:?}"
+    );
 }

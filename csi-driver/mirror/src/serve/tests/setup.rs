@@ -19,6 +19,8 @@ pub(in crate::serve) struct Setup {
     pub(in crate::serve) unstamped: bool,
     pub(in crate::serve) config: Config,
     pub(in crate::serve) size: u64,
+    /// By how much the superblock of A says more.
+    pub(in crate::serve) a_grew: u64,
     pub(in crate::serve) mode: Mode,
     pub(in crate::serve) discard: u32,
     /// The device goes on, and its record says so.
@@ -49,6 +51,7 @@ impl Setup {
                 ..Config::default()
             },
             size: 64 << 16,
+            a_grew: 0,
             mode: Mode::Writer,
             discard: 0,
             owed: false,

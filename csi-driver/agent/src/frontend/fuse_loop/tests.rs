@@ -278,14 +278,14 @@ fn a_killed_agent_ends_at_once_and_its_leftovers_are_cleared() {
     assert!(ends(&mut child), "the killed process is gone");
     assert!(ends(&mut writer), "its writer got an error");
     sh(&format!("umount {at}; rmdir {at}")).unwrap();
+    // With it may go what a test beside this one left without a mount.
+    let device = PathBuf::from(device);
     let cleared = clear_leftovers(folder.path()).unwrap();
-    assert_eq!(cleared.devices, [PathBuf::from(&device)]);
+    assert!(cleared.devices.contains(&device), "{cleared:?}");
     assert_eq!(cleared.mounts, [folder.path().join("victim")]);
-    assert!(unbound(Path::new(&device)));
-    assert_eq!(
-        clear_leftovers(folder.path()).unwrap(),
-        crate::frontend::Cleared::default()
-    );
+    assert!(unbound(&device));
+    let again = clear_leftovers(folder.path()).unwrap();
+    assert!(!again.devices.contains(&device) && again.mounts.is_empty());
     // The same place can be used again.
     let again = show_in("victim", folder);
     again.remove(Removal::Orderly);

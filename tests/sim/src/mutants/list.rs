@@ -125,7 +125,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("a-grant-is-not-asked", "R44", Tests, VIEW, "} else if self.is_granted(leg, sb) || self.is_usable(leg, sb) {", "} else if self.is_usable(leg, sb) {"),
     mutant("a-named-leg-runs-by-its-own-word", "R44", Tests, DECIDE, "if volumes.iter().flatten().any(named) {", "if volumes.iter().flatten().any(named) && volumes.is_empty() {"),
     mutant("who-is-registered-renews-the-lease", "R27", Both, COMMANDS, "if needs_registration(purpose) {", "if needs_registration(purpose) || sent <= self.now {"),
-    mutant("an-expansion-adds-what-is-there", "2.17", Both, ORDERS, "        if !begun {\n", "        if !begun && size == 0 {\n"),
+    mutant("an-expansion-adds-what-is-there", "2.17", Both, ORDERS, "            next: self.geometry.size(),\n", "            next: end,\n"),
     mutant("an-error-answer-ends-a-write", "R45", Tests, AGAIN, "run.for_each(|region| self.must_reconcile(region, self.local));", "let _ = run;"),
     mutant("alarm-at-three", "2.9", Tests, EQUALISE, "if a.abs_diff(b) >= 2 && legs", "if a.abs_diff(b) >= 3 && legs"),
     mutant("a-gap-of-pages-is-no-alarm", "2.9", Tests, EQUALISE, "a.number.abs_diff(b.number) >= 2 &&", "a.number.abs_diff(b.number) >= 9 &&"),

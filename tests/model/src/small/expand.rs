@@ -1,7 +1,8 @@
-//! The volume grows: capacity, `size_new`, pages of the new range, `size`, and only then the kernel (2.17). Killed, or a leg
-//! lost, at any step; a rejoin copies the fields.
+//! The volume grows: capacity, `size_new`, zeros in the new range, its pages, `size`, and only then the kernel (2.17). Killed, or
+//! a leg lost, at any step; what goes on begins again with the zeros; a rejoin copies the fields, and bytes up to the size.
 //!
-//! Sizes are 0 (before) and 1 (after). Not here: membership without the register, two writers (`ordering`).
+//! Sizes are 0 (before) and 1 (after). Not here: membership without the register, two writers (`ordering`), a leg that is put
+//! back from a copy (the engine then gives no expansion in that attach, `size_in_doubt`).
 
 use super::{Made, Mistakes, NotShown, to};
 use crate::search::{Model, Step};
@@ -13,6 +14,8 @@ pub const MISTAKES: Mistakes = &[
     ("capacity_is_not_asked", "2.17 expand"),
     ("grows_in_solo", "2.18 expand"),
     ("size_before_pages", "2.17 expand"),
+    ("bytes_are_not_zeroed", "2.17 expand"),
+    ("size_is_made_before_the_zeros", "2.17 expand"),
 ];
 pub const NOT_SHOWN: NotShown = &[(
     "undone_although_one_leg_has_it",
@@ -24,6 +27,14 @@ const CANDIDATE_KEEPS: usize = 2;
 const NO_CAPACITY: usize = 3;
 const IN_SOLO: usize = 4;
 const SIZE_BEFORE_PAGES: usize = 5;
+const NOT_ZEROED: usize = 6;
+const MADE_EARLY: usize = 7;
+
+/// What is done to the legs, one after the other.
+const SIZE_NEW: u8 = 1;
+const ZEROS: u8 = 2;
+const PAGES: u8 = 3;
+const SIZE: u8 = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct Leg {
@@ -32,6 +43,8 @@ struct Leg {
     size_new: u8,
     /// Pages of the new range are written.
     pages: bool,
+    /// The new range holds bytes of an earlier growth that was given up, or of whatever was on the disk.
+    stale: bool,
     /// Last guest write of the new range.
     data: u8,
 }
@@ -41,7 +54,7 @@ enum Phase {
     Off,
     /// Serves this set; the next entry to Synced looks at the fields.
     Serve(u8),
-    /// 1: size_new, 2: pages, 3: size.
+    /// One of [`SIZE_NEW`] to [`SIZE`].
     Expand(u8),
     /// The other leg is copied to.
     Copy,
@@ -99,7 +112,7 @@ impl Expand {
         if whole && may && (set != 3 || (s.looked && room)) && s.orders > 0 && !done {
             to(out, s, "expand is ordered", (set.into(), 0), |t| {
                 t.orders -= 1;
-                t.phase = Phase::Expand(1);
+                t.phase = Phase::Expand(SIZE_NEW);
             });
         }
         if set != 3 && s.away == 0 {
@@ -121,7 +134,7 @@ impl Expand {
         } else if has || meant {
             to(out, s, "the expansion goes on", (0, 0), |t| {
                 t.looked = true;
-                t.phase = Phase::Expand(1);
+                t.phase = Phase::Expand(SIZE_NEW);
             });
         } else {
             to(out, s, "the expansion is undone", (0, 0), |t| {
@@ -140,29 +153,34 @@ impl Expand {
                 let x = usize::from(s.away & 1);
                 to(out, s, "shrink won, fields stay", (x, 0), |t| {
                     t.members = 1 << x;
+                    if self.0.is(MADE_EARLY) {
+                        (t.legs[x].size, t.legs[x].size_new) = (1, 0);
+                    }
                     self.serves(t, 1 << x);
                 });
             }
             return;
         }
-        let order: [u8; 3] = if self.0.is(SIZE_BEFORE_PAGES) {
-            [1, 3, 2]
+        let order = if self.0.is(SIZE_BEFORE_PAGES) {
+            [SIZE_NEW, ZEROS, SIZE, PAGES]
         } else {
-            [1, 2, 3]
+            [SIZE_NEW, ZEROS, PAGES, SIZE]
         };
         for x in (0..2usize).filter(|x| set >> x & 1 == 1 && s.done >> x & 1 == 0) {
             to(out, s, "expand: leg", (x, stage.into()), |t| {
                 let l = &mut t.legs[x];
                 match order[usize::from(stage) - 1] {
-                    1 => l.size_new = 1,
-                    2 => l.pages = true,
+                    SIZE_NEW => l.size_new = 1,
+                    ZEROS if self.0.is(NOT_ZEROED) => {}
+                    ZEROS => (l.stale, l.data) = (false, 0),
+                    PAGES => l.pages = true,
                     _ => (l.size, l.size_new) = (1, 0),
                 }
                 t.done |= 1 << x;
                 let all = t.done == set;
-                if all && stage < 3 {
+                if all && stage < SIZE {
                     (t.phase, t.done) = (Phase::Expand(stage + 1), 0);
-                } else if stage == 3 && (all || self.0.is(TOLD_AFTER_ONE)) {
+                } else if stage == SIZE && (all || self.0.is(TOLD_AFTER_ONE)) {
                     (t.shown, t.told) = (1, 1);
                     if all {
                         self.serves(t, set);
@@ -179,7 +197,10 @@ impl Model for Expand {
 
     fn initial(&self) -> State {
         State {
-            legs: [Leg::default(); 2],
+            legs: [Leg {
+                stale: true,
+                ..Leg::default()
+            }; 2],
             members: 3,
             phase: Phase::Serve(3),
             done: 0,
@@ -248,13 +269,16 @@ impl Model for Expand {
                 }
                 to(out, s, "copied, grow won", (1 - x, 0), |t| {
                     let l = &mut t.legs[1 - x];
-                    let own = (l.size, l.size_new);
+                    let own = *l;
                     *l = Leg {
                         capacity: l.capacity,
                         ..from
                     };
+                    if from.size == 0 {
+                        (l.stale, l.data) = (own.stale, own.data);
+                    }
                     if self.0.is(CANDIDATE_KEEPS) {
-                        (l.size, l.size_new) = own;
+                        (l.size, l.size_new) = (own.size, own.size_new);
                     }
                     t.members = 3;
                     self.serves(t, 3);
@@ -282,6 +306,9 @@ impl Model for Expand {
         }
         if members().any(|l| l.size == 1 && !l.pages) {
             return Some("a leg has the size and no pages for it");
+        }
+        if members().any(|l| l.size == 1 && l.stale) {
+            return Some("a leg has the size and bytes behind it that nobody zeroed");
         }
         None
     }

@@ -171,6 +171,57 @@ fn a_copy_that_was_away_is_rebuilt_without_a_pod_by_one_set_of_caretakers() {
 }
 
 #[test]
+fn no_caretaker_is_made_beside_one_that_goes() {
+    let mut world = GroupWorld::running();
+    world.each(|part| part.kill(1));
+    world.settle();
+    for group in world.groups.iter_mut().flatten() {
+        group.spec.workloads[0].replicas = 0;
+    }
+    world.settle();
+    world.each(|part| part.revive(1));
+    let caretaker = |one: &twinsite_api::Attachment| one.spec.mode == AttachmentMode::Caretaker;
+    let has = |world: &GroupWorld, at: usize| {
+        let mut there = world.parts[at].clusters[0].attachments.iter();
+        there.any(caretaker)
+    };
+    for _ in 0..40 {
+        world.rounds(1);
+        if has(&world, 0) && has(&world, 1) {
+            break;
+        }
+    }
+    assert!(has(&world, 0) && has(&world, 1), "{}", world.transcript());
+    // The first has ended a round before the second.
+    world.parts[0].clusters[0]
+        .attachments
+        .retain(|one| !caretaker(one));
+    let now = Timestamp::from_second(world.parts[1].now).unwrap();
+    for one in &mut world.parts[1].clusters[0].attachments {
+        one.metadata.deletion_timestamp = Some(Time(now));
+    }
+    world.rounds(1);
+    assert!(!has(&world, 0), "{}", world.transcript());
+    world.settle();
+    let register = world.parts[0].register.clone().unwrap();
+    assert_eq!(register.members, Members::BOTH, "{}", world.transcript());
+}
+
+/// The API server would refuse it in each round, and nothing after it would be done.
+#[test]
+fn no_finalizer_is_asked_for_a_volume_that_its_group_keeps_from_deletion() {
+    let mut world = GroupWorld::running();
+    let now = Timestamp::from_second(world.parts[1].now).unwrap();
+    let volume = world.parts[1].clusters[0].volume.as_mut().unwrap();
+    volume.metadata.finalizers = Some(vec!["foregroundDeletion".to_owned()]);
+    volume.metadata.deletion_timestamp = Some(Time(now));
+    world.settle();
+    let text = world.transcript();
+    assert!(!text.contains("add finalizer"), "{text}");
+    assert!(world.serves(0));
+}
+
+#[test]
 fn an_order_about_one_volume_moves_the_group_and_a_force_is_refused() {
     let mut world = GroupWorld::running();
     world.parts[0].order(

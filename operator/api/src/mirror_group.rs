@@ -26,7 +26,6 @@ use crate::{
     doc = "Volumes that fail and move as one. It names them, and each of them names it in spec.group.",
     status = "MirrorGroupStatus",
     derive = "PartialEq",
-    selectable = ".spec.sitePair",
     printcolumn(
         name = "Ready",
         type_ = "string",

@@ -231,11 +231,12 @@ fn serve_until_killed() {
     let folder = Path::new(&folder);
     fs::write(folder.join("begun"), "").unwrap();
     let (_orders, path, done) = trial::serve(fuse_loop, "victim", folder, 0);
-    let path: PathBuf = path.recv().unwrap();
+    let path: PathBuf = path.recv_timeout(PATIENCE).unwrap();
     let new = folder.join("shown.new");
     fs::write(&new, path.display().to_string()).unwrap();
     fs::rename(new, folder.join("shown")).unwrap();
-    let _ = done.recv();
+    // Nobody kills it if the test itself was killed.
+    let _ = done.recv_timeout(3 * PATIENCE);
 }
 
 fn victim(folder: &Path) -> std::process::Child {

@@ -216,6 +216,7 @@ impl Serve {
                 epoch: self.running.epoch,
                 members: self.running.members,
             });
+            self.last_member_seen();
         }
     }
 }

@@ -214,7 +214,7 @@ impl Serve {
         link.lost = None;
         link.deadline = None;
         self.keys_gone = false;
-        self.lower(Condition::LegLost);
+        self.last_member_seen();
         self.out.event(Event::LegBack { leg });
         self.resume_leg(leg);
         self.fact(Fact::Back(leg));
@@ -253,11 +253,19 @@ impl Serve {
         link.deadline = None;
         if known.is_none() {
             self.out.event(Event::LegLost { leg, why });
-            if self.running.members.sole() == Some(leg) {
-                self.raise(Condition::LegLost);
-            }
+            self.last_member_seen();
         }
         self.fact(Fact::Lost(leg, why));
+    }
+
+    /// Whether the last member is gone, after a link or the membership changed.
+    pub(super) fn last_member_seen(&mut self) {
+        let sole = self.running.members.sole();
+        if sole.is_some_and(|leg| self.links[leg.index()].lost.is_some()) {
+            self.raise(Condition::LegLost);
+        } else {
+            self.lower(Condition::LegLost);
+        }
     }
 
     pub(super) fn link_timers(&mut self) {

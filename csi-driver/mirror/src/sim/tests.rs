@@ -158,6 +158,13 @@ fn volumes_learn_of_a_request_together() {
     run(3035, of_group(2, false));
 }
 
+/// Found: the last member was lost while a request to grow was open; once it turned out to be decided, the other leg went
+/// on alone, and the alarm about the first stayed for good.
+#[test]
+fn the_last_member_is_called_lost_only_while_it_is_the_last() {
+    run(4045, of_group(2, true));
+}
+
 #[test]
 fn two_volumes_of_a_group_lose_no_flushed_write_when_caches_are_volatile() {
     for seed in seeds(4000, 3) {

@@ -30,14 +30,17 @@ pub(super) struct Equal {
     pub(super) rolled_back: Option<Leg>,
 }
 
-/// Compare the two legs of a pair; `local` breaks ties.
+/// Compare the two legs of a pair; `local` breaks ties. A page that only one of them has is all dirty on the other one.
 pub(super) fn equalise(geometry: Geometry, local: Leg, legs: [&ServedLeg; 2]) -> Equal {
     let mut pages = Vec::new();
     let mut writes = Vec::new();
     let mut pending = RegionSet::new();
     let mut higher = Vec::new();
     let mut gap = None;
-    for (a, b) in legs[0].pages.iter().zip(&legs[1].pages) {
+    let mut missing = MapPage::parse_or_dirty(0, &[]);
+    for number in 0..geometry.pages() {
+        missing.page = number;
+        let [a, b] = legs.map(|leg| leg.pages.get(number as usize).unwrap_or(&missing));
         let mut page = if a.number >= b.number {
             a.clone()
         } else {

@@ -183,6 +183,7 @@ impl Serve {
             Some(why) if !curable(*why) => *lost = None,
             Some(_) | None => {}
         }
+        self.last_member_seen();
         self.ask_again(x);
         let rolled_back = self.links[x.other().index()].lost == Some(LostWhy::RolledBack);
         self.leave(x.other());
@@ -216,7 +217,6 @@ impl Serve {
                 epoch: self.running.epoch,
                 members: self.running.members,
             });
-            self.last_member_seen();
         }
     }
 }

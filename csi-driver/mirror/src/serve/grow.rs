@@ -109,6 +109,7 @@ impl Serve {
     pub(super) fn bump_won(&mut self) {
         let Some(y) = self.rejoin.target else { return };
         self.adopt();
+        self.last_member_seen();
         self.enter(State::SbWrite(Won::Bump));
         self.give_up_target(y, RejoinBlock::LegLost);
         let steps = self.member_steps(y.other(), "bump");
@@ -119,6 +120,7 @@ impl Serve {
     pub(super) fn grow_won(&mut self) {
         let Some(y) = self.rejoin.target else { return };
         self.adopt();
+        self.last_member_seen();
         self.rejoin_over();
         self.slots_due = true;
         if std::mem::take(&mut self.source_behind) {
@@ -142,6 +144,7 @@ impl Serve {
         self.settled = false;
         self.enter(State::Synced);
         self.reconcile(false);
+        self.resume_expand();
         self.land();
     }
 

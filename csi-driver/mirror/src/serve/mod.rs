@@ -353,6 +353,8 @@ impl Serve {
         self.since = now;
         self.apply_policy();
         self.take_over(served);
+        self.lower(Condition::MembershipUnknown);
+        self.last_member_seen();
         self.restart_guests();
         for flush in &mut self.flushes {
             flush.restart(self.running.members, &self.syncs);

@@ -59,8 +59,6 @@ pub(super) struct Orders {
     pub(super) stamp_checks: Option<Members>,
     /// A leg that was rolled back leaves as soon as the pair serves (2.9, R19).
     pub(super) rolled_back: Option<Leg>,
-    /// There was one in this attach: the smaller of the two sizes may be that of its old superblock.
-    pub(super) size_in_doubt: bool,
 }
 
 impl Orders {
@@ -261,9 +259,23 @@ impl Serve {
 
     /// The expansion is given up; the answer that is owed may be that of a drop which came in beside it.
     fn fail_expansion(&mut self, error: ControlError) {
-        self.orders.expand = None;
+        self.forget_expansion();
         if self.orders.dropping.is_none() && std::mem::take(&mut self.orders.owed) {
             self.out.push(Output::OrderDone { result: Err(error) });
+        }
+    }
+
+    /// Superblocks that are written from here on mean the new size and do not have it, whatever is on the legs by now: a leg
+    /// that joins meanwhile gets what the device has, and the rest is zeroed on both when the pair is whole again.
+    fn forget_expansion(&mut self) {
+        let size = self.orders.expand.take();
+        if let Some(size) = size
+            && std::mem::take(&mut self.orders.sizing)
+        {
+            for sb in self.superblocks.iter_mut().flatten() {
+                sb.geometry = self.geometry;
+                sb.size_new = size;
+            }
         }
     }
 
@@ -288,15 +300,6 @@ impl Serve {
         };
         if !Leg::BOTH.into_iter().all(enough) {
             self.fail_expansion(ControlError::TooSmall);
-            return;
-        }
-        let has_it = |leg: Leg| {
-            let sb = self.superblocks[leg.index()].as_ref();
-            sb.is_some_and(|sb| sb.geometry.size() > self.geometry.size())
-        };
-        if self.orders.size_in_doubt && Leg::BOTH.into_iter().any(has_it) {
-            // The larger size may be in use: the next attach, without that superblock, has it.
-            self.fail_expansion(ControlError::Interrupted);
             return;
         }
         let mut steps =
@@ -371,6 +374,7 @@ impl Serve {
             return;
         }
         self.orders.expand = None;
+        self.orders.sizing = false;
         let old = self.geometry.regions() as u32;
         let state = if self.orders.zeroed {
             RegionState::Unwritten
@@ -467,7 +471,7 @@ impl Serve {
     }
 
     pub(super) fn fail_orders(&mut self, error: ControlError) {
-        self.orders.expand = None;
+        self.forget_expansion();
         self.orders.dropping = None;
         if std::mem::take(&mut self.orders.owed) {
             self.out.push(Output::OrderDone { result: Err(error) });

@@ -14,7 +14,7 @@ use super::Serve;
 use super::joint::{Ids, Wish};
 use super::state::{Ask, Fact, Standing, State, earliest};
 use crate::io::{CasResult, RegisterError, RegisterId};
-use crate::status::Condition;
+use crate::status::{Condition, RejoinBlock};
 
 /// After this long without an outcome the operator is told.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
@@ -241,7 +241,10 @@ impl Serve {
                     None => self.below(),
                     Some(register) if self.is_below(&register) => self.below(),
                     Some(register) => {
-                        self.lower(Condition::WitnessRolledBack);
+                        // A leg above the register says so until it joins or is looked at again.
+                        if self.rejoin.blocked != Some(RejoinBlock::LegAhead) {
+                            self.lower(Condition::WitnessRolledBack);
+                        }
                         self.resolve(&register);
                     }
                 }

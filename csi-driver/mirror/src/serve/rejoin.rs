@@ -320,6 +320,9 @@ impl Serve {
         let Some(source) = self.superblocks[x.index()].clone() else {
             return;
         };
+        // A person has answered: it joins now.
+        self.lower(Condition::ForeignData(y));
+        self.lower(Condition::LostBranch(y));
         let boot_id = self.boot_now(y);
         let mut sb = match superblock {
             Some(sb) => *sb,
@@ -519,6 +522,7 @@ impl Serve {
         for leg in Leg::BOTH {
             self.lower(Condition::ForeignData(leg));
             self.lower(Condition::LostBranch(leg));
+            self.lower(Condition::LegDamaged(leg));
         }
     }
 }

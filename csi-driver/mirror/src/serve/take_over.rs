@@ -58,7 +58,15 @@ impl Serve {
             (None, [Some(a), Some(b)]) => {
                 // R40: behind a device that goes on, both may have lost what its guest did not flush.
                 let both = equalise::boot_changed(a) && equalise::boot_changed(b);
-                let equal = equalise::equalise(self.geometry, self.local, [&*a, &*b]);
+                let mut equal = equalise::equalise(self.geometry, self.local, [&*a, &*b]);
+                if let Some(leg) = equal.rolled_back {
+                    // Put back to before an expansion: the size in use is that of the other one.
+                    let whole = if leg == Leg::A { &b } else { &a }.superblock.geometry;
+                    if whole.size() > self.geometry.size() {
+                        self.geometry = whole;
+                        equal = equalise::equalise(whole, self.local, [&*a, &*b]);
+                    }
+                }
                 if both && equal.boot_changed && (self.continued || self.shown) {
                     self.flush_fails_once(Leg::A);
                 }
@@ -90,7 +98,6 @@ impl Serve {
             // nothing is written that could hide the gap.
             self.raise(Condition::LegDamaged(leg));
             self.orders.rolled_back = Some(leg);
-            self.orders.size_in_doubt = true;
         } else {
             for &page in &equal.writes {
                 for leg in Leg::BOTH {

@@ -5,6 +5,7 @@
 
 mod behind;
 mod bench;
+mod conditions;
 mod detach;
 mod frozen;
 mod grow;

@@ -327,6 +327,7 @@ impl Serve {
     /// Superblocks with base none and the new boot ids are durable on both: step 10 of 2.6.
     fn pair_settled(&mut self) {
         if self.finish_format() {
+            self.expand_identified();
             return;
         }
         // A target that restarted meanwhile is recorded by another round.

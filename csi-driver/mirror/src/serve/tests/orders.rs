@@ -1,7 +1,10 @@
+use twinsite_register::{Epoch, Key, KeyTag, Site};
+
 use super::bench::{A, B, Bench, ms};
-use super::rejoin::{far, join};
+use super::rejoin::{Far, far, join};
 use super::setup::Setup;
 use crate::io::{DATA_START, Format, Input, LegError};
+use crate::layout::Superblock;
 use crate::status::StateName;
 
 fn fs(name: &str) -> [u8; 15] {
@@ -262,25 +265,99 @@ fn a_leg_that_is_to_leave_stays_when_the_other_one_loses_what_was_written() {
     assert_eq!(b.state(), StateName::Solo);
 }
 
-/// The leg is put back to before an expansion that is in use since: nothing may erase what the other one has there.
+/// The leg is put back to before an expansion that is in use since: the device keeps its size, and what the leg lacks is copied
+/// before it is a member again.
 #[test]
-fn what_a_leg_that_was_put_back_does_not_know_of_is_not_zeroed() {
-    let mut b = Bench::served(Setup {
+fn a_leg_that_is_put_back_to_a_smaller_size_takes_nothing_away() {
+    let mut b = Bench::raw(Setup {
         beats: [9, 7],
         a_grew: NEW_SIZE - OLD_SIZE,
         ..Setup::pair()
     });
+    b.quiet_beats = true;
+    let behind = (NEW_SIZE - 4096) / 4096;
+    b.contents[0].insert(behind, 77);
+    let seen = b.settle();
     assert_eq!(b.state(), StateName::Solo);
+    assert!(seen.contains(&format!("show {NEW_SIZE}")), "{seen:?}");
     let far = far(&b);
     join(&mut b, &far);
-    b.polls = true;
+    b.sizes.clear();
     b.settle();
     assert_eq!(b.state(), StateName::Synced);
+    assert_eq!(b.contents[1].get(&behind), Some(&77));
     b.input(Input::Expand { size: NEW_SIZE });
     let seen = b.settle();
     assert!(!seen.iter().any(|line| line.contains(" zero ")), "{seen:?}");
+    assert!(seen.contains(&"order Ok(())".to_owned()), "{seen:?}");
     assert!(
-        seen.contains(&"order Err(Interrupted)".to_owned()),
-        "{seen:?}"
+        b.sizes.iter().all(|&(size, _)| size == NEW_SIZE),
+        "{:?}",
+        b.sizes
     );
+}
+
+/// The zeros are durable, and the first superblock with the new size is on A; B fails, is replaced and is filled anew. It gets
+/// what the device has, and the rest is zeroed there too before any superblock of it says the new size.
+#[test]
+fn a_leg_that_joins_after_an_expansion_was_cut_short_at_its_superblocks_is_zeroed_too() {
+    let mut b = zeroing();
+    while !b.sizes.contains(&(NEW_SIZE, 0)) {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    b.ok("A sb");
+    b.sizes.clear();
+    b.fail("B sb", LegError::Medium);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+    assert!(b.sizes.iter().all(|&sizes| sizes == (OLD_SIZE, NEW_SIZE)));
+    let far = far(&b);
+    let blank = Far {
+        superblock: Superblock {
+            epoch: Epoch(1),
+            ..far.superblock
+        },
+        ..far
+    };
+    b.seen();
+    b.sizes.clear();
+    join(&mut b, &blank);
+    let seen = b.settle();
+    assert_eq!(b.state(), StateName::Synced);
+    assert!(seen.contains(&"B zero 4194304+4194304".to_owned()));
+    assert!(seen.contains(&format!("resize {NEW_SIZE}")), "{seen:?}");
+    let first_new = b.sizes.iter().position(|&(size, _)| size == NEW_SIZE);
+    let last_old = b.sizes.iter().rposition(|&(size, _)| size == OLD_SIZE);
+    assert!(last_old < first_new, "{:?}", b.sizes);
+}
+
+#[test]
+fn an_expansion_beside_a_format_record_goes_on_when_that_is_written() {
+    let mut b = Bench::served(Setup::pair());
+    b.input(Input::Expand { size: NEW_SIZE });
+    b.input(Input::SetFormat {
+        format: Format::Started,
+        fs_type: fs("xfs"),
+    });
+    b.ok("A identify");
+    b.ok("B identify");
+    let seen = b.settle();
+    assert!(seen.contains(&"format Ok(())".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"order Ok(())".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn an_order_of_a_writer_that_is_superseded_is_answered() {
+    let other = Key::new(KeyTag::Writer(Site::B), 9);
+    let mut b = Bench::served(Setup::pair());
+    b.input(Input::DropLeg(B));
+    b.edit(|register| register.holder = Some(other));
+    b.read();
+    assert_eq!(b.state(), StateName::Superseded);
+    assert!(b.seen().contains(&"order Err(Interrupted)".to_owned()));
+    let mut b = zeroing();
+    b.fail("B zero", LegError::Conflict);
+    assert_eq!(b.state(), StateName::Superseded);
+    assert!(b.seen().contains(&"order Err(Interrupted)".to_owned()));
 }

@@ -75,7 +75,7 @@ pub(super) fn join(b: &mut Bench, far: &Far) {
 }
 
 /// From the read of the register on.
-fn join_read(b: &mut Bench, far: &Far) {
+pub(super) fn join_read(b: &mut Bench, far: &Far) {
     b.read();
     b.check(&["B register Data"]);
     b.ok("B register Data");

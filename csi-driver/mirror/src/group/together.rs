@@ -16,13 +16,10 @@ const MAX_LOOKS: u32 = 1000;
 impl Group {
     /// What concerns all volumes, until nothing is left to do.
     pub(super) fn look(&mut self, now: Duration) {
-        for _ in 0..MAX_LOOKS {
-            if !self.look_once(now) {
-                let calm = |members: &Vec<Member>| members.iter().all(|m| m.serve.is_calm());
-                self.calm = matches!(&self.phase, Phase::Serving(members) if calm(members));
-                break;
-            }
-        }
+        let still = (0..MAX_LOOKS).any(|_| !self.look_once(now));
+        debug_assert!(still, "two rules of the group undo each other");
+        let calm = |members: &Vec<Member>| members.iter().all(|m| m.serve.is_calm());
+        self.calm = still && matches!(&self.phase, Phase::Serving(members) if calm(members));
         let due = self.detached_by.is_some_and(|at| at <= now);
         if due || self.release.is_none() {
             self.tell_detached();

@@ -183,7 +183,8 @@ impl Serve {
         let needed = self.register.as_ref().is_some_and(|register| {
             !register.landed.includes(self.running.members) || !register.granted.is_empty()
         });
-        settled && needed && self.stamped && self.requests.open.is_empty()
+        // A request that did not go through is no reason for the next one before the register was read.
+        settled && needed && self.stamped && self.requests.is_idle()
     }
 
     /// Frozen, nothing is under way, and no relogin will change what is lost.
@@ -234,6 +235,10 @@ impl Serve {
         if open.is_some_and(|own| own.expected().txid == expected) {
             self.resolve(register);
             self.settle();
+        }
+        // It is no news for the one that told it, whose next request may stand on the same value.
+        if let Some(joint) = &mut self.joint {
+            joint.resolved = None;
         }
     }
 

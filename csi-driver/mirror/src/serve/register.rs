@@ -69,6 +69,11 @@ impl Requests {
         self.open.iter().any(|own| ask(own.ask))
     }
 
+    /// Nothing is asked of the register.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.read.is_none()
+    }
+
     pub(super) fn deadline(&self, timeout: Duration) -> Option<Duration> {
         let read = self.read.map(|(_, sent)| sent + timeout);
         let cas = self.cas.iter().map(|&(_, _, sent)| sent + timeout).min();

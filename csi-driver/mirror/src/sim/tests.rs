@@ -165,6 +165,13 @@ fn the_last_member_is_called_lost_only_while_it_is_the_last() {
     run(4045, of_group(2, true));
 }
 
+/// Found: another site took over while a request to land was open; each volume told the other what became of it, both asked
+/// again at once, and what had been told decided that request, too: thousands of requests in one instant, for ever.
+#[test]
+fn a_request_that_was_lost_is_not_sent_again_before_the_register_was_read() {
+    run(4108, of_group(2, true));
+}
+
 #[test]
 fn two_volumes_of_a_group_lose_no_flushed_write_when_caches_are_volatile() {
     for seed in seeds(4000, 3) {

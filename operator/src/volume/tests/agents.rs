@@ -23,17 +23,19 @@ impl World {
             for at in 0..self.clusters[place].attachments.len() {
                 self.work(place, at);
             }
-            let before = self.clusters[place].attachments.len();
-            self.clusters[place].attachments.retain(|known| {
-                known.metadata.deletion_timestamp.is_none()
-                    || known
-                        .metadata
-                        .finalizers
-                        .as_ref()
-                        .is_some_and(|held| !held.is_empty())
-            });
-            self.changed |= self.clusters[place].attachments.len() != before;
+            self.forget_released(place);
         }
+    }
+
+    /// An Attachment that is deleted is gone once nobody holds it by a finalizer.
+    pub(super) fn forget_released(&mut self, place: usize) {
+        let attachments = &mut self.clusters[place].attachments;
+        let before = attachments.len();
+        attachments.retain(|known| {
+            let held = known.metadata.finalizers.as_ref();
+            known.metadata.deletion_timestamp.is_none() || held.is_some_and(|held| !held.is_empty())
+        });
+        self.changed |= attachments.len() != before;
     }
 
     pub(super) fn lives(&self, place: usize, node: &str) -> bool {

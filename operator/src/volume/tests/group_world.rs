@@ -6,21 +6,19 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Attachment, AttachmentMode, Failover, GroupId, LegIndex, LegState, MirrorGroup, VolumeId,
-    attachment_uid, group_uid,
+    Attachment, AttachmentMode, GroupId, LegState, MirrorGroup, VolumeId, attachment_uid, group_uid,
 };
 use twinsite_register::Mark;
 
 use super::super::{
-    Action, Status, WorkloadView,
+    Action, Status,
     group::{self, Group, Member, Plans},
     status,
 };
 use super::{
     linter,
-    world::{SITES, World},
+    world::{self, SITES, World, comes_to_rest},
 };
-use crate::failover;
 
 pub(super) const VOLUMES: [&str; 2] = ["journal", "data"];
 
@@ -133,22 +131,15 @@ impl GroupWorld {
         let status = self.groups[place]
             .as_ref()
             .and_then(|group| group.status.as_ref());
-        let mut conditions = status.iter().flat_map(|status| &status.conditions);
-        conditions
-            .find(|one| one.type_ == type_)
-            .map_or_else(String::new, |one| {
-                format!("{} {}: {}", one.status, one.reason, one.message)
-            })
+        status.map_or_else(String::new, |status| world::told(&status.conditions, type_))
     }
 
     pub(super) fn settle(&mut self) {
-        let mut quiet = 0;
-        for _ in 0..120 {
+        if comes_to_rest(120, || {
             self.round();
-            quiet = if self.changed { 0 } else { quiet + 1 };
-            if quiet >= 25 {
-                return;
-            }
+            self.changed
+        }) {
+            return;
         }
         panic!("no fixpoint:\n{}", self.transcript());
     }
@@ -216,14 +207,9 @@ impl GroupWorld {
             desired.group = object.as_ref().filter(names).cloned();
             if let Some(group) = &desired.group {
                 desired.volume = Arc::new(group.lend(&desired.volume));
-                let replicas = self.parts[0].clusters[place].workloads[0].1;
-                let view = |workload: &twinsite_api::Workload| WorkloadView {
-                    workload: workload.clone(),
-                    replicas: Some(replicas),
-                    running: Some(replicas),
-                    trouble: None,
-                };
-                seen.workloads = group.spec.workloads.iter().map(view).collect();
+                let shown = &self.parts[0].clusters[place];
+                let workloads = group.spec.workloads.iter().cloned();
+                seen.workloads = workloads.map(|one| shown.workload(one)).collect();
             }
             if let (Some(twin), Some(theirs)) = (&twin, &seen.peer.volume) {
                 seen.peer.volume = Some(Arc::new(twin.lend(theirs)));
@@ -407,14 +393,7 @@ impl GroupWorld {
             self.work(place, mode);
         }
         for part in &mut self.parts {
-            let attachments = &mut part.clusters[place].attachments;
-            let before = attachments.len();
-            attachments.retain(|known| {
-                let held = known.metadata.finalizers.as_ref();
-                known.metadata.deletion_timestamp.is_none()
-                    || held.is_some_and(|held| !held.is_empty())
-            });
-            part.changed |= part.clusters[place].attachments.len() != before;
+            part.forget_released(place);
         }
         self.share();
     }
@@ -497,26 +476,13 @@ impl GroupWorld {
     }
 
     fn orders(&mut self) {
-        let now = Timestamp::from_second(self.parts[0].now).unwrap();
         for at in 0..self.parts[0].failovers.len() {
-            let (place, order): (usize, Failover) = self.parts[0].failovers[at].clone();
+            let (place, order) = self.parts[0].failovers[at].clone();
             if !self.parts[0].clusters[place].up {
                 continue;
             }
-            let to = SITES.iter().position(|site| *site == order.spec.to);
-            let to = to.map(|place| LegIndex::BOTH[place]);
-            let register = self.parts[0].register.clone().map(Arc::new);
-            let views: Vec<failover::VolumeView> = self
-                .observe(place)
-                .volumes
-                .into_iter()
-                .map(|one| failover::VolumeView {
-                    volume: one.desired.volume,
-                    register: register.clone(),
-                    to,
-                })
-                .collect();
-            let status = failover::status(&order, &views, now);
+            let volumes = self.observe(place).volumes.into_iter();
+            let status = self.parts[0].ordered(&order, volumes.map(|one| one.desired.volume));
             if order.status.as_ref() != Some(&status) {
                 self.lines.push(format!("Failover {:?}", status.state));
                 self.parts[0].failovers[at].1.status = Some(status);

@@ -1,21 +1,25 @@
-//! The world: objects of two clusters, the register, who is up; applying an action as the shell would.
+//! The world: objects of two clusters, the register, who is up, and the rounds in which it moves.
+//!
+//! Not here: what Kubernetes and the agents do in a round (beside this folder), several volumes in lock step (`group_world`).
+
+mod observe;
+mod take;
+mod transcript;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Attachment, AttachmentMode, Condition, Failover, Leg, LegIndex, MirroredVolume, SitePair,
-    StoragePool, VolumeId, Workload,
+    Attachment, AttachmentMode, Condition, Failover, FailoverStatus, Leg, LegIndex, MirroredVolume,
+    SitePair, StoragePool, VolumeId, Workload,
 };
-use twinsite_register::{Gen, Leg as RegisterLeg, Mark, Register, Reseed, StampId, TxId};
+use twinsite_register::{Gen, Mark, Register, StampId, TxId};
 
 use super::super::{
-    Action, Desired, Evidence, FailoverOrder, NodeView, Observed, Peer, Plan, PodView, Reach,
-    Reading, RegisterChange, Status, VolumeAttachmentView, Witness, WorkloadView, names, orphan,
-    plan, status,
+    Action, Desired, NodeView, Observed, Plan, PodView, Status, VolumeAttachmentView, orphan, plan,
+    status,
 };
 use super::linter;
 use crate::failover;
@@ -109,6 +113,26 @@ spec:
   claim: {name: records}
   legs: [{site: medical, poolClass: ssd}, {site: research, poolClass: ssd}]
 ";
+
+/// Whether nothing changes any more, for longer than every evidence takes to age, within so many rounds.
+pub(super) fn comes_to_rest(rounds: usize, mut round: impl FnMut() -> bool) -> bool {
+    let mut quiet = 0;
+    for _ in 0..rounds {
+        quiet = if round() { 0 } else { quiet + 1 };
+        if quiet >= 25 {
+            return true;
+        }
+    }
+    false
+}
+
+/// What the condition of this type says, in a line.
+pub(super) fn told(conditions: &[Condition], type_: &str) -> String {
+    let told = conditions.iter().find(|told| told.type_ == type_);
+    told.map_or_else(String::new, |told| {
+        format!("{} {}: {}", told.status, told.reason, told.message)
+    })
+}
 
 fn cluster(place: usize) -> Cluster {
     let site = SITES[place];
@@ -219,53 +243,6 @@ impl World {
         self.lines.push(line.into());
     }
 
-    pub(super) fn transcript(&self) -> String {
-        let mut text = self.lines.join("\n");
-        let id = self.id().to_string();
-        text = text.replace(&id, "ID");
-        text.push('\n');
-        for cluster in &self.clusters {
-            text.push_str(&format!(
-                "\n{} {}\n",
-                cluster.site,
-                if cluster.up { "" } else { "(down)" }
-            ));
-            let Some(volume) = &cluster.volume else {
-                text.push_str("  no MirroredVolume\n");
-                continue;
-            };
-            let status = volume.status.clone().unwrap_or_default();
-            let active = status.active_site.map(|active| {
-                format!(
-                    "{} seq={}{}",
-                    active.name,
-                    active.seq,
-                    if active.latched { " latched" } else { "" }
-                )
-            });
-            text.push_str(&format!(
-                "  role={:?} active={} epoch={} attached={}\n",
-                status.role,
-                active.unwrap_or_default(),
-                status.epoch.unwrap_or_default(),
-                status
-                    .attached
-                    .map(|at| format!("{}/{}", at.site, at.node))
-                    .unwrap_or_default()
-            ));
-            for leg in &status.legs {
-                text.push_str(&format!("  leg {} {:?}\n", leg.site, leg.state));
-            }
-            for condition in &status.conditions {
-                text.push_str(&format!(
-                    "  {}={} {} {}\n",
-                    condition.type_, condition.status, condition.reason, condition.message
-                ));
-            }
-        }
-        text
-    }
-
     pub(super) fn id(&self) -> VolumeId {
         VolumeId::of("ctrc", "rv", self.name)
     }
@@ -312,10 +289,9 @@ impl World {
     }
 
     pub(super) fn told(&self, place: usize, type_: &str) -> String {
-        self.condition(place, type_)
-            .map_or_else(String::new, |told| {
-                format!("{} {}: {}", told.status, told.reason, told.message)
-            })
+        let volume = self.clusters[place].volume.as_ref();
+        let status = volume.and_then(|volume| volume.status.as_ref());
+        status.map_or_else(String::new, |status| told(&status.conditions, type_))
     }
 
     /// A Writer is attached there and holds the register.
@@ -335,14 +311,11 @@ impl World {
 
     /// Rounds until nothing changes. Every scenario must get there.
     pub(super) fn settle(&mut self) {
-        let mut quiet = 0;
-        for _ in 0..80 {
+        if comes_to_rest(80, || {
             self.round();
-            quiet = if self.changed { 0 } else { quiet + 1 };
-            // Longer than every evidence takes to age.
-            if quiet >= 25 {
-                return;
-            }
+            self.changed
+        }) {
+            return;
         }
         panic!("no fixpoint:\n{}", self.transcript());
     }
@@ -404,96 +377,6 @@ impl World {
                     lives && key == Some(holder.to_string())
                 })
             })
-    }
-
-    pub(super) fn observe(&self, place: usize) -> (Option<Desired>, Observed) {
-        let cluster = &self.clusters[place];
-        let other = &self.clusters[1 - place];
-        let mut peer = Peer::default();
-        if self.link_up && other.up {
-            peer.reach = Reach::Answers;
-            peer.volume = other.volume.clone().map(Arc::new);
-            peer.pair = Some(Arc::new(other.pair.clone()));
-            peer.legs = other.legs.iter().cloned().map(Arc::new).collect();
-            peer.attachments = other.attachments.iter().cloned().map(Arc::new).collect();
-        } else {
-            peer.reach = Reach::Silent {
-                last: None,
-                why: "connection refused".to_owned(),
-            };
-        }
-        let reach = if self.witness_up {
-            Reach::Answers
-        } else {
-            Reach::Silent {
-                last: None,
-                why: "timed out".to_owned(),
-            }
-        };
-        let register = self.register.clone().map_or(Reading::Absent, |register| {
-            Reading::Found(Arc::new(register))
-        });
-        let age = |at: i64| {
-            self.witness_up
-                .then(|| Duration::from_secs(u64::try_from(self.now - at).unwrap()))
-        };
-        let named = |(at, order): &(usize, Failover)| {
-            let volume = cluster.volume.as_ref()?;
-            let sees = *at == place || peer.reach.answers();
-            (sees && failover::selects(order, volume) && !failover::is_over(order, "rv", self.name))
-                .then(|| FailoverOrder {
-                    object: Arc::new(order.clone()),
-                    at_peer: *at != place,
-                })
-        };
-        let workloads = cluster
-            .volume
-            .iter()
-            .flat_map(|volume| volume.spec.workloads.clone().unwrap_or_default());
-        let view = |workload: Workload| {
-            let replicas = cluster
-                .workloads
-                .iter()
-                .find(|(known, _)| known.name == workload.name)
-                .map(|(_, replicas)| *replicas);
-            WorkloadView {
-                workload,
-                replicas,
-                running: replicas,
-                trouble: None,
-            }
-        };
-        let observed = Observed {
-            pools: cluster.pools.iter().cloned().map(Arc::new).collect(),
-            legs: cluster.legs.iter().cloned().map(Arc::new).collect(),
-            taken_pools: Vec::new(),
-            attachments: cluster.attachments.iter().cloned().map(Arc::new).collect(),
-            persistent_volume: cluster.persistent_volume.clone().map(Arc::new),
-            claim: cluster.claim.clone().map(Arc::new),
-            pods: cluster.pods.clone(),
-            volume_attachments: cluster.volume_attachments.clone(),
-            workloads: workloads.map(view).collect(),
-            nodes: cluster.nodes.clone(),
-            witness: Witness { reach, register },
-            marks: cluster.marks.clone(),
-            evidence: Evidence {
-                site_still_for: age(other.alive_at),
-                beat_still_for: age(self.beat_at),
-            },
-            failovers: self.failovers.iter().filter_map(named).collect(),
-            unknown: cluster.unknown.clone(),
-            kept_by: Vec::new(),
-            peer,
-            move_permit: true,
-        };
-        let desired = cluster.volume.clone().map(|volume| Desired {
-            volume: Arc::new(volume),
-            group: None,
-            pair: Some(Arc::new(cluster.pair.clone())),
-            site: cluster.site.to_owned(),
-            index: Some(cluster.index),
-        });
-        (desired, observed)
     }
 
     fn operate(&mut self, place: usize) {
@@ -575,35 +458,15 @@ impl World {
     }
 
     fn orders(&mut self) {
-        let now = Timestamp::from_second(self.now).unwrap();
         for at in 0..self.failovers.len() {
             let (place, order) = self.failovers[at].clone();
             let cluster = &self.clusters[place];
             if !cluster.up {
                 continue;
             }
-            let to = SITES
-                .iter()
-                .position(|site| *site == order.spec.to)
-                .map(|place| LegIndex::BOTH[place]);
-            let selected = cluster
-                .volume
-                .clone()
-                .filter(|volume| failover::selects(&order, volume));
-            let register = self
-                .register
-                .clone()
-                .filter(|_| self.witness_up)
-                .map(Arc::new);
-            let views: Vec<failover::VolumeView> = selected
-                .into_iter()
-                .map(|volume| failover::VolumeView {
-                    volume: Arc::new(volume),
-                    register: register.clone(),
-                    to,
-                })
-                .collect();
-            let status = failover::status(&order, &views, now);
+            let volume = cluster.volume.iter();
+            let selected = volume.filter(|volume| failover::selects(&order, volume));
+            let status = self.ordered(&order, selected.cloned().map(Arc::new));
             if order.status.as_ref() != Some(&status) {
                 let told: Vec<String> = status
                     .volumes
@@ -617,184 +480,24 @@ impl World {
         }
     }
 
-    /// One action, as the shell would carry it out.
-    pub(super) fn take(&mut self, place: usize, action: &Action) {
-        self.changed = true;
-        self.lines
-            .push(format!("{}: {action}", self.clusters[place].site));
-        let fresh = ObjectMeta {
-            uid: Some(self.uid()),
-            creation_timestamp: Some(self.time()),
-            ..ObjectMeta::default()
-        };
-        let deleted = Some(self.time());
-        if let Action::ChangeRegister { expect, change } = action {
-            let register = self.register.clone().unwrap();
-            assert_eq!(register.txid, *expect, "the plan is about another value");
-            return self.change(&register, change);
-        }
-        if let Action::SeedRegister { replaced, seed } = action {
-            let old = self.register.clone();
-            assert_eq!(old.as_ref().map(|old| old.txid), *replaced);
-            let seed = Reseed {
-                generation: Gen([0x5e; 16]),
-                txid: TxId([0x5e; 16]),
-                ..(**seed).clone()
-            };
-            self.register = Some(Register::reseed(&seed, old.as_ref()).unwrap());
-            return;
-        }
-        let cluster = &mut self.clusters[place];
-        let merged = |mut new: ObjectMeta, old: Option<&ObjectMeta>| {
-            let base = old.cloned().unwrap_or(fresh.clone());
-            new.uid = base.uid;
-            new.creation_timestamp = base.creation_timestamp;
-            new
-        };
-        match action {
-            Action::AddFinalizer => {
-                cluster.volume.as_mut().unwrap().metadata.finalizers =
-                    Some(vec![names::VOLUME_FINALIZER.to_owned()]);
-            }
-            Action::RemoveFinalizer => cluster.volume = None,
-            Action::ApplyLeg(leg) => {
-                let old = cluster.legs.pop();
-                let mut new = (**leg).clone();
-                new.metadata = merged(new.metadata, old.as_ref().map(|old| &old.metadata));
-                new.status = old.and_then(|old| old.status);
-                cluster.legs.push(new);
-            }
-            Action::DeleteLeg { .. } => cluster.legs.clear(),
-            Action::ApplyPersistentVolume(volume) => {
-                let old = cluster.persistent_volume.take();
-                let mut new = (**volume).clone();
-                new.metadata = merged(new.metadata, old.as_ref().map(|old| &old.metadata));
-                let bound = old.and_then(|old| old.spec?.claim_ref?.uid);
-                new.spec.as_mut().unwrap().claim_ref.as_mut().unwrap().uid = bound;
-                cluster.persistent_volume = Some(new);
-            }
-            Action::RebindPersistentVolume { .. } => {
-                let volume = cluster.persistent_volume.as_mut().unwrap();
-                volume
-                    .spec
-                    .as_mut()
-                    .unwrap()
-                    .claim_ref
-                    .as_mut()
-                    .unwrap()
-                    .uid = None;
-            }
-            Action::DeletePersistentVolume { .. } => cluster.persistent_volume = None,
-            Action::ApplyClaim(claim) => {
-                let old = cluster.claim.take();
-                let mut new = (**claim).clone();
-                new.metadata = merged(new.metadata, old.as_ref().map(|old| &old.metadata));
-                cluster.claim = Some(new);
-            }
-            Action::DeleteClaim { .. } => cluster.claim = None,
-            Action::Scale { workload, replicas } => {
-                let known = cluster
-                    .workloads
-                    .iter_mut()
-                    .find(|(known, _)| known.name == workload.name)
-                    .unwrap();
-                known.1 = *replicas;
-            }
-            Action::CreateAttachment(attachment) => {
-                let there = cluster
-                    .attachments
-                    .iter()
-                    .any(|known| known.metadata.name == attachment.metadata.name);
-                if !there {
-                    let mut new = (**attachment).clone();
-                    new.metadata = merged(new.metadata, None);
-                    cluster.attachments.push(new);
-                }
-            }
-            Action::UpdateAttachment { uid, change, .. } => {
-                let known = cluster
-                    .attachments
-                    .iter_mut()
-                    .find(|known| known.metadata.uid.as_ref() == Some(uid))
-                    .unwrap();
-                let spec = &mut known.spec;
-                if let Some(legs) = &change.legs {
-                    spec.legs.clone_from(legs);
-                }
-                if let Some(size) = &change.size {
-                    spec.size = size.clone();
-                }
-                if let Some(asked) = &change.verify {
-                    spec.verify = Some(asked.clone());
-                }
-                if let Some(drop) = &change.drop_legs {
-                    spec.drop_legs.clone_from(drop);
-                }
-                if change.move_order.is_some() || change.withdraw_move {
-                    spec.move_.clone_from(&change.move_order);
-                }
-                if let Some(release) = change.release {
-                    spec.release = release;
-                }
-            }
-            Action::DeleteAttachment { uid, .. } => {
-                let known = cluster
-                    .attachments
-                    .iter_mut()
-                    .find(|known| known.metadata.uid.as_ref() == Some(uid))
-                    .unwrap();
-                known.metadata.deletion_timestamp = deleted;
-            }
-            Action::ReleaseAttachment { uid, .. } => {
-                cluster
-                    .attachments
-                    .retain(|known| known.metadata.uid.as_ref() != Some(uid));
-            }
-            Action::DeletePod { uid, .. } | Action::RestartPod { uid, .. } => {
-                cluster.pods.retain(|pod| pod.uid != *uid)
-            }
-            Action::DeleteVolumeAttachment { uid, .. } => {
-                cluster.volume_attachments.retain(|known| known.uid != *uid)
-            }
-            Action::ClearVolumeInUse { node, .. } => {
-                cluster
-                    .nodes
-                    .iter_mut()
-                    .find(|known| known.name == *node)
-                    .unwrap()
-                    .volume_in_use = false;
-            }
-            Action::RecordMove(_) | Action::ChangeRegister { .. } | Action::SeedRegister { .. } => {
-            }
-        }
-    }
-
-    fn change(&mut self, register: &Register, change: &RegisterChange) {
-        let txid = self.txid();
-        let generation = self.generation();
-        let leg = |index: LegIndex| RegisterLeg::BOTH[index.number()];
-        let next = match change {
-            RegisterChange::Unlatch => register.unlatch(txid),
-            RegisterChange::Latch => register.latch(txid),
-            RegisterChange::NoRejoin(legs) => register.rejoin(*legs, txid),
-            RegisterChange::Tombstone => register.tombstone(generation, txid),
-            RegisterChange::Wiped(index) => register.wiped(leg(*index), txid),
-            RegisterChange::Bury => {
-                assert!(register.is_buried());
-                self.register = None;
-                for cluster in &mut self.clusters {
-                    cluster.marks.clear();
-                }
-                return;
-            }
-            RegisterChange::Confirm { leg: index, who } => register.confirm(leg(*index), who, txid),
-            RegisterChange::Retire {
-                leg: index,
-                naa,
-                who,
-            } => register.retire(leg(*index), *naa, who, txid),
-        };
-        self.register = Some(next.unwrap_or_else(|why| panic!("{change}: {why}")));
+    /// What a person's order says of these volumes.
+    pub(super) fn ordered(
+        &self,
+        order: &Failover,
+        volumes: impl Iterator<Item = Arc<MirroredVolume>>,
+    ) -> FailoverStatus {
+        let to = SITES.iter().position(|site| *site == order.spec.to);
+        let to = to.map(|place| LegIndex::BOTH[place]);
+        let register = self.register.clone().filter(|_| self.witness_up);
+        let register = register.map(Arc::new);
+        let views: Vec<failover::VolumeView> = volumes
+            .map(|volume| failover::VolumeView {
+                volume,
+                register: register.clone(),
+                to,
+            })
+            .collect();
+        failover::status(order, &views, Timestamp::from_second(self.now).unwrap())
     }
 
     /// A site loses everything at once; what stands in its API server stays on disk.

@@ -16,6 +16,7 @@
 mod birth;
 mod force;
 mod group;
+mod judge;
 mod look;
 mod order;
 mod plan;
@@ -28,7 +29,7 @@ pub use plan::{Approval, ForceError, Token, force, reseed_seed};
 
 use std::time::Duration;
 
-use twinsite_register::{Class, Key, KeyTag, Leg, LegSeed, Members, Register, classify};
+use twinsite_register::{Key, KeyTag, Leg, LegSeed, Register};
 
 use super::head::Head;
 use super::leg::{Ended, Kind, LegTrack};
@@ -39,6 +40,7 @@ use crate::layout::Geometry;
 use crate::script::Fault;
 
 pub use group::GroupBirth;
+use judge::Judged;
 pub use look::LegInspection;
 pub use order::{Done, Failure, OneShotOrder, Reseeding, Task};
 
@@ -405,47 +407,6 @@ impl OneShot {
         }
     }
 
-    fn may_begin(&self) -> Result<(), Failure> {
-        let register = match &self.register {
-            Some(Ok(register)) => register.as_deref(),
-            Some(Err(())) | None => return Err(Failure::WitnessUnreachable),
-        };
-        if !self.is_whole(register) {
-            return Err(Failure::OtherVolumes);
-        }
-        let class = classify(register, &self.order.marks, &[]);
-        let allowed = match (&self.order.task, class) {
-            (Task::Reseed(order), _) => {
-                order.chosen != Members::NONE && order.chosen.and(self.order.legs) == order.chosen
-            }
-            (_, Class::Below(_)) => return Err(Failure::WitnessBehind),
-            (Task::Birth { .. }, Class::Creating | Class::Live) => true,
-            (Task::Wipe, Class::Tombstone) => true,
-            (Task::Force(force), Class::Live) => {
-                self.order.legs.sole() == Some(force.leg)
-                    && self.order.site == force.site
-                    && register.is_some_and(|register| force::is_planned(register, force))
-            }
-            (Task::Birth { .. } | Task::Wipe | Task::Inspect | Task::Force(_), _) => false,
-        };
-        if !allowed {
-            return Err(Failure::WrongState);
-        }
-        for leg in self.written_legs() {
-            if self.at[leg.index()] != At::Looked {
-                return Err(Failure::Unreachable(leg));
-            }
-            self.judge(leg)?;
-        }
-        Ok(())
-    }
-
-    /// What is done to a volume of a group must not speak for the others: only births know how.
-    fn is_whole(&self, register: Option<&Register>) -> bool {
-        let several = register.is_some_and(|register| register.volumes.len() > 1);
-        !several || self.of_group
-    }
-
     /// Whether the order writes to this leg, or fences it only.
     fn is_written(&self, leg: Leg) -> bool {
         match &self.order.task {
@@ -470,22 +431,11 @@ impl OneShot {
         self.phase = Phase::Again { register, until };
     }
 
-    /// R43: behind the fence the register must be the one that was judged by. Of a tombstone the other leg may have landed
-    /// meanwhile.
     fn verify_register(&mut self, now: Duration, read: Result<Option<Box<Register>>, ()>) {
         let Ok(read) = read else {
             return self.fail(Failure::WitnessUnreachable);
         };
-        let same = match (&self.order.task, self.seen(), read.as_deref()) {
-            (Task::Birth { .. } | Task::Force(_), Some(seen), Some(read)) => seen.txid == read.txid,
-            (Task::Wipe, Some(seen), Some(read)) => {
-                (seen.register_id, seen.epoch, seen.state)
-                    == (read.register_id, read.epoch, read.state)
-            }
-            (Task::Reseed(_), seen, read) => seen == read,
-            (Task::Birth { .. } | Task::Wipe | Task::Inspect | Task::Force(_), _, _) => false,
-        };
-        if !same {
+        if !self.is_as_judged(read.as_deref()) {
             return self.fail(Failure::Changed);
         }
         self.phase = Phase::Verify;
@@ -521,39 +471,6 @@ impl OneShot {
                 }
                 Err(failure) => return self.fail(failure),
             }
-        }
-    }
-
-    fn judge(&self, leg: Leg) -> Result<Judged, Failure> {
-        let (head, info) = self.head(leg).ok_or(Failure::Unreachable(leg))?;
-        if head.is_newer() {
-            return Err(Failure::UnknownFormat(leg));
-        }
-        if self
-            .seen()
-            .is_some_and(|register| register.is_retired(leg, info.naa))
-        {
-            return Err(Failure::Retired(leg));
-        }
-        match &self.order.task {
-            Task::Birth { size, initialize } => {
-                let geometry = Geometry::for_new(*size).map_err(|_| Failure::BadSize)?;
-                let register = self.seen().ok_or(Failure::WrongState)?;
-                let named = initialize[leg.index()] == Some(info.naa) && !info.naa.is_zero();
-                birth::judge(
-                    register,
-                    leg,
-                    self.order.volume,
-                    geometry,
-                    head,
-                    &info,
-                    named,
-                )
-            }
-            Task::Wipe => self.judge_wipe(leg, head),
-            Task::Reseed(order) => self.judge_reseed(leg, head, order),
-            Task::Force(force) => self.judge_force(leg, head, force),
-            Task::Inspect => Ok(Judged::Ready),
         }
     }
 
@@ -654,11 +571,4 @@ impl OneShot {
         self.phase = Phase::Over;
         self.end = Some(end);
     }
-}
-
-/// May a leg be written, or is it ready?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Judged {
-    Work,
-    Ready,
 }

@@ -9,6 +9,7 @@
 //! (R2); the lock is held until no command of the request is under way, so two writes to one block keep their order on each
 //! leg; after the answer no new command is sent with the request's buffer; a write that was answered with an error has its
 //! regions in `must` before the answer, and they leave it only by a copy or with the other leg (R45).
+//! Not here: what a leg did not do (`failed`), starting over in another membership (`again`).
 
 use std::time::Duration;
 
@@ -18,11 +19,10 @@ use super::Serve;
 use super::commands::Purpose;
 use super::state::{Admit, State};
 use crate::dirty::Claim;
-use crate::io::{DATA_START, GuestError, GuestOp, LegError, LegOp, Output, ReqId};
+use crate::io::{DATA_START, GuestError, GuestOp, LegOp, Output, ReqId};
 use crate::locks::{Access, Held, Lock};
 use crate::regions::span;
 use crate::slab::Handle;
-use crate::status::LostWhy;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -501,101 +501,6 @@ impl Serve {
         req.gate2 = req.gate2.saturating_sub(1);
         if req.gate2 == 0 {
             self.try_answer(at);
-        }
-    }
-
-    /// The session died with the command under way.
-    pub(super) fn guest_gone(&mut self, at: Handle, leg: Leg) {
-        let members = self.policy.targets;
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        let again = !req.answered && members.contains(leg);
-        if req.restart {
-            req.io[leg.index()] = LegIo::No;
-            self.restart_guest(at);
-            return;
-        }
-        req.io[leg.index()] = if again { LegIo::Wait } else { LegIo::No };
-        if req.answered {
-            if self.rejoin.target == Some(leg) {
-                // Acknowledged from X alone and not known to be on Y: copied again (2.6 step 6).
-                let run = span(self.geometry, req.offset, req.len);
-                run.for_each(|region| self.copy_again(region));
-            }
-            self.forget_req(at);
-        } else if !req.is_write() {
-            self.send_read(at);
-        } else {
-            self.settle_failed(at);
-            self.try_answer(at);
-        }
-    }
-
-    /// BUSY for data that was already acknowledged: its buffer may not be named again, so the regions are copied.
-    /// Says whether that was the case.
-    pub(super) fn guest_busy(&mut self, at: Handle, leg: Leg) -> bool {
-        if self.reqs.get(at).is_none_or(|req| !req.answered) {
-            return false;
-        }
-        self.guest_gone(at, leg);
-        true
-    }
-
-    /// The leg failed the request itself.
-    pub(super) fn guest_failed(&mut self, at: Handle, leg: Leg, error: LegError) {
-        let Some(req) = self.reqs.get_mut(at) else {
-            return;
-        };
-        req.failed = req.failed.with(leg);
-        req.io[leg.index()] = LegIo::No;
-        if req.restart {
-            self.restart_guest(at);
-        } else if req.is_write() {
-            self.write_failed(at, leg, error);
-        } else {
-            self.links[leg.index()].read_errors += 1;
-            self.send_read(at);
-        }
-    }
-
-    /// MEDIUM ERROR, HARDWARE ERROR, no space, a refusal: the leg does not have the write, and is lost for it. Unless it
-    /// is the last member, or the other leg cannot write this either: then the guest gets the error.
-    fn write_failed(&mut self, at: Handle, leg: Leg, error: LegError) {
-        let Some(req) = self.reqs.get(at) else { return };
-        let answered = req.answered;
-        let other = req.io[leg.index() ^ 1];
-        let guest_error = if error == LegError::NoSpace {
-            GuestError::NoSpace
-        } else {
-            GuestError::Io
-        };
-        if self.running.members.sole() == Some(leg) || req.failed == Members::BOTH {
-            let run = span(self.geometry, req.offset, req.len);
-            if self.rejoin.target.is_some() {
-                run.for_each(|region| self.copy_again(region));
-            }
-            self.end_with(at, guest_error);
-        } else if other == LegIo::Sent && !answered {
-            // The other leg's answer decides whose fault it is; it comes within T_cmd.
-        } else {
-            self.lose(leg, LostWhy::WriteError);
-            if answered {
-                self.forget_req(at);
-            }
-        }
-    }
-
-    /// The data is on one leg and the other one failed it.
-    pub(super) fn settle_failed(&mut self, at: Handle) {
-        let Some(req) = self.reqs.get(at) else { return };
-        if req.is_write() && !req.failed.is_empty() && !req.under_way() {
-            let failed = req.failed;
-            let sole = self.running.members.sole();
-            // The last member is never removed: the guest has its error.
-            for leg in failed.iter().filter(|&leg| sole != Some(leg)) {
-                self.lose(leg, LostWhy::WriteError);
-            }
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | `state`, `transitions` | states, facts, the table |
 //! | `frozen`, `grow`, `late` | what the table does when a member is lost, joins, or the register answers late |
 //! | `take_over`, `time` | from attach to the device; timers and status |
-//! | `guest`, `reads`, `discard`, `again`, `durable` | requests of the guest; flushes and syncs |
+//! | `guest`, `reads`, `discard`, `failed`, `again`, `durable` | requests of the guest; flushes and syncs |
 //! | `commands`, `link` | commands to legs; login, verification, loss |
 //! | `register` | own requests and their outcome |
 //! | `script`, `superblock` | what becomes durable in order |
@@ -29,6 +29,7 @@ mod copy;
 mod discard;
 mod durable;
 mod equalise;
+mod failed;
 mod frozen;
 mod grow;
 mod guest;

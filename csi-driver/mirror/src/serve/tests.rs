@@ -19,5 +19,4 @@ mod solo;
 mod verify;
 mod without;
 
-pub(super) use bench::served;
-pub(super) use setup::Setup;
+pub(super) use setup::{Setup, served};

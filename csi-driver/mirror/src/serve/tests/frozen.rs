@@ -506,7 +506,7 @@ fn a_register_below_what_was_seen_is_an_alarm_and_no_request() {
 fn a_base_that_was_written_on_the_leg_that_stays_is_kept() {
     let base = crate::layout::Base {
         epoch: twinsite_register::Epoch(2),
-        generation: super::bench::OLD,
+        generation: super::setup::OLD,
         crc: 7,
     };
     let mut b = Bench::raw(Setup {

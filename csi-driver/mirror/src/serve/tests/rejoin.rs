@@ -46,7 +46,7 @@ pub(super) fn far(b: &Bench) -> Far {
         geometry: crate::layout::Geometry::new(64 << 16, 16).unwrap(),
         size_new: 0,
         epoch: twinsite_register::Epoch(3),
-        generation: super::bench::OLD,
+        generation: super::setup::OLD,
         base: None,
         clean: false,
         attach_key: Some(b.key),

@@ -1,10 +1,17 @@
 //! What the engine takes over in a scripted run.
 
-use twinsite_register::{Epoch, Leg, Members};
+use twinsite_register::{
+    AttachmentUid, Create, Epoch, Gen, GroupId, Key, KeyTag, Leg, Members, Naa, Order, Register,
+    RegisterId, Running, Site, StampId, TxId, VolumeId,
+};
 
 use crate::config::Config;
-use crate::io::Mode;
-use crate::layout::{Base, MapPage, RegionState};
+use crate::engine::{IdSource, Served, ServedLeg};
+use crate::io::{AttachOrder, AttachRecord, DATA_START, Format, LegInfo, Mode};
+use crate::layout::{Base, Beat, Geometry, MapPage, RegionState, Role, Superblock};
+
+/// The generation of the set that is taken over.
+pub(super) const OLD: Gen = Gen([1; 16]);
 
 /// How the engine's set looks when it takes over.
 #[derive(Clone, Debug)]
@@ -63,5 +70,148 @@ impl Setup {
             members: Members::only(leg),
             ..Self::pair()
         }
+    }
+}
+
+/// A register in which the attach with `key` holds `members`.
+pub(super) fn register(key: Key, members: Members) -> Register {
+    let create = Create {
+        register_id: RegisterId([9; 16]),
+        group: GroupId([8; 16]),
+        volumes: vec![VolumeId([7; 16])],
+        generation: OLD,
+        site: Site::A,
+        txid: TxId([1; 16]),
+    };
+    let born = Register::create(create)
+        .unwrap()
+        .birth(Site::A, TxId([2; 16]))
+        .unwrap();
+    Register {
+        epoch: Epoch(3),
+        members,
+        landed: members,
+        holder: Some(key),
+        stamp_id: StampId([3; 16]),
+        order: Order {
+            n: 1,
+            uid: AttachmentUid([5; 16]),
+        },
+        ..born
+    }
+}
+
+/// The key of the writer.
+pub(super) fn key() -> Key {
+    Key::new(KeyTag::Writer(Site::A), 0xabcdef)
+}
+
+pub(super) fn leg_infos(setup: &Setup) -> [LegInfo; 2] {
+    Leg::BOTH.map(|leg| LegInfo {
+        naa: Naa([leg.index() as u8 + 1; 16]),
+        capacity: DATA_START + (1 << 40),
+        block_size: 512,
+        volatile_cache: setup.volatile,
+        boot_id: Some([100, 200][leg.index()]),
+        own_target: true,
+        discard_zeroes: setup.discard > 0,
+        discard_granularity: setup.discard,
+    })
+}
+
+/// What an attach hands over.
+pub(in crate::serve) fn served(setup: &Setup) -> Served {
+    let key = key();
+    let register = register(key, setup.members);
+    let infos = leg_infos(setup);
+    let geometry = |leg: Leg| {
+        let more = if leg == Leg::A { setup.a_grew } else { 0 };
+        Geometry::new(setup.size + more, 16).unwrap()
+    };
+    let superblock = |leg: Leg| Superblock {
+        compat: 0,
+        ro_compat: 0,
+        sb_seq: 10,
+        volume: VolumeId([7; 16]),
+        group: GroupId([8; 16]),
+        register_id: register.register_id,
+        leg,
+        role: Role::Member,
+        members: setup.members,
+        active_site: Site::A,
+        active_seq: 1,
+        geometry: geometry(leg),
+        size_new: 0,
+        epoch: register.epoch,
+        generation: register.generation,
+        base: setup.base.as_ref().map(|base| base.1),
+        clean: false,
+        attach_key: Some(key),
+        boot_id: setup.boots[leg.index()],
+        lease_ms: 3000,
+        awaits_register: false,
+        node: "n".to_owned(),
+        format: Format::None,
+        fs_type: [0; 15],
+        naa: Naa([leg.index() as u8 + 1; 16]),
+        parents: Vec::new(),
+        order: Order {
+            n: 1,
+            uid: AttachmentUid([5; 16]),
+        },
+    };
+    let legs = Leg::BOTH.map(|leg| {
+        setup.members.contains(leg).then(|| ServedLeg {
+            info: infos[leg.index()],
+            superblock: superblock(leg),
+            pages: vec![setup.pages[leg.index()].clone()],
+            beat: Some(Beat {
+                volume: VolumeId([7; 16]),
+                epoch: register.epoch,
+                attach_key: Some(key),
+                beat: setup.beats[leg.index()],
+                flushed: 0,
+            }),
+            base_numbers: setup
+                .base
+                .as_ref()
+                .filter(|base| base.0 == leg)
+                .map(|base| base.2.clone()),
+            restarted: false,
+        })
+    });
+    let uid = AttachmentUid([5; 16]);
+    let order = AttachOrder {
+        volume: VolumeId([7; 16]),
+        uid,
+        key,
+        seed: [42; 32],
+        site: Site::A,
+        node: "n".to_owned(),
+        mode: setup.mode,
+        mv: None,
+        record: AttachRecord {
+            uid,
+            keys: vec![key],
+            n: Some(1),
+            stale: false,
+            flush_owed: setup.owed,
+        },
+        shown: false,
+        marks: Vec::new(),
+        initialize: [None, None],
+        config: setup.config,
+    };
+    let connected = Leg::BOTH.map(|leg| setup.members.contains(leg).then_some(infos[leg.index()]));
+    Served {
+        order,
+        running: Running::of(&register, key),
+        place: Order { n: 1, uid },
+        ids: IdSource::new([42; 32]),
+        register: (!setup.unstamped).then(|| register.clone()),
+        legs,
+        connected,
+        beat_object: None,
+        continued: setup.owed,
     }
 }

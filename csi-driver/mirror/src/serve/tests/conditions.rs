@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use twinsite_register::{Epoch, Members};
 
-use super::bench::{A, B, Bench, ms, served};
+use super::bench::{A, B, Bench, ms};
 use super::rejoin::{self, Far};
-use super::setup::Setup;
+use super::setup::{Setup, served};
 use crate::engine::Port;
 use crate::io::Input;
 use crate::layout::Superblock;

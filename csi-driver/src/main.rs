@@ -126,7 +126,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", twinsite_api::told(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 //! `twinsite-operator`: see the library.
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use twinsite_operator::shell::{
@@ -9,7 +10,7 @@ use twinsite_operator::shell::{
 };
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     let options = Options::parse();
     // What the client library says of a server that is away, we say ourselves, once.
     let filter = EnvFilter::try_from_default_env()
@@ -21,5 +22,11 @@ async fn main() -> Result<()> {
         LogFormat::Json => log.json().init(),
         LogFormat::Text => log.with_ansi(false).init(),
     }
-    run(options).await
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", twinsite_api::told(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match act(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("twinsite-agent: {error:#}");
+            eprintln!("twinsite-agent: {}", twinsite_api::told(error.as_ref()));
             ExitCode::FAILURE
         }
     }

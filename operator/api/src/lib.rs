@@ -39,6 +39,7 @@ mod seen;
 mod site_pair;
 mod span;
 mod storage_pool;
+mod told;
 pub mod unknown;
 mod verify;
 mod witness;
@@ -74,6 +75,7 @@ pub use span::{Span, SpanError};
 pub use storage_pool::{
     ArrayBackend, NodeBackend, StoragePool, StoragePoolSpec, StoragePoolStatus,
 };
+pub use told::told;
 pub use unknown::UnknownField;
 pub use verify::{ByteRange, VERIFY_ANNOTATION, VERIFY_REQUEST_MAX, VerifyReport, VerifyState};
 pub use witness::{DirectoryWitness, KubernetesWitness, ObjectStoreWitness, WitnessSpec};

@@ -189,19 +189,7 @@ pub(crate) fn explain(error: &kube::Error) -> String {
         kube::Error::Api(status) if status.code == 401 => {
             "it does not accept the credentials of this context".to_owned()
         }
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(inner) = source {
-                let inner_text = inner.to_string();
-                if !text.contains(&inner_text) {
-                    text.push_str(": ");
-                    text.push_str(&inner_text);
-                }
-                source = inner.source();
-            }
-            text
-        }
+        other => twinsite_api::told(other),
     }
 }
 

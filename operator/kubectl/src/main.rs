@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("kubectl twinsite: {error:#}");
+            eprintln!("kubectl twinsite: {}", twinsite_api::told(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -2,10 +2,21 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match write() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crdgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write() -> Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).context("usage: crdgen FOLDER")?);
     for (name, text) in twinsite_operator::files()? {
         let path = folder.join(name);

@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long, default_value_t = set("POD_NAME", "twinsite-operator"), hide_default_value = true)]
     pub pod: String,
     /// Address of /metrics, /healthz and /readyz.
-    #[arg(long, default_value = "0.0.0.0:9810")]
+    #[arg(long, default_value = "0.0.0.0:9808")]
     pub http: SocketAddr,
     /// Kubeconfig of the own cluster. Left out: the service account of the pod, or the usual places.
     #[arg(long)]
@@ -64,7 +64,7 @@ fn site_name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(
-            "a site name has 1 to 63 lower-case letters, digits and '-', such as medical"
+            "give the site's name, or set TWINSITE_SITE: 1 to 63 lower-case letters, digits and '-', such as medical"
                 .to_owned(),
         )
     }

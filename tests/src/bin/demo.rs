@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         .collect::<Vec<_>>()
         .as_slice()
     {
-        [] => play::supervise("demo", &target_folder().join("demo/work")),
+        // A wrong option is told before anything is set up.
+        [] => options().and_then(|_| play::supervise("demo", &target_folder().join("demo/work"))),
         ["play"] => perform().map(|good| {
             if good {
                 ExitCode::SUCCESS
@@ -48,8 +49,12 @@ fn target_folder() -> PathBuf {
         .to_owned()
 }
 
+fn options() -> Result<Options> {
+    Options::read(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
 fn perform() -> Result<bool> {
-    let options = Options::read(|name| env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let options = options()?;
     let agent = env::current_exe()?.with_file_name("twinsite-agent");
     if !agent.exists() {
         bail!(

@@ -18,6 +18,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if events.is_empty() {
+        // Nothing is wrong with a history in which nothing happened, and nothing is shown by it either.
+        eprintln!("history: {file} is empty: give the history of a run");
+        return ExitCode::FAILURE;
+    }
     let verdict = history::check(&events);
     for violation in &verdict.violations {
         println!("{violation}");

@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use twinsite_api::{HEAD_BYTES, LegRemoval, LegSpec, NodeBackend, VolumeId, parse_naa, reason};
+use twinsite_api::{
+    HEAD_BYTES, LegRemoval, LegSpec, NodeBackend, VolumeId, parse_naa, reason, told,
+};
 use twinsite_iscsi::{
     chap::{Secret as ChapSecret, SecretError},
     scsi::BlockSize,
@@ -135,7 +137,7 @@ impl Fault {
 /// The one table from errors to reasons and advice.
 impl From<BackendError> for Fault {
     fn from(error: BackendError) -> Self {
-        let advice = |word, advice: &str| Self::new(word, format!("{}: {advice}", chain(&error)));
+        let advice = |word, advice: &str| Self::new(word, format!("{}: {advice}", told(&error)));
         match &error {
             BackendError::NoMarker(_) => advice(
                 reason::POOL_NOT_MOUNTED,
@@ -174,7 +176,7 @@ impl From<ServerError> for Fault {
             }
             _ => "it is tried again",
         };
-        Self::new(reason::PENDING, format!("{}: {advice}", chain(&error)))
+        Self::new(reason::PENDING, format!("{}: {advice}", told(&error)))
     }
 }
 
@@ -194,16 +196,6 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         Self::new(reason::PENDING, format!("{error}: it is tried again"))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 impl Storage {

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use tokio::time::{sleep, timeout};
 
-use super::watches::told;
 use crate::control::durable::{read_optional, write_durable};
+use twinsite_api::told;
 
 const FILE: &str = "cluster";
 /// How long a start waits for the API server when the cluster is known already.

@@ -10,8 +10,9 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use twinsite_api::told;
 
-use super::{cache::Leaving, kinds::Kind, watches::told};
+use super::{cache::Leaving, kinds::Kind};
 use crate::status::now;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);

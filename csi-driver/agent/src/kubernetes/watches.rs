@@ -16,6 +16,7 @@ use kube::{
     },
 };
 use tokio::{sync::mpsc, task::JoinHandle};
+use twinsite_api::told;
 
 use super::{cache::Source, kinds::Kind};
 
@@ -130,20 +131,6 @@ async fn watch(
             return;
         }
     }
-}
-
-/// An error with its causes, each once.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        if !text.contains(&next_text) {
-            text = format!("{text}: {next_text}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// Waits without an end.

@@ -52,7 +52,14 @@ struct Args {
     strict: bool,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    act().unwrap_or_else(|error| {
+        eprintln!("bench-iscsi: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn act() -> Result<ExitCode> {
     let args = Args::parse();
     let beside =
         |name: &str| -> Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name(name)) };

@@ -52,7 +52,14 @@ struct Args {
     strict: bool,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    act().unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn act() -> Result<ExitCode> {
     let args = Args::parse();
     let start = Instant::now();
     let slice = Duration::from_millis(args.slice_ms);

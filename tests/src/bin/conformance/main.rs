@@ -40,7 +40,14 @@ struct Args {
     out: PathBuf,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    act().unwrap_or_else(|error| {
+        eprintln!("conformance: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn act() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let agent = match args.agent {
         Some(path) => path,

@@ -43,7 +43,14 @@ struct Args {
     out: PathBuf,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    act().unwrap_or_else(|error| {
+        eprintln!("interop: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn act() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     ctrlc::set_handler(program::interrupt).context("the handler of signals")?;
     let beside = std::env::current_exe()?;

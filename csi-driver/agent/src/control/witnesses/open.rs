@@ -4,7 +4,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use twinsite_api::{SitePairSpec, WitnessSpec};
+use twinsite_api::{SitePairSpec, WitnessSpec, told};
 use twinsite_witness::{Bucket, BucketCredentials, Directory, Kubernetes, KubernetesError, Store};
 
 use super::Identity;
@@ -88,13 +88,5 @@ fn kubernetes(opened: Result<Kubernetes, KubernetesError>) -> Result<Opened, Str
     match opened {
         Ok(store) => Ok(Opened::Unproven(Arc::new(store))),
         Err(error) => Err(told(&error)),
-    }
-}
-
-/// An error with its cause.
-fn told(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }

@@ -130,7 +130,12 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
 
 async fn ask(path: &std::path::Path, request: &Request) -> anyhow::Result<Answer> {
     let asked = socket::ask(path, request).await;
-    asked.with_context(|| format!("no agent answers on {}", path.display()))
+    asked.with_context(|| {
+        format!(
+            "no agent answers on {}: give the --socket with which it runs, and see that it runs",
+            path.display()
+        )
+    })
 }
 
 fn print(answer: &Answer) -> anyhow::Result<()> {

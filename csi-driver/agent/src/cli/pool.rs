@@ -22,6 +22,11 @@ enum PoolCommand {
 
 pub fn run(args: PoolArgs) -> anyhow::Result<()> {
     let PoolCommand::Init { directory } = args.command;
+    anyhow::ensure!(
+        directory.is_dir(),
+        "{} is no directory: mount the disk that will hold the legs, and make the directory there",
+        directory.display()
+    );
     let pool = Pool::init(&directory)?;
     println!("{} is pool {}", directory.display(), pool.id());
     Ok(())

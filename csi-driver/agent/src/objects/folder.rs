@@ -3,7 +3,8 @@
 //!
 //! Invariants: a file that cannot be read, or holds something broken, takes nothing away: the objects
 //! that it held before stay. A folder that is not there takes nothing away either. Only a file that is
-//! gone, or a file that is whole and no longer holds an object, does.
+//! gone, or a file that is whole and no longer holds an object, does. Of two files with the same object the one counts that
+//! had it first.
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,8 @@ use super::{
 pub struct Folder {
     path: PathBuf,
     files: BTreeMap<String, Seen>,
+    /// The file that each object was taken from, by the object's kind and name.
+    sources: BTreeMap<String, String>,
     folder_fault: Option<String>,
 }
 
@@ -54,6 +57,7 @@ impl Folder {
         Self {
             path: path.to_owned(),
             files: BTreeMap::new(),
+            sources: BTreeMap::new(),
             folder_fault: None,
         }
     }
@@ -131,7 +135,7 @@ impl Folder {
         self.files.insert(name, seen);
     }
 
-    fn collect(&self) -> Scan {
+    fn collect(&mut self) -> Scan {
         let mut scan = Scan::default();
         if let Some(fault) = &self.folder_fault {
             scan.problems.push(Problem {
@@ -140,25 +144,37 @@ impl Folder {
                 object: None,
                 field: None,
                 message: format!("the folder cannot be read: {fault}"),
-                advice: "nothing is changed until it can be read again".to_owned(),
+                advice: "make it, or correct --objects; nothing is changed until it can be read"
+                    .to_owned(),
             });
         }
-        for (name, seen) in &self.files {
+        for seen in self.files.values() {
             scan.problems.extend(seen.problems.iter().cloned());
-            for (line, object) in &seen.objects {
-                if let Err(double) = scan.objects.add(object.clone()) {
-                    scan.problems.push(Problem {
-                        file: name.clone(),
-                        line: *line,
-                        object: Some(double.label()),
-                        field: Some("metadata.name".to_owned()),
-                        message: "another file, or another document, has this object already"
-                            .to_owned(),
-                        advice: "remove one of the two, or give it another name".to_owned(),
-                    });
-                }
+        }
+        let objects = self.files.iter().flat_map(|(name, seen)| {
+            let objects = seen.objects.iter();
+            objects.map(move |(line, object)| (name, *line, object))
+        });
+        // What is in use stays in use: a second file of the same object does not push it aside.
+        let (held, new): (Vec<_>, Vec<_>) =
+            objects.partition(|(name, _, object)| self.sources.get(&object.label()) == Some(*name));
+        let mut sources = BTreeMap::new();
+        for (name, line, object) in held.into_iter().chain(new) {
+            let label = object.label();
+            match scan.objects.add(object.clone()) {
+                Ok(()) => drop(sources.insert(label, name.clone())),
+                Err(double) => scan.problems.push(Problem {
+                    file: name.clone(),
+                    line,
+                    object: Some(double.label()),
+                    field: Some("metadata.name".to_owned()),
+                    message: "another file, or another document, has this object already"
+                        .to_owned(),
+                    advice: "remove one of the two, or give it another name".to_owned(),
+                }),
             }
         }
+        self.sources = sources;
         scan
     }
 }
@@ -315,5 +331,16 @@ mod tests {
         lab.write("a.yaml", &pool("a", "medical"));
         lab.write("b.yaml", &pool("a", "research"));
         lab.check(Some((&[("a", "medical")], 1)));
+    }
+
+    #[test]
+    fn an_object_in_use_is_not_pushed_aside_by_another_file_of_its_name() {
+        let mut lab = Lab::new();
+        lab.write("b.yaml", &pool("a", "medical"));
+        lab.check(Some((&[("a", "medical")], 0)));
+        lab.write("a.yaml", &pool("a", "research"));
+        lab.check(Some((&[("a", "medical")], 1)));
+        fs::remove_file(lab.dir.path().join("b.yaml")).unwrap();
+        lab.check(Some((&[("a", "research")], 0)));
     }
 }

@@ -79,9 +79,10 @@ pub(super) fn advice(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let quoted: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
         if let [wrong, known @ ..] = quoted.as_slice()
-            && let Some(near) = nearest(wrong, known)
+            && let near = nearest(wrong, known)
+            && !near.is_empty()
         {
-            return format!("write `{near}`, or remove the field");
+            return format!("write `{}`, or remove the field", near.join("` or `"));
         }
         return "remove the field, or correct its name".to_owned();
     }
@@ -94,13 +95,12 @@ pub(super) fn advice(message: &str) -> String {
     "correct it".to_owned()
 }
 
-/// The known word that is most like the wrong one, if it is like it at all.
-fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known
-        .iter()
-        .map(|word| (distance(wrong, word), *word))
-        .min()?;
-    (near.0 <= 1 + wrong.len() / 4).then_some(near.1)
+/// The known words that are most like the wrong one, if any is like it at all.
+fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let far = |word: &&str| distance(wrong, word);
+    let least = known.iter().map(far).min().unwrap_or(usize::MAX);
+    let near = known.iter().filter(|word| far(word) == least).copied();
+    near.filter(|_| least <= 1 + wrong.len() / 4).collect()
 }
 
 /// Letters to change, add or take away.
@@ -128,9 +128,10 @@ mod tests {
         assert_eq!(distance("detectAftr", "detectAfter"), 1);
         assert_eq!(
             nearest("detectAftr", &["policy", "detectAfter"]),
-            Some("detectAfter")
+            ["detectAfter"]
         );
-        assert_eq!(nearest("sitepair", &["sitePair", "site"]), Some("sitePair"));
-        assert_eq!(nearest("colour", &["policy", "detectAfter"]), None);
+        assert_eq!(nearest("sitepair", &["sitePair", "site"]), ["sitePair"]);
+        assert_eq!(nearest("sise", &["site", "size", "node"]), ["site", "size"]);
+        assert!(nearest("colour", &["policy", "detectAfter"]).is_empty());
     }
 }

@@ -19,7 +19,7 @@ impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str = "expected iscsi://[user%secret@]host:port/iqn/lun";
+        const FORM: &str = "write iscsi://[user%secret@]host:port/iqn/lun, such as iscsi://192.0.2.7:3260/iqn.2026-01.org.example:disk/0";
         let rest = text.strip_prefix("iscsi://").ok_or(FORM)?;
         let (rest, lun) = rest.rsplit_once('/').ok_or(FORM)?;
         let (head, iqn) = rest.rsplit_once('/').ok_or(FORM)?;
@@ -27,9 +27,13 @@ impl FromStr for Place {
             Some((account, portal)) => (Some(account), portal),
             None => (None, head),
         };
-        if !portal.contains(':') || iqn.is_empty() {
+        let (_, port) = portal.rsplit_once(':').ok_or(FORM)?;
+        if iqn.is_empty() {
             return Err(FORM.into());
         }
+        port.parse::<u16>().map_err(|_| {
+            format!("{port:?} is no port: write a number up to 65535, such as 3260")
+        })?;
         let chap = account
             .map(|account| {
                 let (user, secret) = account.split_once('%').ok_or(FORM.to_owned())?;
@@ -37,7 +41,9 @@ impl FromStr for Place {
                 Ok::<_, String>(ChapInitiator::new(user.to_owned(), secret))
             })
             .transpose()?;
-        let number = lun.parse().map_err(|_| format!("{lun:?} is no LUN"))?;
+        let number = lun
+            .parse()
+            .map_err(|_| format!("{lun:?} is no LUN: write a number, such as 0"))?;
         Ok(Self {
             portal: portal.to_owned(),
             iqn: iqn.to_owned(),
@@ -64,6 +70,7 @@ mod tests {
             "http://a:1/b/1",
             "iscsi://a:1/iqn",
             "iscsi://a/iqn/1",
+            "iscsi://a:99999/iqn/1",
             "iscsi://a:1/iqn/x",
             "iscsi://joe%short@a:1/iqn/1",
             "iscsi://joe@a:1/iqn/1",

@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Debug, clap::Args)]
 pub struct TargetArgs {
     /// Address and port to listen on; may be given several times.
-    #[arg(long, value_name = "ADDR", required = true)]
+    #[arg(long, value_name = "ADDR", required = true, value_parser = address)]
     listen: Vec<SocketAddr>,
     /// iSCSI name of the target; several targets share the data threads.
     #[arg(long, required = true)]
@@ -63,15 +63,13 @@ impl FromStr for LunArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, rest) = text.split_once('=').ok_or("expected N=PATH")?;
+        const FORM: &str = "write N=PATH, such as 0=/srv/disk.img,size=10Gi";
+        let (number, rest) = text.split_once('=').ok_or(FORM)?;
         let number = number
             .parse()
-            .map_err(|_| format!("{number:?} is no LUN"))?;
+            .map_err(|_| format!("{number:?} is no LUN: write a number, such as 0"))?;
         let mut parts = rest.split(',');
-        let path = parts
-            .next()
-            .filter(|path| !path.is_empty())
-            .ok_or("expected N=PATH")?;
+        let path = parts.next().filter(|path| !path.is_empty()).ok_or(FORM)?;
         let mut lun = Self {
             number,
             path: path.into(),
@@ -97,15 +95,27 @@ impl FromStr for LunArg {
                 None if option == "readonly" => lun.read_only = true,
                 None if option == "removable" => lun.removable = true,
                 None if option == "writethrough" => lun.write_through = true,
-                _ => return Err(format!("{option:?} is no option of a LUN")),
+                _ => {
+                    return Err(format!(
+                        "{option:?} is no option of a LUN: size=, readonly, removable, block=512|4096, writethrough, rate=, \
+                         reservations=, initiator=, target="
+                    ));
+                }
             }
         }
         Ok(lun)
     }
 }
 
+/// Where to listen.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| "write ADDRESS:PORT, such as 0.0.0.0:3260 or [::]:3260".to_owned();
+    text.parse().map_err(wrong)
+}
+
 /// Bytes, or with a suffix K, M, G, T (1024) as in `64M`; an `i` may follow.
 fn parse_size(text: &str) -> Result<u64, String> {
+    let no_size = || format!("{text:?} is no size: write bytes, or a number such as 64M or 10Gi");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].trim_end_matches('i') {
         "" => 0,
@@ -113,13 +123,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "M" | "m" => 20,
         "G" | "g" => 30,
         "T" | "t" => 40,
-        _ => return Err(format!("{text:?} is no size")),
+        _ => return Err(no_size()),
     };
     digits
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| format!("{text:?} is no size"))
+        .ok_or_else(no_size)
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -200,8 +210,22 @@ fn open_lun(iqn: &str, lun: &LunArg) -> anyhow::Result<ExportLun> {
     } else {
         Access::ReadWrite
     };
-    let backing = Backing::open(&lun.path, lun.size, access)
-        .with_context(|| format!("LUN {}", lun.number))?;
+    let (number, path, block) = (lun.number, lun.path.display(), u64::from(lun.block.bytes()));
+    anyhow::ensure!(
+        lun.size.is_some() || lun.path.exists(),
+        "LUN {number}: {path} is not there: correct the path, or let it be made by size=, such as {number}={path},size=10Gi"
+    );
+    anyhow::ensure!(
+        lun.size
+            .is_none_or(|size| size >= block && size % block == 0),
+        "LUN {number}: a size is a multiple of its blocks of {block} bytes, such as size=10Gi"
+    );
+    let backing =
+        Backing::open(&lun.path, lun.size, access).with_context(|| format!("LUN {number}"))?;
+    anyhow::ensure!(
+        backing.size() >= block,
+        "LUN {number}: {path} is shorter than one block of {block} bytes: give a size=, such as size=10Gi"
+    );
     let backing = match &lun.reservations {
         Some(path) => backing.with_reservations(path.clone())?,
         None => backing,

@@ -44,7 +44,9 @@ pub enum ServerError {
     NoLun(String, u16),
     #[error("{0} has LUN {1} twice")]
     LunTwice(String, u16),
-    #[error("{0:?} is no iSCSI name")]
+    #[error(
+        "{0:?} is no iSCSI name: write iqn.YEAR-MONTH.DOMAIN:NAME, such as iqn.2026-01.org.example:disk"
+    )]
     Name(String),
     #[error("the reservations of {0} can not be read")]
     Reservations(String, #[source] twinsite_iscsi::scsi::PrStateError),

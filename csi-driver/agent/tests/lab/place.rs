@@ -47,6 +47,7 @@ impl Drop for Place {
 
 impl Place {
     pub(crate) fn init_pool(&self) {
+        fs::create_dir_all(self.folder.join("pool")).unwrap();
         let init = Command::new(env!("CARGO_BIN_EXE_twinsite-agent"))
             .args(["pool", "init"])
             .arg(self.folder.join("pool"))

@@ -1,14 +1,15 @@
 //! Hears what the data path and the witness tell, and writes it down.
 
 use twinsite_api::{AttachmentMode, AttachmentSpec, Device, FrontEnd};
-use twinsite_mirror::{io::ControlError, status::Event};
+use twinsite_mirror::io::ControlError;
 use twinsite_register::Register;
 
 use super::{
+    log,
     node::{Node, Told, wall},
     reconcile::{OrderSeen, Phase},
     requests::Answer,
-    volumes::{Ending, VolumeEvent},
+    volumes::VolumeEvent,
 };
 
 impl Node {
@@ -142,7 +143,7 @@ impl Node {
             VolumeEvent::FirstWrite => {
                 view.timings.first_write_at.get_or_insert_with(wall);
             }
-            VolumeEvent::Told(event) => log(name, &event),
+            VolumeEvent::Told(event) => log::event(name, &event),
             VolumeEvent::OrderDone(result) if self.verifies.is_asked(seen.spec.volume) => {
                 self.verifies.answered(seen.spec.volume, result.is_ok());
                 let answer = match result {
@@ -188,12 +189,7 @@ impl Node {
             }
             VolumeEvent::Inspected(report) => view.inspect = Some(*report),
             VolumeEvent::Ended(ending) => {
-                match &ending {
-                    Ending::Detached | Ending::Done => {
-                        tracing::info!(attachment = name, ?ending, "ended")
-                    }
-                    _ => tracing::warn!(attachment = name, ?ending, "ended"),
-                }
+                log::ended(name, &ending);
                 reply(volume.reply.take(), Err("the volume has ended".to_owned()));
                 self.ended(name, ending);
             }
@@ -241,7 +237,7 @@ impl Node {
                 if let Some(waiting) = waiting {
                     let answer = match report {
                         Some(report) => Answer::ok(report),
-                        None => Answer::error(format!("no report: {ending:?}")),
+                        None => Answer::error(format!("no report: {}", log::why(&ending))),
                     };
                     // Whoever asked may have gone.
                     let _gone = waiting.send(answer);
@@ -265,35 +261,6 @@ fn reply(waiting: Option<tokio::sync::oneshot::Sender<Answer>>, result: Result<(
     };
     // Whoever asked may have gone.
     let _gone = waiting.send(answer);
-}
-
-fn log(name: &str, event: &Event) {
-    match event {
-        Event::State { from, to } => tracing::info!(attachment = name, "{from:?} -> {to:?}"),
-        Event::LegBack { .. }
-        | Event::Membership { .. }
-        | Event::RejoinStarted { .. }
-        | Event::VerifyBegan { .. }
-        | Event::VerifyEnded {
-            differing: 0,
-            unreadable: 0,
-            ..
-        }
-        | Event::Cleared(_) => {
-            tracing::info!(attachment = name, "{event:?}");
-        }
-        Event::LegLost { .. }
-        | Event::RejoinEnded { .. }
-        | Event::Superseded
-        | Event::FlushWillFail { .. }
-        | Event::ReadRepaired { .. }
-        | Event::ReadFailed { .. }
-        | Event::LegsDiffer { .. }
-        | Event::VerifyUnreadable { .. }
-        | Event::VerifyEnded { .. }
-        | Event::Raised(_) => tracing::warn!(attachment = name, "{event:?}"),
-        Event::Ignored { .. } => tracing::debug!(attachment = name, "{event:?}"),
-    }
 }
 
 fn device_numbers(path: &std::path::Path) -> (u32, u32) {

@@ -12,6 +12,7 @@ mod apply;
 pub mod board;
 pub mod durable;
 mod hear;
+mod log;
 pub mod marks;
 pub mod node;
 pub mod order;

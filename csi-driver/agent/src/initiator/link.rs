@@ -351,8 +351,9 @@ impl Link {
         }
         match self.state {
             State::Up { portal: lost } => {
-                let portal = self.spec.portals.get(lost);
-                tracing::info!(iqn = %self.spec.iqn, ?portal, ?loss, "session lost");
+                let portal = self.spec.portals.get(lost).map(ToString::to_string);
+                let portal = portal.unwrap_or_default();
+                tracing::info!(iqn = %self.spec.iqn, portal, %loss, "session lost");
                 self.fail_open();
                 self.events.push_back(LinkEvent::Down(LegDown::SessionLost));
                 self.pause = self.spec.times.retry.0;

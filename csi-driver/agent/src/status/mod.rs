@@ -17,3 +17,4 @@ mod words;
 pub use attachment::{VolumeView, attachment_status, io_waits};
 pub use folder::{StatusFolder, now};
 pub use storage::{LegView, PairView, PoolView, leg_status, pair_status, pool_status};
+pub(crate) use words::refusal;

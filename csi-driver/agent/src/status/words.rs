@@ -51,7 +51,7 @@ fn with_trouble(text: &str, view: &VolumeView) -> String {
 }
 
 /// One word and a sentence for a refusal: what it is and what to do.
-fn refusal(why: Refusal) -> (&'static str, &'static str) {
+pub(crate) fn refusal(why: Refusal) -> (&'static str, &'static str) {
     match why {
         Refusal::NoLeg => (
             reason::NO_LEG,

@@ -109,7 +109,11 @@ impl TargetActor {
             StreamEvent::Sent => {}
             StreamEvent::Closed(error) => {
                 if !connection.ended {
-                    tracing::info!(initiator = %connection.info.initiator, ?error, "connection lost");
+                    let initiator = &connection.info.initiator;
+                    match error {
+                        None => tracing::info!(%initiator, "the initiator closed the connection"),
+                        Some(error) => tracing::info!(%initiator, %error, "connection lost"),
+                    }
                     self.stats.lost += 1;
                 }
                 return self.drop_connection(cx, place);

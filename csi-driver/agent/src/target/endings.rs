@@ -19,7 +19,17 @@ impl TargetActor {
         let Some(connection) = self.connection(place) else {
             return;
         };
-        tracing::info!(initiator = %connection.info.initiator, ?reason, "session ends");
+        let why = match reason {
+            CloseReason::LoggedOut => "the initiator logged out".to_owned(),
+            CloseReason::LoginTimeout => "its login was not over in time".to_owned(),
+            CloseReason::LoginRefused { class, detail } => {
+                format!("its login was refused ({class}.{detail})")
+            }
+            CloseReason::PingTimeout => "the initiator answers no more".to_owned(),
+            CloseReason::Local => "the target ended it".to_owned(),
+            CloseReason::Error(error) => error.to_string(),
+        };
+        tracing::info!(initiator = %connection.info.initiator, why, "session ends");
         connection.ended = true;
         connection.stream.pause(true);
         connection.stream.close_when_sent();

@@ -4,7 +4,13 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo kills test sim model lint setup conformance bench bench-iscsi interop faults mutants fuzz crds kubernetes-programs setup-kubernetes clusters demo-kubernetes test-clusters
+.PHONY: help demo kills test history sim model faults mutants conformance csi-sanity bench bench-iscsi interop ublk fuzz \
+	kubernetes-programs demo-kubernetes test-clusters clusters quick-start lint crds setup setup-kubernetes
+
+# What there is to make, and the options of each.
+help:
+	@awk '/^# / { text = text (text == "" ? "" : " ") substr($$0, 3); next } \
+	  /^[a-z][a-z-]*:/ { name = $$1; sub(/:.*/, "", name); if (text != "") printf "%-20s %s\n", name, text } { text = "" }' Makefile
 
 # The main job: a mirrored volume at two sites, one of them killed in mid-write (docs/demo.md).
 # Options: KILL=research FS=xfs SIZE=2Gi AT=0.5 ROUNDS=30 SEED=7
@@ -35,10 +41,11 @@ sim:
 	$(CARGO) build --release --package twinsite-sim
 	target/release/twinsite-sim rounds=$(ROUNDS) seed=$(SEED) print=$(PRINT)
 
-# The protocol as a checked model: all rules on, then each rule off (docs/evidence.md).
+# The protocol as a checked model: all rules on, then each rule off (docs/evidence.md): an hour or more; PART=short: a minute.
+model: PART ?= all
 model:
 	$(CARGO) build --release --package twinsite-model
-	target/release/twinsite-model all
+	target/release/twinsite-model $(PART)
 
 # The fault catalogue, row by row: on real processes, simulated, shown by a named test, or the reason why not.
 faults: setup
@@ -117,6 +124,13 @@ clusters: setup-kubernetes
 	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin clusters
 	target/debug/clusters
 
+# Follows the quick start of docs/kubernetes.md, its very text, on such clusters: three minutes.
+quick-start: setup-kubernetes
+	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin clusters
+	$(CARGO) run --quiet --package twinsite-kubernetes --bin programs >/dev/null
+	tests/kubernetes/quick-start.sh
+
+# Clippy over everything, the benchmarks too; a warning is an error.
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package twinsite-tests --features bench --all-targets -- -D warnings

@@ -30,10 +30,11 @@ fn all_runs(name: &str) -> Result<usize, String> {
 }
 
 fn main() -> ExitCode {
-    let wanted: Vec<u32> = std::env::args()
-        .skip(1)
-        .filter_map(|a| a.parse().ok())
-        .collect();
+    let numbers: Result<Vec<u32>, _> = std::env::args().skip(1).map(|text| text.parse()).collect();
+    let Ok(wanted) = numbers else {
+        eprintln!("usage: twinsite-faults [ROW ..], by their numbers; without any: all rows");
+        return ExitCode::FAILURE;
+    };
     let mut scenarios = Scenarios::default();
     let (mut ran, mut elsewhere, mut not, mut failed) = (0, 0, 0, 0);
     let mut report = vec![];

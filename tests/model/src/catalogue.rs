@@ -45,7 +45,11 @@ pub fn run(name: &str, flags: &[&str], bounds: &[(&str, &str)]) -> Result<Outcom
     if let Some(outcome) = small::run(name, flags, max) {
         return outcome;
     }
-    Err(format!("no such configuration: {name}"))
+    let known: Vec<_> = base().collect();
+    Err(format!(
+        "there is no configuration {name}; say all, base, flags, short, or one of {}",
+        known.join(", ")
+    ))
 }
 
 /// Configurations that are explored completely with all rules on.

@@ -23,6 +23,8 @@ struct Options {
     mix: Mix,
 }
 
+const USAGE: &str = "options: rounds=N seed=N minutes=N print=0|1 commands=0|1 shrink=0|1 only=N,N volatile=0|1|both mix=first|all";
+
 fn options() -> Result<Options, String> {
     let mut o = Options {
         rounds: 100,
@@ -38,11 +40,11 @@ fn options() -> Result<Options, String> {
     for arg in std::env::args().skip(1) {
         let (key, value) = arg
             .split_once('=')
-            .ok_or_else(|| format!("not key=value: {arg}"))?;
+            .ok_or_else(|| format!("{arg:?} is not understood; {USAGE}"))?;
         let number = || {
             value
                 .parse::<u64>()
-                .map_err(|_| format!("not a number: {arg}"))
+                .map_err(|_| format!("{arg}: {value:?} is no number"))
         };
         match key.to_lowercase().as_str() {
             "rounds" => o.rounds = number()?,
@@ -57,7 +59,7 @@ fn options() -> Result<Options, String> {
             "mix" if value == "all" => o.mix = Mix::All,
             "commands" => o.commands = value == "1",
             "shrink" => o.shrink = value == "1",
-            _ => return Err(format!("unknown option {key}")),
+            _ => return Err(format!("there is no option {key}; {USAGE}")),
         }
     }
     Ok(o)

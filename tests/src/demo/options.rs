@@ -70,15 +70,16 @@ fn at(text: &str) -> Result<u64> {
     if let Ok(records) = text.parse::<u64>() {
         return Ok(records.max(1));
     }
-    let fraction: f64 = text
-        .parse()
-        .context("AT: say a fraction like 0.5 or a record number")?;
+    let fraction = text.parse().ok().filter(|part| (0.0..=1.0).contains(part));
+    let fraction: f64 = fraction.with_context(|| {
+        format!("AT={text}: say a part of the run like 0.5, or the number of a record")
+    })?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "0..=1500"
     )]
-    let records = (fraction.clamp(0.0, 1.0) * DEFAULT_RECORDS as f64) as u64;
+    let records = (fraction * DEFAULT_RECORDS as f64) as u64;
     Ok(records.max(1))
 }
 
@@ -89,7 +90,7 @@ where
     variable(name)
         .map(|text| {
             text.parse()
-                .with_context(|| format!("{name}={text}: say a number"))
+                .with_context(|| format!("{name}={text}: say a number, such as 30"))
         })
         .transpose()
 }
@@ -117,6 +118,8 @@ mod tests {
     fn a_wrong_value_says_what_to_say() {
         let error = read(&[("KILL", "mars")]).unwrap_err().to_string();
         assert_eq!(error, "KILL=mars: say medical or research");
+        let error = read(&[("AT", "2.5")]).unwrap_err().to_string();
+        assert!(error.contains("a part of the run like 0.5"), "{error}");
         assert!(read(&[("SIZE", "1Mi")]).is_err());
         assert!(read(&[("ROUNDS", "many")]).is_err());
     }

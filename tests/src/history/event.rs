@@ -102,7 +102,9 @@ impl History {
 /// # Errors
 /// The file cannot be read, or a line is not an event; the message names the line.
 pub fn read(path: &Path) -> io::Result<Vec<Event>> {
-    BufReader::new(File::open(path)?)
+    let in_file =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    BufReader::new(File::open(path).map_err(in_file)?)
         .lines()
         .enumerate()
         .map(|(index, line)| {

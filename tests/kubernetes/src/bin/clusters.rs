@@ -27,6 +27,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    anyhow::ensure!(
+        std::env::args_os().len() == 1,
+        "no arguments are taken: it runs until Ctrl-C"
+    );
     if let Some(reason) = clusters::missing() {
         eprintln!("clusters: {reason}");
         return Ok(ExitCode::FAILURE);

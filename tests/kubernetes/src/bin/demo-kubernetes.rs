@@ -18,6 +18,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    anyhow::ensure!(
+        env::args_os().len() == 1,
+        "no arguments are taken: options come as in: make demo-kubernetes ROUNDS=3 NODE=1"
+    );
     if let Some(reason) = clusters::missing() {
         eprintln!("demo-kubernetes: {reason}");
         return Ok(ExitCode::FAILURE);

@@ -234,6 +234,14 @@ fn run() -> Result<bool, String> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let option = |key: &str| args.iter().find(|a| a.starts_with(key)).cloned();
     let names: Vec<&String> = args.iter().filter(|a| !a.contains('=')).collect();
+    if let Some(name) = names
+        .iter()
+        .find(|n| MUTANTS.iter().all(|m| m.name != ***n))
+    {
+        return Err(format!(
+            "there is no mutant {name}; without names all are tried"
+        ));
+    }
     let root = PathBuf::from(".");
     let stage = option("stage=").unwrap_or_default();
     let folder = option("target=").map(|o| o["target=".len()..].to_owned());

@@ -16,7 +16,7 @@ blocks() {
 "$target/debug/clusters" >"$out/clusters.log" 2>&1 &
 clusters=$!
 trap 'kill -INT $clusters 2>/dev/null; wait $clusters || true' EXIT
-until grep -q '^ready after' "$out/clusters.log"; do
+until grep -qs '^ready after' "$out/clusters.log"; do
   kill -0 $clusters 2>/dev/null || { cat "$out/clusters.log"; exit 1; }
   sleep 0.5
 done

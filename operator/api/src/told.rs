@@ -5,16 +5,25 @@ use std::error::Error;
 
 /// An error with its causes, each once.
 pub fn told(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = words(error);
     let mut cause = error.source();
     while let Some(next) = cause {
-        let next_text = next.to_string();
+        let next_text = words(next);
         if !text.contains(&next_text) {
             text = format!("{text}: {next_text}");
         }
         cause = next.source();
     }
     text
+}
+
+/// The client for clusters shows the whole answer of an API server behind the sentence that is in it.
+fn words(error: &dyn Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (Status {") {
+        Some((sentence, _)) => sentence.to_owned(),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -27,6 +36,16 @@ mod tests {
         Repeats(#[source] std::io::Error),
         #[error("no kubeconfig")]
         Silent(#[source] Box<Layer>),
+        #[error(
+            "ApiError: it is forbidden: Forbidden (Status {{ code: 403, message: \"it is forbidden\" }})"
+        )]
+        Answer,
+    }
+
+    #[test]
+    fn of_the_answer_of_an_api_server_its_sentence_is_told() {
+        let text = told(&Layer::Silent(Box::new(Layer::Answer)));
+        assert_eq!(text, "no kubeconfig: ApiError: it is forbidden: Forbidden");
     }
 
     #[test]

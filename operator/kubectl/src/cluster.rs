@@ -85,7 +85,9 @@ async fn access(kubeconfig: &Kubeconfig, context: &str) -> Result<Access> {
     };
     let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options)
         .await
-        .with_context(|| format!("context {context:?} of the kubeconfig cannot be used"))?;
+        .with_context(|| {
+            format!("context {context:?} of the kubeconfig cannot be used (kubectl config get-contexts lists those that are there)")
+        })?;
     config.connect_timeout = Some(CONNECT_LIMIT);
     config.read_timeout = Some(ANSWER_LIMIT);
     let server = config

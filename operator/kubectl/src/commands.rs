@@ -140,14 +140,25 @@ fn at_site<'a>(
             return Ok((access, cluster, volume));
         }
     }
+    let contexts = contexts_of(all);
+    let there = read
+        .iter()
+        .find_map(|cluster| cluster.volume(namespace, name));
+    let Some(volume) = there else {
+        bail!(
+            "there is no volume {namespace}/{name} in {contexts}: `kubectl twinsite status` lists those that are"
+        )
+    };
+    let pair = &volume.spec.site_pair;
     bail!(
-        "none of the clusters {} answers as site {to} with volume {namespace}/{name}: give --contexts, and see \
-         `kubectl twinsite status`",
-        all.iter()
-            .map(|one| one.context.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+        "none of the clusters {contexts} answers as site {to} of pair {pair}, where volume {namespace}/{name} is: give the contexts of \
+         both sites with --contexts, and see `kubectl twinsite status`"
     )
+}
+
+fn contexts_of(all: &[Access]) -> String {
+    let contexts: Vec<&str> = all.iter().map(|one| one.context.as_str()).collect();
+    contexts.join(", ")
 }
 
 async fn make_plan(
@@ -201,7 +212,7 @@ async fn order_failover(args: FailoverArgs) -> Result<bool> {
         .with_context(|| format!("{} does not take the Failover", access.context))?;
     let name = made.metadata.name.clone().unwrap_or_default();
     println!("failover/{name} ordered in {}", access.context);
-    watch(&api, &name, Duration::from_secs(args.wait)).await
+    watch(&api, &name, &access.context, Duration::from_secs(args.wait)).await
 }
 
 /// The cluster of the target site, and the pair that it is a site of.
@@ -229,16 +240,13 @@ fn target<'a>(
         0 => bail!(
             "none of the clusters {} answers as site {to}: the order is made at the site to move to, give its context \
              with --contexts",
-            all.iter()
-                .map(|one| one.context.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
+            contexts_of(all)
         ),
         _ => bail!("{to} is a site of several pairs: name one with --pair"),
     }
 }
 
-async fn watch(api: &Api<Failover>, name: &str, limit: Duration) -> Result<bool> {
+async fn watch(api: &Api<Failover>, name: &str, context: &str, limit: Duration) -> Result<bool> {
     let began = Instant::now();
     let mut shown = String::new();
     while began.elapsed() < limit {
@@ -255,7 +263,10 @@ async fn watch(api: &Api<Failover>, name: &str, limit: Duration) -> Result<bool>
         tokio::time::sleep(WATCH_STEP).await;
     }
     if !limit.is_zero() {
-        println!("still under way: kubectl get failover {name} -w");
+        println!(
+            "still under way, and carried out as soon as it can be:\n  kubectl --context {context} get failover {name} -w"
+        );
+        println!("or take it back:\n  kubectl --context {context} delete failover {name}");
     }
     Ok(true)
 }

@@ -172,11 +172,12 @@ where
                 let first = told.with(|state| {
                     let first = state.failing.is_none();
                     let since = state.failing.take().map_or_else(Instant::now, |(since, _)| since);
-                    state.failing = Some((since, error.to_string()));
+                    state.failing = Some((since, plain(&error)));
                     first
                 });
                 if first {
-                    tracing::warn!(kind = %K::kind(&()), %error, "the API server cannot be watched: trying again for ever");
+                    let error = plain(&error);
+                    tracing::warn!(kind = %K::kind(&()), error, "the API server cannot be watched: trying again for ever");
                 }
             }
         }
@@ -187,6 +188,21 @@ where
         sync,
         odd,
         task,
+    }
+}
+
+/// Why a watch ended. What an API server answers is told in its sentence, without the whole of its answer.
+fn plain(error: &watcher::Error) -> String {
+    let cause = match error {
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => cause,
+        watcher::Error::WatchError(status) => return status.message.clone(),
+        watcher::Error::NoResourceVersion => return error.to_string(),
+    };
+    match cause {
+        kube::Error::Api(status) => status.message.clone(),
+        other => twinsite_api::told(other),
     }
 }
 

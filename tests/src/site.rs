@@ -78,7 +78,7 @@ impl Site {
     /// # Errors
     /// The agent's program cannot be run or refuses.
     pub fn make_pool(&self, agent: &Path) -> Result<()> {
-        std::fs::create_dir_all(self.pool())?;
+        fs::create_dir_all(self.pool())?;
         let output = Command::new(agent)
             .args(["pool", "init"])
             .arg(self.pool())

@@ -405,3 +405,91 @@ fn everything_there_is_to_make_is_listed_with_what_it_does() {
         }
     }
 }
+
+/// The commands of a page that begin with the name of this program, each up to its end, in words.
+fn commands<'a>(text: &'a str, program: &'a str) -> impl Iterator<Item = Vec<&'a str>> {
+    text.match_indices(program).filter_map(move |(at, _)| {
+        let alone = text[..at]
+            .chars()
+            .last()
+            .is_none_or(|c| !c.is_alphanumeric() && !"./-_".contains(c));
+        let rest = text[at + program.len()..]
+            .strip_prefix(' ')
+            .filter(|_| alone)?;
+        let end = rest
+            .find(['`', '\n', ';', '|', '#', ')', '"', '&', '>'])
+            .unwrap_or(rest.len());
+        let mut words: Vec<&str> = Vec::new();
+        for word in rest[..end].split_whitespace() {
+            let word = word.trim_matches(['[', ']', ',', ':']);
+            match word {
+                // What stands for something else.
+                ".." | "..." if words.last().is_some_and(|word| word.starts_with("--")) => {
+                    words.push("x")
+                }
+                ".." | "..." => {}
+                "N" => words.push("1"),
+                word => words.push(word),
+            }
+        }
+        Some(words)
+    })
+}
+
+#[test]
+fn what_the_documents_say_to_type_is_understood() {
+    let programs = std::env::current_exe().expect("this program");
+    let programs = programs
+        .parent()
+        .and_then(Path::parent)
+        .expect("a folder")
+        .to_owned();
+    let mut pages = vec![PathBuf::from("README.md")];
+    for folder in [
+        "docs",
+        "docs/runbooks",
+        "examples/bare-metal",
+        "examples/bare-metal-group",
+        "examples/two-cluster",
+    ] {
+        let inside = fs::read_dir(root().join(folder)).expect("a folder");
+        let inside = inside.map(|page| Path::new(folder).join(page.expect("a page").file_name()));
+        pages.extend(inside.filter(|page| page.extension().is_some_and(|end| end == "md")));
+    }
+    let mut tried = BTreeSet::new();
+    for (said, program) in [
+        ("kubectl twinsite", "kubectl-twinsite"),
+        ("twinsite-agent", "twinsite-agent"),
+        ("twinsite-csi", "twinsite-csi"),
+    ] {
+        if !programs.join(program).exists() {
+            eprintln!("skipped: {program} is not built; cargo build --workspace --bins");
+            return;
+        }
+        for page in &pages {
+            let text = read(&page.to_string_lossy()).replace("\\\n", " ");
+            for words in commands(&text, said) {
+                // With --help behind it all is read and nothing is done.
+                if words.is_empty() || !tried.insert(format!("{program} {}", words.join(" "))) {
+                    continue;
+                }
+                let output = Command::new(programs.join(program))
+                    .args(&words)
+                    .arg("--help")
+                    .output()
+                    .expect("it runs");
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                // An option that is only named, as in `--objects`.
+                let named = words.last().is_some_and(|word| word.starts_with("--"))
+                    && error.contains("a value is required");
+                assert!(
+                    output.status.success() || named,
+                    "{}: {said} {}: {error}",
+                    page.display(),
+                    words.join(" ")
+                );
+            }
+        }
+    }
+    assert!(tried.len() > 30, "{tried:?}");
+}

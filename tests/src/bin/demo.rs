@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use twinsite_tests::demo::options::Options;
 use twinsite_tests::demo::stage::Stage;
 use twinsite_tests::demo::{acts, kills, report::Report};
-use twinsite_tests::{play, workload};
+use twinsite_tests::{needs, play, workload};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
         .collect::<Vec<_>>()
         .as_slice()
     {
-        // A wrong option is told before anything is set up.
-        [] => options().and_then(|_| play::supervise("demo", &target_folder().join("demo/work"))),
+        // What is wrong or missing is told before anything is set up.
+        [] => ready().and_then(|()| play::supervise("demo", &target_folder().join("demo/work"))),
         ["play"] => perform().map(|good| {
             if good {
                 ExitCode::SUCCESS
@@ -47,6 +47,14 @@ fn target_folder() -> PathBuf {
         .and_then(Path::parent)
         .unwrap_or(Path::new("target"))
         .to_owned()
+}
+
+fn ready() -> Result<()> {
+    options()?;
+    match needs::missing_for_devices() {
+        Some(reason) => bail!("{reason}"),
+        None => Ok(()),
+    }
 }
 
 fn options() -> Result<Options> {

@@ -76,7 +76,7 @@ pub(super) async fn one(
     operator.metrics.see_action(action, done.is_ok());
     done.err().map(|error| Failure {
         action: action.to_string(),
-        error: error.to_string(),
+        error: twinsite_api::told(&error),
     })
 }
 

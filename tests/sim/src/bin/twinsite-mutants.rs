@@ -1,7 +1,11 @@
 //! Breaks one rule at a time in a copy of the tree; the tests of the crate, and for some the simulator, must notice.
 //!
-//! `twinsite-mutants [rounds=N] [sim=0] [stage=build|run] [target=DIR] [name ...]` from the root of the tree; works in
-//! `target/mutants`. All mutants are built at once (`twinsite_sim::mutants::weave`), so a run takes minutes.
+//! `twinsite-mutants [rounds=N] [sim=0] [stage=build|run] [target=DIR] [minutes=M] [name ...]` from the root of the tree;
+//! works in `target/mutants`. All mutants are built at once (`twinsite_sim::mutants::weave`), so a run takes minutes.
+//!
+//! A mutant meets the short tests first, in seconds; only one that none of them notices meets the long simulations of the
+//! crate. What goes on for much longer than without a mutant has noticed. After `minutes` (60) those that are left are named
+//! as not run, and the run has failed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +15,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use twinsite_sim::mutants::{By, MUTANTS, Mutant, weave};
 
-/// A test program, or a simulation, that goes on for longer has noticed; without a mutant they need seconds.
-const HANGS_AFTER: Duration = Duration::from_secs(240);
+/// What goes on for so many times as long as without a mutant has noticed; within these bounds.
+const HANGS_AFTER: u32 = 8;
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(300));
+/// Without a mutant nothing is known yet: a machine that is busy with other things may need that long.
+const UNBROKEN: Duration = Duration::from_secs(900);
+
+/// The tests that are long: simulations, and random input.
+const LONG: [&str; 2] = ["sim::tests", "random"];
 
 /// Where the programs are.
 const BUILT: &str = "target/mutants/built.json";
@@ -77,6 +87,22 @@ fn weave_all(tree: &Path) -> Result<BTreeMap<usize, String>, String> {
     Ok(left_out)
 }
 
+/// Which tests of a crate.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Short,
+    Long,
+}
+
+impl Part {
+    fn args(self) -> Vec<&'static str> {
+        match self {
+            Self::Short => LONG.iter().flat_map(|name| ["--skip", name]).collect(),
+            Self::Long => LONG.to_vec(),
+        }
+    }
+}
+
 struct Bench {
     tree: PathBuf,
     target: PathBuf,
@@ -84,6 +110,8 @@ struct Bench {
     /// Test program of each crate.
     tests: BTreeMap<&'static str, PathBuf>,
     simulator: Option<PathBuf>,
+    /// How long each takes without a mutant; the simulator under the name of none.
+    usual: BTreeMap<(&'static str, Part), Duration>,
 }
 
 impl Bench {
@@ -165,7 +193,13 @@ impl Bench {
     }
 
     /// Runs with this mutant on; its output, and whether it ended well. One that hangs ended badly.
-    fn run(&self, number: Option<usize>, program: &Path, args: &[&str]) -> (String, bool) {
+    fn run(
+        &self,
+        number: Option<usize>,
+        program: &Path,
+        args: &[&str],
+        limit: Duration,
+    ) -> (String, bool) {
         let out = self.target.join("output");
         let Ok(file) = std::fs::File::create(&out) else {
             return ("cannot write the output".to_owned(), false);
@@ -180,16 +214,23 @@ impl Bench {
             .stdout(file)
             .stderr(Stdio::null())
             .spawn();
-        let good = child.is_ok_and(|mut child| ends_well(&mut child));
+        let good = child.is_ok_and(|mut child| ends_well(&mut child, limit));
         (std::fs::read_to_string(&out).unwrap_or_default(), good)
     }
 
+    fn limit(&self, of: (&str, Part)) -> Duration {
+        let usual = self.usual.iter().find(|(known, _)| **known == of);
+        usual.map_or(UNBROKEN, |(_, usual)| {
+            (*usual * HANGS_AFTER).clamp(PATIENCE.0, PATIENCE.1)
+        })
+    }
+
     /// The names of the tests that fail.
-    fn tests_that_notice(&self, number: Option<usize>, package: &str) -> Vec<String> {
+    fn tests_that_notice(&self, number: Option<usize>, package: &str, part: Part) -> Vec<String> {
         let Some(program) = self.tests.get(package) else {
             return vec![];
         };
-        let (text, good) = self.run(number, program, &[]);
+        let (text, good) = self.run(number, program, &part.args(), self.limit((package, part)));
         let failed = text.lines().filter_map(|line| {
             let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
             Some(name.to_owned())
@@ -203,9 +244,10 @@ impl Bench {
 
     fn simulator_notices(&self, number: Option<usize>) -> Option<String> {
         let program = self.simulator.as_ref()?;
+        let limit = self.limit(("", Part::Long));
         for volatile in ["volatile=0", "volatile=1"] {
             let args = [&self.rounds, "seed=1", "minutes=4", "shrink=0", volatile];
-            let (text, good) = self.run(number, program, &args);
+            let (text, good) = self.run(number, program, &args, limit);
             if !good {
                 let first = text.lines().find(|l| l.starts_with("seed "));
                 return Some(first.unwrap_or("it was killed or hung").to_owned());
@@ -213,10 +255,55 @@ impl Bench {
         }
         None
     }
+
+    /// Nothing may fail without a mutant; what each part takes then is what is usual.
+    fn learn_what_is_usual(&mut self) -> Result<(), String> {
+        for (package, _) in PACKAGES {
+            for part in [Part::Short, Part::Long] {
+                let begun = Instant::now();
+                let failing = self.tests_that_notice(None, package, part);
+                if !failing.is_empty() {
+                    return Err(format!("{package} fails with no mutant on: {failing:?}"));
+                }
+                self.usual.insert((package, part), begun.elapsed());
+            }
+        }
+        let begun = Instant::now();
+        if let Some(seed) = self.simulator_notices(None) {
+            return Err(format!("the simulator fails with no mutant on: {seed}"));
+        }
+        self.usual.insert(("", Part::Long), begun.elapsed());
+        for ((package, part), usual) in &self.usual {
+            let what = match (*package, part) {
+                ("", _) => "the simulator",
+                (package, _) => package,
+            };
+            let part = if *part == Part::Short {
+                "short"
+            } else {
+                "long"
+            };
+            println!(
+                "without a mutant: {what} ({part}) {:.1} s",
+                usual.as_secs_f64()
+            );
+        }
+        Ok(())
+    }
+
+    /// Who notices this one: tests, and the simulator if it is asked.
+    fn judge(&self, number: usize, m: &Mutant) -> (Vec<String>, Option<String>) {
+        let mut tests = self.tests_that_notice(Some(number), m.package(), Part::Short);
+        if tests.is_empty() {
+            tests = self.tests_that_notice(Some(number), m.package(), Part::Long);
+        }
+        let simulator = (m.by == By::Both).then(|| self.simulator_notices(Some(number)));
+        (tests, simulator.flatten())
+    }
 }
 
-fn ends_well(child: &mut Child) -> bool {
-    let until = Instant::now() + HANGS_AFTER;
+fn ends_well(child: &mut Child, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return status.success(),
@@ -252,7 +339,10 @@ fn run() -> Result<bool, String> {
         rounds: option("rounds=").unwrap_or_else(|| "rounds=60".to_owned()),
         tests: BTreeMap::new(),
         simulator: None,
+        usual: BTreeMap::new(),
     };
+    let minutes = option("minutes=").map_or(Ok(60), |o| o["minutes=".len()..].parse::<u64>());
+    let minutes = minutes.map_err(|_| "minutes= takes a number")?;
     let simulate = option("sim=").is_none_or(|word| word != "sim=0");
     let mut left_out = BTreeMap::new();
     if stage == "stage=run" {
@@ -271,24 +361,28 @@ fn run() -> Result<bool, String> {
         return Ok(left_out.is_empty());
     }
     bench.simulator = bench.simulator.filter(|_| simulate);
-    for (package, _) in PACKAGES {
-        let failing = bench.tests_that_notice(None, package);
-        if !failing.is_empty() {
-            return Err(format!("{package} fails with no mutant on: {failing:?}"));
-        }
-    }
-    let (mut found, mut missed, mut lines) = (0, 0, vec![]);
-    for (number, m) in MUTANTS
+    bench.learn_what_is_usual()?;
+    let chosen: Vec<(usize, &Mutant)> = MUTANTS
         .iter()
         .enumerate()
         .filter(|(_, m)| names.is_empty() || names.iter().any(|n| *n == m.name))
-    {
-        let tests = bench.tests_that_notice(Some(number), m.package());
-        let simulator = if m.by == By::Both {
-            bench.simulator_notices(Some(number))
-        } else {
-            None
-        };
+        .collect();
+    let begun = Instant::now();
+    let (mut found, mut missed, mut not_run, mut lines) = (0, 0, 0, vec![]);
+    for (at, &(number, m)) in chosen.iter().enumerate() {
+        if begun.elapsed() > Duration::from_secs(60 * minutes) {
+            println!(
+                "{:46} {:4} not run: {minutes} minutes are over",
+                m.name, m.rule
+            );
+            lines.push(
+                json!({"mutant": m.name, "rule": m.rule, "file": m.file, "result": "not run"}),
+            );
+            not_run += 1;
+            continue;
+        }
+        let turn = Instant::now();
+        let (tests, simulator) = bench.judge(number, m);
         let caught = !tests.is_empty() || simulator.is_some();
         let word = match left_out.get(&number) {
             Some(why) => why.as_str(),
@@ -306,23 +400,31 @@ fn run() -> Result<bool, String> {
             _ => "",
         };
         println!(
-            "{:46} {:4} {word} tests={} {of_simulator}",
+            "{:>3}/{} {:46} {:4} {word} tests={} {of_simulator} ({:.0} s)",
+            at + 1,
+            chosen.len(),
             m.name,
             m.rule,
-            tests.len()
+            tests.len(),
+            turn.elapsed().as_secs_f64()
         );
         lines.push(json!({
             "mutant": m.name, "rule": m.rule, "file": m.file, "result": word, "tests": tests, "simulator": simulator,
         }));
     }
-    let report = json!({"caught": found, "not_caught": missed, "mutants": lines});
+    let report =
+        json!({"caught": found, "not_caught": missed, "not_run": not_run, "mutants": lines});
     std::fs::write("target/mutants/report.json", format!("{report:#}\n"))
         .map_err(|e| format!("target/mutants/report.json: {e}"))?;
     println!(
-        "mutants: {} caught={found} not_caught={missed}",
-        if missed == 0 { "ok" } else { "FAILED" }
+        "mutants: {} caught={found} not_caught={missed} not_run={not_run}",
+        if missed + not_run == 0 {
+            "ok"
+        } else {
+            "FAILED"
+        }
     );
-    Ok(missed == 0)
+    Ok(missed + not_run == 0)
 }
 
 fn main() -> ExitCode {

@@ -91,6 +91,21 @@ fn r39_a_source_that_restarts_beside_a_leg_that_did_before_is_kept_and_a_flush_f
     assert!(seen.contains(&"done 1 EIO".to_owned()), "{seen:?}");
 }
 
+/// Both targets restart under a write that one leg has answered: its cache is gone, so it is asked once more.
+#[test]
+fn r40_a_leg_that_restarted_is_asked_again_for_what_is_not_answered() {
+    let mut b = Bench::served(volatile());
+    b.written(0);
+    b.write(0);
+    b.ok("B write");
+    restart(&mut b, B);
+    restart(&mut b, A);
+    assert_eq!(b.state(), StateName::Synced);
+    let seen = b.settle();
+    let again = seen.iter().filter(|line| *line == "B write 0+4096");
+    assert_eq!(again.count(), 2, "{seen:?}");
+}
+
 #[test]
 fn both_restarted_while_a_shrink_had_no_outcome_does_not_hang() {
     let mut b = Bench::served(volatile());

@@ -341,3 +341,27 @@ fn r39_a_block_that_only_the_leg_without_its_cache_can_read_fails_a_flush() {
     let seen = b.settle();
     assert!(seen.contains(&"done 1 EIO".to_owned()), "{seen:?}");
 }
+
+/// A command that took almost as long as the lease proves what was true when it was sent, not when it was answered.
+#[test]
+fn r27_the_lease_runs_from_the_send_of_a_slow_command() {
+    let mut b = Bench::served(Setup::pair());
+    b.written(0);
+    // Nothing but the write renews it.
+    b.quiet_beats = false;
+    b.write(0);
+    for _ in 0..29 {
+        b.wait(ms(100));
+    }
+    b.ok("A write");
+    b.ok("B write");
+    b.seen();
+    let before = b.read_at(0);
+    b.ok("A read");
+    assert!(b.seen().contains(&format!("done {before}")));
+    let after = b.read_at(0);
+    b.wait(ms(100));
+    b.wait(ms(50));
+    b.ok("A read");
+    assert!(!b.seen().contains(&format!("done {after}")));
+}

@@ -1,12 +1,12 @@
 //! Steps 0 to 4 of a rejoin: the joining leg is fenced, looked at, marked and filled.
 
-use twinsite_register::{Key, KeyTag, Members, Naa, Site};
+use twinsite_register::{Epoch, Key, KeyTag, Members, Naa, Site};
 
-use super::bench::{B, Bench, ms};
+use super::bench::{A, B, Bench, ms};
 use super::setup::{Setup, page};
 use crate::config::Config;
 use crate::io::{LegError, LegReply};
-use crate::layout::{MapPage, Role, Superblock};
+use crate::layout::{Base, Geometry, MapPage, PAGE_REGIONS, RegionState, Role, Superblock};
 use crate::status::{Condition, Event, RejoinBlock, StateName};
 
 /// Solo(A) after a shrink from {AB} e3, with region 0 dirty; B is away.
@@ -27,6 +27,7 @@ pub(super) fn solo() -> Bench {
 pub(super) struct Far {
     pub(super) superblock: Superblock,
     pub(super) page: MapPage,
+    pub(super) second: Option<MapPage>,
 }
 
 pub(super) fn far(b: &Bench) -> Far {
@@ -43,9 +44,9 @@ pub(super) fn far(b: &Bench) -> Far {
         members: Members::BOTH,
         active_site: Site::A,
         active_seq: 1,
-        geometry: crate::layout::Geometry::new(64 << 16, 16).unwrap(),
+        geometry: Geometry::new(64 << 16, 16).unwrap(),
         size_new: 0,
-        epoch: twinsite_register::Epoch(3),
+        epoch: Epoch(3),
         generation: super::setup::OLD,
         base: None,
         clean: false,
@@ -63,6 +64,7 @@ pub(super) fn far(b: &Bench) -> Far {
     Far {
         superblock,
         page: page(6, &[0]),
+        second: None,
     }
 }
 
@@ -89,10 +91,9 @@ pub(super) fn join_read(b: &mut Bench, far: &Far) {
         LegReply::Meta(far.superblock.emit().to_vec()),
     );
     b.reply("B read meta 131072", LegReply::Meta(vec![0; 4096]));
-    b.reply(
-        "B read meta 1048576",
-        LegReply::Meta(far.page.emit().to_vec()),
-    );
+    let pages = std::iter::once(&far.page).chain(&far.second);
+    let map: Vec<u8> = pages.flat_map(|page| page.emit().to_vec()).collect();
+    b.reply("B read meta 1048576", LegReply::Meta(map));
     b.polls = true;
 }
 
@@ -164,9 +165,10 @@ fn a_number_below_the_base_or_another_history_means_a_full_copy_with_no_base_on_
     };
     let other = |far: Far| Far {
         superblock: Superblock {
-            epoch: twinsite_register::Epoch(2),
+            epoch: Epoch(2),
             ..far.superblock
         },
+        second: None,
         page: far.page,
     };
     for change in [&low as &dyn Fn(Far) -> Far, &other] {
@@ -189,7 +191,7 @@ fn a_number_below_the_base_or_another_history_means_a_full_copy_with_no_base_on_
 fn y_that_left_again_before_the_base_was_given_up_is_a_delta() {
     let mut b = solo();
     let mut far = far(&b);
-    far.superblock.epoch = twinsite_register::Epoch(3);
+    far.superblock.epoch = Epoch(3);
     far.superblock.generation = twinsite_register::Gen([0x55; 16]);
     let base = b.base();
     far.superblock.base = Some(base);
@@ -202,14 +204,7 @@ fn y_that_left_again_before_the_base_was_given_up_is_a_delta() {
 
 #[test]
 fn a_full_copy_zeroes_what_x_never_wrote() {
-    let blank = |number| {
-        MapPage::filled(
-            0,
-            number,
-            twinsite_register::Epoch(3),
-            crate::layout::RegionState::Unwritten,
-        )
-    };
+    let blank = |number| MapPage::filled(0, number, Epoch(3), RegionState::Unwritten);
     let mut b = Bench::served(Setup {
         pages: [blank(5), blank(5)],
         ..Setup::pair()
@@ -280,6 +275,51 @@ fn a_leg_that_must_not_join_is_left_alone() {
         assert_eq!(b.engine.status(b.now).rejoin_blocked, Some(block));
         assert!(b.open_lines().is_empty());
     }
+}
+
+/// The union is durable in the first page and not in the second one: the copy has not begun, but what must be copied is known.
+#[test]
+fn r35_a_write_while_the_union_becomes_durable_is_copied_too() {
+    let size = (PAGE_REGIONS as u64 + 64) << 16;
+    let base = Base {
+        epoch: Epoch(2),
+        generation: super::setup::OLD,
+        crc: 7,
+    };
+    let mut b = Bench::served(Setup {
+        base: Some((A, base, vec![4, 4])),
+        more_pages: 1,
+        size,
+        ..Setup::solo(A)
+    });
+    let mut second = MapPage::filled(1, 5, Epoch(2), RegionState::Clean);
+    second.set_region(3, RegionState::Dirty);
+    let before = far(&b).superblock;
+    let far = Far {
+        superblock: Superblock {
+            epoch: Epoch(2),
+            geometry: Geometry::new(size, 16).unwrap(),
+            ..before
+        },
+        page: page(6, &[5]),
+        second: Some(second),
+    };
+    join(&mut b, &far);
+    b.ok("B sb Target");
+    b.ok("B sb Target");
+    assert!(
+        b.seen()
+            .ends_with(&["A page 0 n6 [5]".into(), "A page 1 n6 [3]".into()])
+    );
+    b.ok("A page 0");
+    let id = b.write(9 << 16);
+    b.ok("A page 0 n7 [5, 9]");
+    b.ok("A write");
+    assert!(b.seen().contains(&format!("done {id}")));
+    b.ok("A page 1");
+    b.settle();
+    assert_eq!(b.state(), StateName::Synced);
+    assert_eq!(b.contents[1].get(&(9 << 4)), Some(&id));
 }
 
 #[test]

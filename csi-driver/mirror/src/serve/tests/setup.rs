@@ -28,6 +28,8 @@ pub(in crate::serve) struct Setup {
     pub(in crate::serve) size: u64,
     /// By how much the superblock of A says more.
     pub(in crate::serve) a_grew: u64,
+    /// Clean pages behind the first one.
+    pub(in crate::serve) more_pages: u32,
     pub(in crate::serve) mode: Mode,
     pub(in crate::serve) discard: u32,
     /// The device goes on, and its record says so.
@@ -59,6 +61,7 @@ impl Setup {
             },
             size: 64 << 16,
             a_grew: 0,
+            more_pages: 0,
             mode: Mode::Writer,
             discard: 0,
             owed: false,
@@ -128,6 +131,7 @@ pub(in crate::serve) fn served(setup: &Setup) -> Served {
         let more = if leg == Leg::A { setup.a_grew } else { 0 };
         Geometry::new(setup.size + more, 16).unwrap()
     };
+    let clean = |page: u32| MapPage::filled(page, 5, register.epoch, RegionState::Clean);
     let superblock = |leg: Leg| Superblock {
         compat: 0,
         ro_compat: 0,
@@ -164,7 +168,9 @@ pub(in crate::serve) fn served(setup: &Setup) -> Served {
         setup.members.contains(leg).then(|| ServedLeg {
             info: infos[leg.index()],
             superblock: superblock(leg),
-            pages: vec![setup.pages[leg.index()].clone()],
+            pages: std::iter::once(setup.pages[leg.index()].clone())
+                .chain((1..=setup.more_pages).map(clean))
+                .collect(),
             beat: Some(Beat {
                 volume: VolumeId([7; 16]),
                 epoch: register.epoch,

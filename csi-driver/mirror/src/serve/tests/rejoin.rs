@@ -202,6 +202,23 @@ fn y_that_left_again_before_the_base_was_given_up_is_a_delta() {
     }));
 }
 
+/// Put back to before an expansion: its pages say nothing of what was added, whatever their numbers are.
+#[test]
+fn y_of_another_size_is_copied_as_a_whole() {
+    let mut b = solo();
+    let mut far = far(&b);
+    far.superblock.geometry = Geometry::new(32 << 16, 16).unwrap();
+    b.contents[0].insert(40 << 4, 77);
+    join(&mut b, &far);
+    assert!(
+        b.events
+            .contains(&Event::RejoinStarted { leg: B, full: true })
+    );
+    b.settle();
+    assert_eq!(b.state(), StateName::Synced);
+    assert_eq!(b.contents[1].get(&(40 << 4)), Some(&77));
+}
+
 #[test]
 fn a_full_copy_zeroes_what_x_never_wrote() {
     let blank = |number| MapPage::filled(0, number, Epoch(3), RegionState::Unwritten);

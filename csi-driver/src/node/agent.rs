@@ -122,6 +122,14 @@ impl Agent {
         self.ask::<Value>(told).await.map(drop)
     }
 
+    /// Says that the node is about to use the device. `true`: it is open, and is not released before it is unused again.
+    ///
+    /// # Errors
+    /// The agent is away, or of a version that does not know the question.
+    pub async fn used(&self, name: &str) -> Result<bool, AgentError> {
+        self.ask(json!({"command": "used", "name": name})).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, question: Value) -> Result<T, AgentError> {
         let asked = tokio::time::timeout(ANSWER_TIME, self.converse(question)).await;
         let line = asked
@@ -188,6 +196,12 @@ mod tests {
         assert_eq!(
             asked.await.unwrap(),
             "{\"command\":\"unused\",\"name\":\"w\"}\n"
+        );
+        let (agent, asked) = answering("{\"ok\":true,\"result\":false}\n").await;
+        assert!(!agent.used("w").await.unwrap());
+        assert_eq!(
+            asked.await.unwrap(),
+            "{\"command\":\"used\",\"name\":\"w\"}\n"
         );
         let (agent, asked) = answering("{\"ok\":true}\n").await;
         let recorded = agent.record_format("w", FormatStep::Started, "xfs").await;

@@ -99,7 +99,7 @@ impl Node {
                 order.staging.display()
             )));
         }
-        let device = self.device(&order.attachment, until).await?;
+        let device = self.take(&order.attachment, until).await?;
         let mut record = Record {
             volume: order.volume,
             attachment: order.attachment.clone(),
@@ -178,6 +178,27 @@ impl Node {
                     return Err(why);
                 }
                 Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// The device, which stays until it is let go again.
+    ///
+    /// One of a volume that leaves the site, of a group of which others are still used, is shown still, and may go any moment.
+    async fn take(&self, attachment: &str, until: Instant) -> Result<Shown, Status> {
+        loop {
+            self.device(attachment, until).await?;
+            match self.agent.used(attachment).await {
+                Ok(true) => return self.device(attachment, until).await,
+                Ok(false) if Instant::now() + LOOK >= until => {
+                    return Err(Status::unavailable(format!(
+                        "{attachment} is just being detached: ask again"
+                    )));
+                }
+                Ok(false) => tokio::time::sleep(LOOK).await,
+                // Of a version that does not know the question.
+                Err(AgentError::Refused(_)) => return self.device(attachment, until).await,
+                Err(error) => return Err(Status::unavailable(error.to_string())),
             }
         }
     }

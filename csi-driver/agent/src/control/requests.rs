@@ -37,6 +37,8 @@ pub enum Request {
     Attach { name: String },
     /// The node does not use the device any more: if the order is to release the volume, it is detached now.
     Unused { name: String },
+    /// The node is about to use the device again: whether it is open, and if so, it is not released before it is unused again.
+    Used { name: String },
     /// Take a leg out of the membership.
     DropLeg { name: String, leg: LegIndex },
     /// Grow the volume; both legs are large enough.
@@ -105,6 +107,7 @@ impl Node {
             Request::Detach { name } => self.hold(&name),
             Request::Attach { name } => self.let_go(&name),
             Request::Unused { name } => self.unused(name),
+            Request::Used { name } => self.used(&name),
             Request::Inspect { name } => return self.inspect(&name, reply),
             Request::Verify { name, stop } => return self.verify_by_hand(&name, stop, reply),
             Request::DropLeg { name, leg } => {
@@ -187,6 +190,15 @@ impl Node {
                 Answer::ok(Value::Null)
             }
         }
+    }
+
+    fn used(&mut self, name: &str) -> Answer {
+        let seen = self.observed.volumes.get(name);
+        let is_open = seen.is_some_and(|seen| seen.phase == Phase::Open);
+        if is_open {
+            self.desired.unused.remove(name);
+        }
+        Answer::ok(json!(is_open))
     }
 
     fn order_by_hand(
@@ -391,6 +403,12 @@ mod tests {
             (
                 r#"{"command":"unused","name":"w"}"#,
                 Request::Unused {
+                    name: "w".to_owned(),
+                },
+            ),
+            (
+                r#"{"command":"used","name":"w"}"#,
+                Request::Used {
                     name: "w".to_owned(),
                 },
             ),

@@ -1,6 +1,7 @@
 //! The control plane of a node with a real target and a real folder, and volumes that do as the test says.
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
+mod group;
 mod lab;
 mod legs;
 

@@ -167,6 +167,7 @@ impl Pair {
         let site = &self.sites[index];
         LegSpec {
             volume: self.volume,
+            group: None,
             leg: site.index,
             site: site.name.clone(),
             site_pair: PAIR.into(),

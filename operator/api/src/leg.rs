@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ChapRef, LegIndex, Quantity, VolumeId};
+use crate::{ChapRef, GroupId, LegIndex, Quantity, VolumeId};
 
 /// Order to an agent: serve one copy of a volume.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -41,6 +41,9 @@ use crate::{ChapRef, LegIndex, Quantity, VolumeId};
 pub struct LegSpec {
     /// The volume this is a copy of. Immutable.
     pub volume: VolumeId,
+    /// The group whose register decides about it. Left out: its own; a volume in a group names the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
     /// Which copy: the index of the site. Immutable.
     pub leg: LegIndex,
     /// The site it stands at.
@@ -162,6 +165,11 @@ const fn block_4096() -> u32 {
 }
 
 impl LegSpec {
+    /// Whose register decides about the volume.
+    pub fn group_id(&self) -> GroupId {
+        self.group.unwrap_or(GroupId::Volume(self.volume))
+    }
+
     /// The target's iSCSI name.
     pub fn target_name(&self) -> String {
         self.iqn

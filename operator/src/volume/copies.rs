@@ -128,6 +128,7 @@ fn leg_spec(situation: &Situation<'_>, pool: &StoragePool, there: Option<&Leg>) 
         .filter(|size| size.bytes() >= wanted.bytes());
     Some(LegSpec {
         volume: situation.id,
+        group: situation.desired.group.as_ref().map(|group| group.id()),
         leg: situation.own,
         site: situation.site.to_owned(),
         site_pair: situation.spec().site_pair.clone(),

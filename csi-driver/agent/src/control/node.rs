@@ -425,7 +425,7 @@ impl Node {
             groups
                 .entry(pair.clone())
                 .or_default()
-                .insert(GroupId(leg.spec.volume.bytes()));
+                .insert(GroupId(leg.spec.group_id().bytes()));
             if leg.spec.site == self.config.site {
                 interests.entry(pair.clone()).or_default().index =
                     Some(order::leg(leg.spec.leg).site());

@@ -195,6 +195,7 @@ impl Task<'_> {
         let node = pool.spec.node.as_ref();
         let spec = LegSpec {
             volume: self.id,
+            group: None,
             leg: index,
             site: site.to_owned(),
             site_pair: pair.name_any(),

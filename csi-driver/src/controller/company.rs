@@ -76,8 +76,11 @@ impl Controller {
                 label(volume)
             )));
         }
-        if !missing.is_empty() {
-            self.has_place(node, missing.len()).await?;
+        let is_own = |(there, other): &(Attachment, &MirroredVolume)| {
+            identity(other) == own && is_published(there)
+        };
+        if !found.iter().any(is_own) {
+            self.has_place(node).await?;
         }
         for other in missing {
             let wish = Some(wish).filter(|_| identity(other) == own);

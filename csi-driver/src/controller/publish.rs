@@ -27,7 +27,11 @@ use twinsite_api::{
 };
 
 use super::{
-    Controller, another_look, company::TOGETHER_ANNOTATION, identity, label, objects::Made, request,
+    Controller, another_look,
+    company::{TOGETHER_ANNOTATION, is_published},
+    identity, label,
+    objects::Made,
+    request,
 };
 use crate::{
     CONTEXT_ATTACHMENT, CONTEXT_FS_TYPE, capability::Capability,
@@ -129,7 +133,7 @@ impl Controller {
                 )));
             }
             None => {
-                self.has_place(node, 1).await?;
+                self.has_place(node).await?;
                 self.order(&volume, node, Some(wish)).await?
             }
         };
@@ -186,18 +190,21 @@ impl Controller {
         there.ok_or_else(|| Status::aborted(format!("{name} came and went: ask again")))
     }
 
-    pub(super) async fn has_place(&self, node: &str, more: usize) -> Result<(), Status> {
+    /// Whether a node takes one publication more. What is opened for another volume's sake only is not counted: Kubernetes, which
+    /// places pods by this number, does not count it either.
+    pub(super) async fn has_place(&self, node: &str) -> Result<(), Status> {
         let most = self.config.max_volumes;
         if most == 0 {
             return Ok(());
         }
         let attachments = self.objects.attachments().await?;
-        let here = attachments
-            .iter()
-            .filter(|one| one.spec.node == node && one.spec.mode == AttachmentMode::Writer);
-        if i64::try_from(here.count() + more).unwrap_or(i64::MAX) > most {
+        let is_here =
+            |one: &&Attachment| one.spec.node == node && one.spec.mode == AttachmentMode::Writer;
+        let mut here = attachments.iter().filter(is_here).collect::<Vec<_>>();
+        here.retain(|one| is_published(one));
+        if i64::try_from(here.len()).unwrap_or(i64::MAX) >= most {
             return Err(Status::resource_exhausted(format!(
-                "node {node} takes {most} volumes, and {more} more would be too many"
+                "node {node} takes {most} volumes (csi.maxVolumesPerNode), and has them: the pod needs another node, or one of them ends here"
             )));
         }
         Ok(())

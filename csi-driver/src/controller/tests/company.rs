@@ -204,3 +204,31 @@ async fn a_publication_that_is_cut_short_has_made_what_the_next_unpublish_finds(
         assert!(objects.now(|inner| inner.attachments.is_empty()));
     }
 }
+
+/// The scheduler counts claims of pods: what it has placed must be let in.
+#[tokio::test]
+async fn a_volume_that_is_opened_for_another_ones_sake_takes_no_place() {
+    let (objects, [journal, data]) = grouped();
+    let alone = |name: &str| {
+        let volume = volume(name);
+        let id = identity(&volume).to_string();
+        objects.now(|inner| {
+            let key = (volume.namespace().unwrap(), volume.name_any());
+            inner.volumes.insert(key, volume);
+        });
+        id
+    };
+    let (one, other) = (alone("one"), alone("other"));
+    // A node takes two.
+    let service = service(&objects);
+    published(&service, &one, "m1").await.unwrap();
+    published(&service, &journal, "m1").await.unwrap();
+    published(&service, &journal, "m1").await.unwrap();
+    assert_eq!(objects.now(|inner| inner.attachments.len()), 3);
+    let full = published(&service, &data, "m1").await;
+    assert_eq!(code(full), Code::ResourceExhausted);
+    let full = published(&service, &other, "m1").await;
+    assert_eq!(code(full), Code::ResourceExhausted);
+    unpublished(&service, &one, "m1").await.unwrap();
+    published(&service, &data, "m1").await.unwrap();
+}

@@ -4,7 +4,8 @@
 //! holder, to carry a move or a drop. It makes way for a pod at once.
 //!
 //! A node is let go in this order: another agent attaches and thereby fences it (a caretaker, if no new pod can come before);
-//! only then do its Attachment, pod and VolumeAttachment go, so that Kubernetes starts the pod elsewhere.
+//! only then do its Attachment, pod and VolumeAttachment go, so that Kubernetes starts the pod elsewhere. Of a volume that is being deleted
+//! here they go at once: no agent of this cluster opens it any more, so that no fence would ever come; whoever opens it elsewhere fences first.
 
 use std::sync::Arc;
 
@@ -132,11 +133,13 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
         .iter()
         .filter(|attachment| situation.is_lost(&attachment.spec.node))
         .collect();
+    let is_forgotten = situation.desired.is_going() && !group::stays(situation);
     let mut let_go_of: Vec<&str> = Vec::new();
     for attachment in lost {
         let node = attachment.spec.node.as_str();
         // A one-shot order of a lost node may still be carried out by it; it is guarded by its own fence and txid.
-        if !situation.is_fenced(attachment) && !attachment.spec.mode.is_one_shot() {
+        let is_harmless = is_forgotten || attachment.spec.mode.is_one_shot();
+        if !is_harmless && !situation.is_fenced(attachment) {
             plan.wait(
                 reason::PENDING,
                 format!("node {node} is lost: its writer is being fenced"),
@@ -162,7 +165,8 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
         }
     }
     // The Writer may have gone before its pod and VolumeAttachment did.
-    if situation.of_mode(AttachmentMode::Writer).next().is_none() && situation.live().is_some() {
+    let knows = is_forgotten || situation.live().is_some();
+    if knows && situation.of_mode(AttachmentMode::Writer).next().is_none() {
         let nodes = situation
             .seen
             .volume_attachments

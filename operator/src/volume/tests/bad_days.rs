@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, jiff::Timestamp};
-use twinsite_api::{AttachmentMode, AttachmentState, FailoverState, NodeLossPolicy};
+use twinsite_api::{
+    AttachmentMode, AttachmentState, DeletionPolicy, FailoverState, NodeLossPolicy,
+};
 use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
@@ -512,4 +514,34 @@ fn a_mark_of_a_register_that_is_gone_prevents_a_birth() {
     assert!(
         world.register.is_none() && world.told(0, "Stalled").starts_with("True RegisterMissing")
     );
+}
+
+/// Nobody of this cluster opens the volume any more, so that no fence would ever come.
+#[test]
+fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {
+    for policy in [DeletionPolicy::Retain, DeletionPolicy::Delete] {
+        let mut world = World::running();
+        for second in 0..300 {
+            let node = &mut world.clusters[0].nodes[0];
+            (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
+            if second == 3 {
+                let now = world.time();
+                world.edit_both(|volume| {
+                    volume.spec.deletion_policy = policy;
+                    volume.metadata.deletion_timestamp = Some(now.clone());
+                });
+                for cluster in &mut world.clusters {
+                    cluster.workloads[0].1 = 0;
+                }
+            }
+            world.rounds(1);
+        }
+        for cluster in &world.clusters {
+            assert!(cluster.volume.is_none(), "{}", world.transcript());
+            let writers = cluster.attachments.iter();
+            let writers = writers.filter(|one| one.spec.mode == AttachmentMode::Writer);
+            assert_eq!(writers.count(), 0, "{policy:?}: {}", world.transcript());
+            assert!(cluster.volume_attachments.is_empty());
+        }
+    }
 }

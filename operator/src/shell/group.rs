@@ -1,6 +1,6 @@
 //! One MirrorGroup with all its volumes: one round, as `shell::volume` of a volume that is in none.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -13,6 +13,7 @@ use twinsite_api::{API_VERSION, MirrorGroup, MirrorGroupStatus};
 
 use super::{
     events::{News, Tone},
+    odd::Odd,
     operator::Operator,
     own::{VolumeKey, id_of},
     queue::Outcome,
@@ -25,6 +26,9 @@ use crate::volume::{
     names,
 };
 
+/// How often a group is looked at of which a volume cannot be read.
+const AT_LEAST: Duration = Duration::from_secs(60);
+
 /// One round of one group.
 pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
     let (namespace, name) = key;
@@ -32,7 +36,7 @@ pub async fn reconcile(operator: &Operator, key: &VolumeKey) -> Outcome {
     let object = operator.own.groups.store.get(&reference);
     let volumes = operator.own.volumes_of_group(key);
     if let Some(object) = &object
-        && let Err(error) = keep(operator, object, volumes.is_empty()).await
+        && let Err(error) = keep(operator, object, !volumes.is_empty()).await
     {
         tracing::warn!(group = name, %error, "its finalizer could not be written");
         return Outcome::Failed;
@@ -82,12 +86,17 @@ async fn alone(operator: &Operator, key: &VolumeKey, object: &Arc<MirrorGroup>) 
         name: key.1.clone(),
         object: Some(Arc::clone(object)),
         twin: None,
-        unreadable: None,
+        unreadable: volume::unreadable_group(operator, &key.0, &key.1, Some(object), &[]),
         volumes: Vec::new(),
+    };
+    // Of one that was never read nobody says that it is gone.
+    let done = match hides_one(&operator.own.volumes.odd, object) {
+        true => Outcome::Again(AT_LEAST),
+        false => Outcome::Settled,
     };
     let plans = group::plan(&group, Timestamp::now());
     match tell(operator, object, &group, &plans, &[]).await {
-        Ok(()) => Outcome::Settled,
+        Ok(()) => done,
         Err(error) if error.code() == Some(404) => Outcome::Settled,
         Err(error) => {
             tracing::warn!(group = key.1, %error, "the status could not be written");
@@ -96,18 +105,25 @@ async fn alone(operator: &Operator, key: &VolumeKey, object: &Arc<MirrorGroup>) 
     }
 }
 
+/// Whether one of the group's volumes is there, and was never read.
+fn hides_one(odd: &Odd, object: &MirrorGroup) -> bool {
+    let namespace = object.namespace().unwrap_or_default();
+    let mut volumes = object.spec.volumes.iter();
+    volumes.any(|name| odd.unreadable(&namespace, name).is_some())
+}
+
 /// The group is there as long as one of its volumes is: without it nothing is known of them.
 async fn keep(
     operator: &Operator,
     object: &MirrorGroup,
-    is_empty: bool,
+    has_volumes: bool,
 ) -> Result<(), RequestError> {
     let is_held = object
         .finalizers()
         .iter()
         .any(|held| held == names::VOLUME_FINALIZER);
     let is_going = object.metadata.deletion_timestamp.is_some();
-    let wanted = !is_going || !is_empty;
+    let wanted = !is_going || has_volumes || hides_one(&operator.own.volumes.odd, object);
     if is_held == wanted || (is_going && !is_held) {
         return Ok(());
     }
@@ -175,4 +191,42 @@ async fn write(
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     within(api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch))).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use twinsite_api::{MirroredVolume, Seen};
+
+    use super::*;
+    use kube::runtime::watcher::Event;
+
+    #[test]
+    fn a_group_is_kept_for_a_volume_that_cannot_be_read() {
+        let group: MirrorGroup = serde_json::from_value(json!({
+            "apiVersion": "twinsite.io/v1alpha1", "kind": "MirrorGroup",
+            "metadata": {"name": "ledger", "namespace": "rv"},
+            "spec": {"sitePair": "ctrc", "activeSite": "medical", "volumes": ["journal", "data"]},
+        }))
+        .unwrap();
+        let seen = |namespace: &str| -> Seen<MirroredVolume> {
+            serde_json::from_value(json!({
+                "apiVersion": "twinsite.io/v1alpha1", "kind": "MirroredVolume",
+                "metadata": {"name": "data", "namespace": namespace, "uid": "1"},
+                "spec": {
+                    "sitePair": "ctrc", "group": "ledger", "capacity": "1Gi", "claim": {"name": "data"},
+                    "volumeMode": "OfTomorrow", "legs": [{"site": "medical", "pool": "m1"}],
+                },
+            }))
+            .unwrap()
+        };
+        let odd = Odd::default();
+        assert!(!hides_one(&odd, &group));
+        odd.sort(Event::Apply(seen("elsewhere")), |_| None);
+        assert!(!hides_one(&odd, &group));
+        odd.sort(Event::Apply(seen("rv")), |_| None);
+        assert!(hides_one(&odd, &group));
+        odd.sort(Event::Delete(seen("rv")), |_| None);
+        assert!(!hides_one(&odd, &group));
+    }
 }

@@ -3,7 +3,7 @@
 //! Only the operator at the active site edits, so that two never work against each other; a person's word is bound to the
 //! epoch or LUN that it names.
 
-use twinsite_api::{LegIndex, parse_naa, reason};
+use twinsite_api::{LegIndex, MirroredVolume, parse_naa, reason};
 use twinsite_register::Naa;
 
 use super::situation::{Situation, leg_of};
@@ -53,32 +53,67 @@ fn rejoin(situation: &Situation<'_>) -> Option<RegisterChange> {
         .then(|| RegisterChange::NoRejoin(register.no_rejoin.with(other)))
 }
 
+/// What people said on the volume, or on any volume of its group: they have one register.
 fn by_a_person(situation: &Situation<'_>, plan: &mut Plan) -> Option<RegisterChange> {
-    let register = situation.live()?;
-    let annotations = situation.desired.volume.metadata.annotations.as_ref()?;
-    let who = format!(
-        "annotation on MirroredVolume {}",
-        situation.desired.reference()
-    );
-    if let Some(text) = annotations.get(names::CONFIRM_ANNOTATION) {
-        match confirm(text) {
-            Some((leg, epoch))
-                if register.unconfirmed.contains(leg_of(leg)) && register.epoch.0 == epoch =>
-            {
-                return Some(RegisterChange::Confirm { leg, who });
-            }
-            Some((leg, _)) if !register.unconfirmed.contains(leg_of(leg)) => {}
-            _ => plan.wait(
-                reason::INVALID_SPEC,
-                format!(
-                    "annotation {}: {text:?} must be <leg>@<epoch>, such as B@{}",
-                    names::CONFIRM_ANNOTATION,
-                    register.epoch
-                ),
-            ),
-        }
+    let own = std::slice::from_ref(&situation.desired.volume);
+    let company = match situation.seen.company.as_slice() {
+        [] => own,
+        company => company,
+    };
+    let mut wanted = None;
+    for volume in company {
+        // All are looked at: one that says it wrong is told so.
+        let change =
+            confirmed(situation, volume, plan).or_else(|| retired(situation, volume, plan));
+        wanted = wanted.or(change);
     }
-    let text = annotations.get(names::RETIRE_ANNOTATION)?;
+    wanted
+}
+
+fn said<'a>(volume: &'a MirroredVolume, key: &str) -> Option<(&'a str, String)> {
+    let text = volume.metadata.annotations.as_ref()?.get(key)?;
+    let (namespace, name) = (&volume.metadata.namespace, &volume.metadata.name);
+    let who = format!(
+        "annotation on MirroredVolume {}/{}",
+        namespace.as_deref().unwrap_or_default(),
+        name.as_deref().unwrap_or_default()
+    );
+    Some((text, who))
+}
+
+fn confirmed(
+    situation: &Situation<'_>,
+    volume: &MirroredVolume,
+    plan: &mut Plan,
+) -> Option<RegisterChange> {
+    let register = situation.live()?;
+    let (text, who) = said(volume, names::CONFIRM_ANNOTATION)?;
+    match confirm(text) {
+        Some((leg, epoch))
+            if register.unconfirmed.contains(leg_of(leg)) && register.epoch.0 == epoch =>
+        {
+            return Some(RegisterChange::Confirm { leg, who });
+        }
+        Some((leg, _)) if !register.unconfirmed.contains(leg_of(leg)) => {}
+        _ => plan.wait(
+            reason::INVALID_SPEC,
+            format!(
+                "{who}: {}: {text:?} must be <leg>@<epoch>, such as B@{}",
+                names::CONFIRM_ANNOTATION,
+                register.epoch
+            ),
+        ),
+    }
+    None
+}
+
+fn retired(
+    situation: &Situation<'_>,
+    volume: &MirroredVolume,
+    plan: &mut Plan,
+) -> Option<RegisterChange> {
+    let register = situation.live()?;
+    let (text, who) = said(volume, names::RETIRE_ANNOTATION)?;
     match retire(text) {
         Some((leg, naa)) if register.members.contains(leg_of(leg)) => {
             let text =
@@ -92,7 +127,7 @@ fn by_a_person(situation: &Situation<'_>, plan: &mut Plan) -> Option<RegisterCha
             let key = names::RETIRE_ANNOTATION;
             plan.wait(
                 reason::INVALID_SPEC,
-                format!("annotation {key}: {text:?} must be <leg>=<naa>, such as B=naa.6..."),
+                format!("{who}: {key}: {text:?} must be <leg>=<naa>, such as B=naa.6..."),
             );
             None
         }

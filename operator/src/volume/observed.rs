@@ -56,6 +56,8 @@ pub struct Observed {
     /// Fields of the spec, or of its pair's, that this version does not know. It goes on without them, but begins nothing that
     /// cannot be taken back: no birth, no destruction, no order by which a copy may be given up.
     pub unknown: Vec<String>,
+    /// The volumes of its group, this one included, as their people left them; empty: it is in none.
+    pub company: Vec<Arc<MirroredVolume>>,
     /// The volumes of its group that are not being deleted; empty: it is in none, or all go.
     pub kept_by: Vec<String>,
     /// Whether an automatic move may begin now (see `policy::RateLimit`); the shell takes a permit when a plan uses it.

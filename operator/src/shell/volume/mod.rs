@@ -160,7 +160,7 @@ pub async fn observe_group(
         .parties(pair)
         .and_then(|parties| parties.peer.ok()??.view());
     let twin = view.and_then(|view| view.group(namespace, name));
-    let unreadable = unreadable(operator, namespace, name, object.as_deref(), &volumes);
+    let unreadable = unreadable_group(operator, namespace, name, object.as_deref(), &volumes);
     let mut members = Vec::new();
     for volume in volumes {
         let desired = observe::desired(operator, volume, object.as_ref());
@@ -183,7 +183,7 @@ pub async fn observe_group(
 }
 
 /// Why the group, one of its volumes or a part of one cannot be read in this cluster.
-fn unreadable(
+pub(super) fn unreadable_group(
     operator: &Operator,
     namespace: &str,
     name: &str,

@@ -136,6 +136,7 @@ pub(super) async fn observe(operator: &Operator, desired: &Desired) -> Observed 
             orders
         },
         unknown,
+        company: Vec::new(),
         kept_by: Vec::new(),
         move_permit: operator.permits.is_free(),
     }

@@ -3,7 +3,7 @@
 //! A pod that uses one of the volumes uses the group; the group beats as long as one of its volumes does; an order about one of them is
 //! one about all; and the peer has the group only if it has every one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Group, Member};
 use crate::volume::{Evidence, FailoverOrder, NodeView, Observed, PodView};
@@ -14,6 +14,10 @@ impl Group {
         let lacks = self.lacks();
         let joint = joint(self.listed().map(|one| &one.seen));
         let kept_by = self.kept_by();
+        let company: Vec<_> = self
+            .listed()
+            .map(|one| Arc::clone(&one.desired.volume))
+            .collect();
         let names: Vec<bool> = self.volumes.iter().map(|one| self.names(one)).collect();
         for (member, is_named) in self.volumes.iter_mut().zip(names) {
             if !is_named {
@@ -32,6 +36,7 @@ impl Group {
             seen.peer.attachments.clone_from(&joint.peer.attachments);
             seen.peer.lacks.clone_from(&lacks);
             seen.kept_by.clone_from(&kept_by);
+            seen.company.clone_from(&company);
         }
     }
 

@@ -322,3 +322,66 @@ fn a_volume_that_the_group_does_not_name_is_told_so_and_so_is_one_without_a_grou
     let told = world.told(1, "Stalled").remove(0);
     assert!(told.contains("MirrorGroup rv/ledger"), "{told}");
 }
+
+/// Nobody of this cluster opens the group any more, so that no fence would ever come.
+#[test]
+fn a_node_that_is_lost_while_the_group_is_being_deleted_keeps_nothing() {
+    for lost_first in [true, false] {
+        let mut world = GroupWorld::running();
+        let delete = |world: &mut GroupWorld| {
+            world.each(|part| {
+                let now = Timestamp::from_second(part.now).unwrap();
+                let volume = part.clusters[0].volume.as_mut().unwrap();
+                volume.metadata.deletion_timestamp = Some(Time(now));
+            });
+        };
+        if !lost_first {
+            delete(&mut world);
+        }
+        for second in 0..200 {
+            world.each(|part| {
+                let node = &mut part.clusters[0].nodes[0];
+                (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
+            });
+            if lost_first && second == 3 {
+                delete(&mut world);
+            }
+            world.rounds(1);
+        }
+        for part in &world.parts {
+            let cluster = &part.clusters[0];
+            assert!(cluster.volume.is_none());
+            let left: Vec<_> = cluster.attachments.iter().collect();
+            assert!(left.is_empty(), "{left:?}\n{}", world.transcript());
+            assert!(cluster.volume_attachments.is_empty());
+            // The copies stay, and name their group.
+            let group = part.clusters[1].legs[0].spec.group.map(|id| id.to_string());
+            assert!(group.is_some_and(|id| id.starts_with("tg-")));
+        }
+    }
+}
+
+#[test]
+fn what_a_person_says_on_any_volume_of_the_group_is_heard() {
+    use super::super::names::{CONFIRM_ANNOTATION, RETIRE_ANNOTATION};
+    for at in 0..2 {
+        let mut world = GroupWorld::running();
+        world.each(|part| part.kill(1));
+        world.settle();
+        let annotate = |world: &mut GroupWorld, key: &str, text: &str| {
+            let volume = world.parts[at].clusters[0].volume.as_mut().unwrap();
+            let annotations = volume.metadata.annotations.get_or_insert_default();
+            annotations.insert(key.to_owned(), text.to_owned());
+        };
+        let naa = world.parts[at].id().leg_naa_text(twinsite_api::LegIndex::B);
+        annotate(&mut world, RETIRE_ANNOTATION, &format!("B={naa}"));
+        annotate(&mut world, CONFIRM_ANNOTATION, "nonsense");
+        world.settle();
+        let register = world.parts[0].register.clone().unwrap();
+        assert_eq!(register.retired.len(), 1, "{at}: {}", world.transcript());
+        let told = world.told(0, "Reconciling").remove(0);
+        assert!(told.contains("must be <leg>@<epoch>"), "{told}");
+        let name = world.parts[at].name;
+        assert!(told.contains(&format!("rv/{name}")), "{told}");
+    }
+}

@@ -89,6 +89,7 @@ impl World {
             },
             failovers: self.failovers.iter().filter_map(named).collect(),
             unknown: cluster.unknown.clone(),
+            company: Vec::new(),
             kept_by: Vec::new(),
             peer,
             move_permit: true,

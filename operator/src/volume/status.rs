@@ -230,7 +230,7 @@ fn events(
             continue;
         }
         let note = if after.message.is_empty() {
-            after.reason.clone()
+            over(type_).to_owned()
         } else {
             after.message.clone()
         };
@@ -279,6 +279,17 @@ fn events(
         }
     }
     events
+}
+
+/// That what was wrong is not wrong any more.
+fn over(type_: &str) -> &'static str {
+    match type_ {
+        condition_type::STALLED => "nothing is in the way any more",
+        condition_type::SPLIT_BRAIN => "no copy carries writes that were given up",
+        condition_type::PEER_REACHABLE => "the cluster of the other site answers again",
+        condition_type::WITNESS_REACHABLE => "the witness answers again",
+        _ => "it is over",
+    }
 }
 
 /// Reason of a condition for which there is nothing to say.

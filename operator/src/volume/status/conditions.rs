@@ -1,12 +1,12 @@
 //! The conditions, each from one function.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{Timestamp, Unit};
 use twinsite_api::{
     Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, Role,
-    VerifyState, condition, condition_type, reason,
+    VerifyState, VolumeLegState, condition, condition_type, reason,
 };
-use twinsite_register::{Class, Members};
+use twinsite_register::{Class, Members, Register};
 
 use super::{Failure, as_desired};
 use crate::volume::situation::{self, Situation, index_of};
@@ -186,7 +186,10 @@ fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
             said(
                 Some(false),
                 reason::WAIT_MEMBER,
-                "the only complete copy is not served",
+                format!(
+                    "the only complete copy is not served: see Leg {}",
+                    crate::volume::names::leg_name(situation.id, situation.own)
+                ),
             )
         }
         (_, Some(_)) => said(Some(true), as_desired(), "can be attached here"),
@@ -262,7 +265,10 @@ fn reach(reach: &Reach) -> Said {
         Reach::Unknown => said(None, reason::PENDING, "not asked yet"),
         Reach::Answers => said(Some(true), as_desired(), ""),
         Reach::Silent { last, why } => {
-            let since = last.map_or_else(String::new, |last| format!(" since {}", Time(last).0));
+            let since = last.map_or_else(String::new, |last| {
+                let second = last.round(Unit::Second).unwrap_or(last);
+                format!(" since {second}")
+            });
             said(
                 Some(false),
                 "Unreachable",
@@ -303,11 +309,42 @@ fn in_sync(situation: &Situation<'_>, new: &MirroredVolumeStatus) -> Said {
         .find(|leg| leg.site == missing)
         .map(|leg| leg.state);
     let word = state.map_or_else(|| "NoCopy".to_owned(), |state| format!("{state:?}"));
+    let outlook = outlook(situation, missing, state);
     said(
         Some(false),
         &word,
-        format!("the copy at {missing} lacks writes"),
+        format!("the copy at {missing} lacks writes: {outlook}"),
     )
+}
+
+/// What becomes of a copy that lacks writes, and whether somebody has to do something.
+fn outlook(situation: &Situation<'_>, missing: &str, state: Option<VolumeLegState>) -> String {
+    let leg = if missing == situation.site {
+        situation.own_leg()
+    } else {
+        situation.own_leg().other()
+    };
+    let is = |set: fn(&Register) -> Members| {
+        situation
+            .live()
+            .is_some_and(|register| set(register).contains(leg))
+    };
+    if is(|register| register.unconfirmed) {
+        return "it is not rebuilt before a person says so, see SplitBrain".to_owned();
+    }
+    if situation.is_drained(missing) {
+        return format!("{missing} is drained in the SitePair");
+    }
+    if situation.leg_spec(missing).is_none() {
+        return "spec.legs names it no more".to_owned();
+    }
+    match state {
+        Some(VolumeLegState::Resyncing) => "it is being rebuilt".to_owned(),
+        Some(VolumeLegState::Unreachable) => {
+            "it is not served; it is rebuilt by itself when it is".to_owned()
+        }
+        _ => "it is rebuilt by itself once the active site reaches it".to_owned(),
+    }
 }
 
 fn negated((status, word, message): Said) -> Said {
@@ -337,7 +374,7 @@ fn failover_ready(plan: &Plan, situation: &Situation<'_>, new: &MirroredVolumeSt
             .is_some_and(|active| active.name != leg.site)
     };
     match new.legs.iter().find(standby) {
-        Some(leg) if leg.state != twinsite_api::VolumeLegState::Member => said(
+        Some(leg) if leg.state != VolumeLegState::Member => said(
             Some(false),
             reason::WAIT_MEMBER,
             format!("the copy at {} is {:?}", leg.site, leg.state),
@@ -358,8 +395,15 @@ fn split_brain(situation: &Situation<'_>) -> Said {
         return said(Some(false), as_desired(), "");
     };
     let leg = index_of(leg);
+    let at = if leg == situation.own {
+        situation.site
+    } else {
+        situation.other_site
+    };
     let text = format!(
-        "leg {leg} carries writes that a force gave up; to overwrite it, annotate the volume with {}={leg}@{}",
+        "the copy at {at} (leg {leg}) carries writes that a person gave up; it stays as it is until a person lets it be overwritten: kubectl -n {} annotate mirroredvolume {} {}={leg}@{}",
+        situation.desired.namespace(),
+        situation.desired.name(),
         crate::volume::names::CONFIRM_ANNOTATION,
         register.epoch
     );

@@ -14,7 +14,7 @@ use crate::look::{
     wait_for, whole,
 };
 
-const NODE_LOSS: Duration = Duration::from_secs(120);
+pub(crate) const NODE_LOSS: Duration = Duration::from_secs(120);
 /// From the death of an agent under a pod to the next record.
 const AGENT_LOSS: Duration = Duration::from_secs(90);
 const RECORDS: &[&str] = &["-n", "rv", "mirroredvolume", "records"];

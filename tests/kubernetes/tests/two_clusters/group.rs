@@ -13,7 +13,11 @@ use twinsite_kubernetes::site::Site;
 use twinsite_tests::history::History;
 use twinsite_tests::workload::ledger::Ledger;
 
-use crate::look::{LONG, SHORT, condition, field, until_condition, until_gone, wait_for, whole};
+use crate::data::NODE_LOSS;
+use crate::look::{
+    LONG, NO_GAP, SHORT, condition, field, keep, until_condition, until_field, until_gone,
+    wait_for, whole,
+};
 
 /// The example's second ledger, beside that of the stage.
 const LEDGER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 80, 0, 1)), 7001);
@@ -130,9 +134,10 @@ fn in_sync(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn a_journal_and_its_data_move_and_are_lost_as_one(stage: &mut Stage) -> Result<()> {
+/// The example is applied to both clusters, and its pod writes at medical.
+fn born(stage: &mut Stage, day: &str) -> Result<Ledger> {
     let folder = stage.manifests().parent().context("a folder")?;
-    let history = History::create(&folder.join("group-history.jsonl"))?;
+    let history = History::create(&folder.join(format!("{day}-history.jsonl")))?;
     let ledger = Ledger::listen_at(LEDGER, history)?;
     let began = Instant::now();
     for name in [MEDICAL, RESEARCH] {
@@ -141,8 +146,133 @@ pub(crate) fn a_journal_and_its_data_move_and_are_lost_as_one(stage: &mut Stage)
     writes(stage, &ledger, MEDICAL, began)?;
     in_sync(stage)?;
     one_register(stage)?;
+    Ok(ledger)
+}
+
+pub(crate) fn a_journal_and_its_data_move_and_are_lost_as_one(stage: &mut Stage) -> Result<()> {
+    let ledger = born(stage, "group")?;
     days(stage, &ledger)?;
     remove(stage)
+}
+
+pub(crate) fn one_volume_of_a_group_grows_and_their_node_is_lost(stage: &mut Stage) -> Result<()> {
+    let ledger = born(stage, "group-node")?;
+    grow(stage, &ledger)?;
+    lose_the_node(stage, &ledger)?;
+    remove(stage)
+}
+
+/// The data grows while both are written; the journal stays as it is.
+fn grow(stage: &mut Stage, ledger: &Ledger) -> Result<()> {
+    const MORE: &str = "768Mi";
+    ledger.mark();
+    let began = Instant::now();
+    let change = format!("{{\"spec\":{{\"capacity\":\"{MORE}\"}}}}");
+    for name in [MEDICAL, RESEARCH] {
+        let patch = ["patch", "--type=merge", "-p", &change];
+        let arguments = [
+            patch.as_slice(),
+            &["-n", "rv", "mirroredvolume", VOLUMES[1]],
+        ]
+        .concat();
+        stage.site(name).kubectl(&arguments)?;
+    }
+    for name in [MEDICAL, RESEARCH] {
+        for (volume, wanted) in [(VOLUMES[1], MORE), (VOLUMES[0], "256Mi")] {
+            let what = ["-n", "rv", "mirroredvolume", volume];
+            until_field(
+                stage.site(name),
+                LONG,
+                &what,
+                "{.status.capacity}",
+                |size| size == wanted,
+            )?;
+        }
+    }
+    let claim = ["-n", "rv", "pvc", VOLUMES[1]];
+    let site = stage.site(MEDICAL);
+    let grown = || field(site, &claim, "{.status.capacity.storage}").is_ok_and(|size| size == MORE);
+    // Where the kernel lets nobody grow a mounted ext4, the claim says so, and a new pod has the new size.
+    let refused = || {
+        field(site, &claim, "{.status.conditions}")
+            .is_ok_and(|text| text.contains("CAP_SYS_RESOURCE"))
+    };
+    until(LONG, "the claim of the data to grow", || {
+        grown() || refused()
+    })
+    .with_context(|| whole(site, &claim))?;
+    let gap = ledger.longest_gap();
+    ensure!(gap < NO_GAP, "no record for {:.1} s", gap.as_secs_f64());
+    if !grown() {
+        site.kubectl(&["-n", "rv", "delete", "pod", "ledger-0"])?;
+        until(LONG, "the new pod to have the new size", grown)
+            .with_context(|| whole(site, &claim))?;
+    }
+    stage.timeline.event(&format!(
+        "the data has {MORE} after {:.1} s: longest gap {:.1} s",
+        began.elapsed().as_secs_f64(),
+        gap.as_secs_f64()
+    ));
+    writes(stage, ledger, MEDICAL, began)?;
+    in_sync(stage)?;
+    one_register(stage)
+}
+
+/// The node on which both are open goes in mid-write; the pod goes on at another one, without the site having moved.
+fn lose_the_node(stage: &mut Stage, ledger: &Ledger) -> Result<()> {
+    let pod = ["-n", "rv", "pod", "ledger-0"];
+    let lost = field(stage.site(MEDICAL), &pod, "{.spec.nodeName}")?;
+    let nodes = &stage.clusters.medical.nodes;
+    let mut indexes = nodes.iter().enumerate();
+    let (index, _) = indexes
+        .find(|(_, node)| node.name == lost)
+        .context("the pod's node")?;
+    stage.clusters.medical.nodes[index].pull_the_plug();
+    ledger.mark();
+    let killed = Instant::now();
+    stage.timeline.event(&format!("{lost} is gone"));
+    let outcome = until(NODE_LOSS, "a record of the group from another node", || {
+        ledger.first_after_mark().is_some()
+    })
+    .with_context(|| {
+        let pods = [
+            "-n",
+            "rv",
+            "get",
+            "pods,volumeattachments,events",
+            "-o",
+            "wide",
+        ];
+        let site = stage.site(MEDICAL);
+        format!(
+            "{}\n{}",
+            whole(site, GROUP),
+            site.kubectl(&pods).unwrap_or_default()
+        )
+    })
+    .and_then(|()| {
+        let seconds = killed.elapsed().as_secs_f64();
+        let now = field(stage.site(MEDICAL), &pod, "{.spec.nodeName}")?;
+        stage
+            .timeline
+            .event(&format!("{now} writes the group {seconds:.1} s after that"));
+        ensure!(now != lost && active(stage.site(MEDICAL))? == MEDICAL);
+        keep(stage, "group-node-lost")?;
+        let holders = ["get", "attachments", "-o", "jsonpath={.items[*].spec.node}"];
+        let holders = stage.site(MEDICAL).kubectl(&holders)?;
+        ensure!(
+            !holders.contains(&lost),
+            "orders for {lost} are left: {holders}"
+        );
+        verify(stage, ledger, MEDICAL)
+    });
+    stage.clusters.medical.start_node(index)?;
+    wait_for(stage.clusters.medical.wait_nodes_ready())?;
+    outcome?;
+    in_sync(stage)?;
+    stage.wait_in_sync(LONG)?;
+    one_register(stage)?;
+    writes(stage, ledger, MEDICAL, killed)
 }
 
 fn days(stage: &mut Stage, ledger: &Ledger) -> Result<()> {

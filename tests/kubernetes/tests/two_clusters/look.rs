@@ -113,6 +113,36 @@ pub(crate) fn whole(site: &Site, what: &[&str]) -> String {
     text
 }
 
+/// What a person would look at now, in both clusters, kept as `seen-NAME.txt` beside the timeline.
+pub(crate) fn keep(stage: &Stage, name: &str) -> Result<()> {
+    const LOOKS: &[&str] = &[
+        "get mirroredvolumes,mirrorgroups -A",
+        "get mirroredvolumes -A -o wide",
+        "get sitepairs,storagepools,failovers,legs,attachments",
+        "describe mirrorgroups -A",
+        "describe mirroredvolumes -A",
+        "describe sitepairs,storagepools,failovers",
+        "get events -A --sort-by=.lastTimestamp",
+    ];
+    let mut text = String::new();
+    for site in [&stage.clusters.medical, &stage.clusters.research] {
+        for look in LOOKS {
+            let arguments: Vec<&str> = look.split(' ').collect();
+            let said = site.kubectl(&arguments);
+            let said = said.unwrap_or_else(|error| format!("{error:#}"));
+            text.push_str(&format!("\n{}$ kubectl {look}\n{said}\n", site.name));
+        }
+    }
+    for look in ["status", "status -o wide", "preflight"] {
+        let arguments: Vec<&str> = look.split(' ').collect();
+        let said = plugin(&stage.clusters, &arguments).unwrap_or_else(|error| format!("{error:#}"));
+        text.push_str(&format!("\n$ kubectl twinsite {look}\n{said}\n"));
+    }
+    let folder = stage.manifests().parent().context("a folder")?;
+    std::fs::write(folder.join(format!("seen-{name}.txt")), text)?;
+    Ok(())
+}
+
 /// Waits until nothing has this name.
 pub(crate) fn until_gone(site: &Site, limit: Duration, what: &[&str]) -> Result<()> {
     let mut arguments = vec!["get"];

@@ -81,6 +81,10 @@ const DAYS: &[Day] = &[
         "group",
         group::a_journal_and_its_data_move_and_are_lost_as_one,
     ),
+    (
+        "group-node",
+        group::one_volume_of_a_group_grows_and_their_node_is_lost,
+    ),
     ("agent-killed", data::a_killed_agent_loses_nothing),
     ("node-lost", data::a_lost_node_is_replaced_within_its_site),
     (
@@ -158,6 +162,7 @@ fn run() -> Result<ExitCode> {
                 tokio::task::block_in_place(|| day(&mut stage).and_then(|()| stage.verify()));
             let seconds = start.elapsed().as_secs_f64();
             took.push(format!("{name}={seconds:.0}"));
+            look::keep(&stage, name)?;
             match outcome {
                 Ok(()) => stage.timeline.event(&format!("{name}: ok after {seconds:.1} s")),
                 Err(error) => {

@@ -180,6 +180,7 @@ fn events(
             true,
         );
     }
+    // Peer and witness are told of once, at the SitePair, and not at each of its volumes.
     for (type_, good, when_good, when_bad) in [
         (condition_type::IN_SYNC, "True", "InSync", "Degraded"),
         (condition_type::STALLED, "False", "Resumed", "Stalled"),
@@ -194,18 +195,6 @@ fn events(
             "False",
             "SplitBrainResolved",
             "SplitBrain",
-        ),
-        (
-            condition_type::PEER_REACHABLE,
-            "True",
-            "PeerReachable",
-            "PeerUnreachable",
-        ),
-        (
-            condition_type::WITNESS_REACHABLE,
-            "True",
-            "WitnessReachable",
-            "WitnessUnreachable",
         ),
         (
             conditions::AUTOMATIC_FAILOVER,
@@ -286,8 +275,6 @@ fn over(type_: &str) -> &'static str {
     match type_ {
         condition_type::STALLED => "nothing is in the way any more",
         condition_type::SPLIT_BRAIN => "no copy carries writes that were given up",
-        condition_type::PEER_REACHABLE => "the cluster of the other site answers again",
-        condition_type::WITNESS_REACHABLE => "the witness answers again",
         _ => "it is over",
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use twinsite_kubernetes::clusters::Clusters;
+use twinsite_kubernetes::clusters::{self, Clusters};
 use twinsite_kubernetes::demo::stage::Stage;
 use twinsite_kubernetes::group::{Signal, until};
 use twinsite_kubernetes::images;
@@ -113,7 +113,7 @@ pub(crate) fn whole(site: &Site, what: &[&str]) -> String {
     text
 }
 
-/// What a person would look at now, in both clusters, kept as `seen-NAME.txt` beside the timeline.
+/// What a person would look at now, in both clusters, kept as `target/seen/NAME.txt`.
 pub(crate) fn keep(stage: &Stage, name: &str) -> Result<()> {
     const LOOKS: &[&str] = &[
         "get mirroredvolumes,mirrorgroups -A",
@@ -122,7 +122,8 @@ pub(crate) fn keep(stage: &Stage, name: &str) -> Result<()> {
         "describe mirrorgroups -A",
         "describe mirroredvolumes -A",
         "describe sitepairs,storagepools,failovers",
-        "get events -A --sort-by=.lastTimestamp",
+        "get events -A --sort-by=.metadata.creationTimestamp -o custom-columns=AT:.metadata.creationTimestamp,TYPE:.type,KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,NOTE:.message",
+        "-n twinsite logs -l app.kubernetes.io/component=operator --tail=200 --timestamps",
     ];
     let mut text = String::new();
     for site in [&stage.clusters.medical, &stage.clusters.research] {
@@ -138,8 +139,9 @@ pub(crate) fn keep(stage: &Stage, name: &str) -> Result<()> {
         let said = plugin(&stage.clusters, &arguments).unwrap_or_else(|error| format!("{error:#}"));
         text.push_str(&format!("\n$ kubectl twinsite {look}\n{said}\n"));
     }
-    let folder = stage.manifests().parent().context("a folder")?;
-    std::fs::write(folder.join(format!("seen-{name}.txt")), text)?;
+    let folder = clusters::work_folder("seen")?;
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(format!("{name}.txt")), text)?;
     Ok(())
 }
 

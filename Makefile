@@ -1,5 +1,5 @@
 # The list of chores. Each target that measures or proves something ends with one line of figures and
-# writes target/<name>/report.json.
+# writes target/<name>/report.json (the kills are a kind of demo; `test` and `history` have no report).
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never

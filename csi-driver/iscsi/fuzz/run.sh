@@ -14,6 +14,7 @@ missing() {
     exit 1
 }
 
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "fuzz: TIME=$seconds: say for how many seconds each target runs, such as 60"; exit 1; }
 cargo +nightly --version >/dev/null 2>&1 || missing "the nightly toolchain (rustup toolchain install nightly)"
 command -v c++ >/dev/null || missing "a C++ compiler (apt-get install g++)"
 if ! cargo fuzz --version >/dev/null 2>&1; then

@@ -493,3 +493,76 @@ fn what_the_documents_say_to_type_is_understood() {
     }
     assert!(tried.len() > 30, "{tried:?}");
 }
+
+/// Reads an object of ours as what it says that it is.
+fn read_as(kind: &str, object: serde_json::Value) -> Result<(), serde_json::Error> {
+    use twinsite_api as api;
+    match kind {
+        "SitePair" => serde_json::from_value::<api::SitePair>(object).map(drop),
+        "StoragePool" => serde_json::from_value::<api::StoragePool>(object).map(drop),
+        "MirroredVolume" => serde_json::from_value::<api::MirroredVolume>(object).map(drop),
+        "MirrorGroup" => serde_json::from_value::<api::MirrorGroup>(object).map(drop),
+        "Failover" => serde_json::from_value::<api::Failover>(object).map(drop),
+        "Leg" => serde_json::from_value::<api::Leg>(object).map(drop),
+        "Attachment" => serde_json::from_value::<api::Attachment>(object).map(drop),
+        other => panic!("{other} is no kind of twinsite.io"),
+    }
+}
+
+#[test]
+fn the_yaml_that_people_copy_has_no_field_that_is_not_known() {
+    let listed = Command::new("git")
+        .args(["ls-files", "README.md", "docs", "examples"])
+        .current_dir(root())
+        .output()
+        .expect("git");
+    let mut objects = 0;
+    for page in String::from_utf8_lossy(&listed.stdout).lines() {
+        let text = fs::read_to_string(root().join(page)).unwrap_or_default();
+        let parts: Vec<&str> = match Path::new(page).extension().and_then(|end| end.to_str()) {
+            Some("md") => text
+                .split("```yaml\n")
+                .skip(1)
+                .filter_map(|rest| rest.split("```").next())
+                .collect(),
+            Some("yaml") => vec![&text],
+            _ => continue,
+        };
+        for document in parts.iter().flat_map(|part| part.split("\n---\n")) {
+            // What is cut short ends in dots.
+            let document: String = document
+                .lines()
+                .filter(|line| line.trim() != "...")
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let mut object: serde_json::Value =
+                serde_yaml::from_str(&document).unwrap_or_else(|error| panic!("{page}: {error}"));
+            let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+            let ours = [
+                "SitePair",
+                "StoragePool",
+                "MirroredVolume",
+                "MirrorGroup",
+                "Failover",
+                "Leg",
+                "Attachment",
+            ];
+            if !ours.contains(&kind.as_str()) {
+                continue;
+            }
+            objects += 1;
+            let unknown = twinsite_api::unknown::unknown_fields(&kind, &object);
+            assert!(
+                unknown.is_empty(),
+                "{page}: {kind} has {}",
+                twinsite_api::unknown::listed(&unknown)
+            );
+            let whole = !object["apiVersion"].is_null();
+            object["apiVersion"] = "twinsite.io/v1alpha1".into();
+            if whole {
+                read_as(&kind, object).unwrap_or_else(|error| panic!("{page}: {kind}: {error}"));
+            }
+        }
+    }
+    assert!(objects > 15, "{objects}");
+}

@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use twinsite_mirror::config::Config;
 use twinsite_mirror::engine::Engine;
 use twinsite_mirror::io::{
-    AttachOrder, AttachRecord, BLOCK, CasResult, CmdId, DATA_START, Format, GuestOp, Input,
-    LegInfo, LegOp, LegReply, Mode, Output, RegisterId as AskId, Registrant, ReqId, TargetAge,
+    AttachOrder, AttachRecord, BLOCK, CasResult, CmdId, DATA_START, GuestOp, Input, LegInfo, LegOp,
+    LegReply, Mode, Output, RegisterId as AskId, Registrant, ReqId, TargetAge,
 };
 use twinsite_mirror::layout::{
-    BEAT_OFFSET, Beat, Geometry, MapPage, RegionState, Role, SLOT_OFFSETS, Superblock, map_offset,
+    BEAT_OFFSET, Beat, Geometry, MapPage, RegionState, SLOT_OFFSETS, Superblock, map_offset,
 };
 use twinsite_register::{
-    AttachmentUid, Create, Epoch, Gen, GroupId, Key, KeyTag, Leg, Members, Naa, Order, Register,
-    RegisterId, Site, TxId, VolumeId,
+    AttachmentUid, Create, Epoch, Gen, GroupId, Key, KeyTag, Leg, Naa, Register, RegisterId, Site,
+    TxId, VolumeId,
 };
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
@@ -246,34 +246,11 @@ impl World {
 }
 
 fn born(leg: Leg, geometry: Geometry, register: &Register) -> BTreeMap<u64, Box<[u8; BLOCK]>> {
+    let naa = Naa([leg.index() as u8 + 1; 16]);
     let superblock = |sb_seq| Superblock {
-        compat: 0,
-        ro_compat: 0,
         sb_seq,
-        volume: VOLUME,
-        group: register.group,
-        register_id: register.register_id,
-        leg,
-        role: Role::Member,
-        members: Members::BOTH,
-        active_site: Site::A,
-        active_seq: register.active.seq,
-        geometry,
-        size_new: 0,
-        epoch: register.epoch,
-        generation: register.generation,
-        base: None,
-        clean: true,
-        attach_key: None,
         boot_id: leg.index() as u64 + 1,
-        lease_ms: 0,
-        awaits_register: false,
-        node: String::new(),
-        format: Format::None,
-        fs_type: [0; 15],
-        naa: Naa([leg.index() as u8 + 1; 16]),
-        parents: Vec::new(),
-        order: Order::default(),
+        ..Superblock::born(register, VOLUME, leg, geometry, naa)
     };
     let beat = Beat {
         volume: VOLUME,

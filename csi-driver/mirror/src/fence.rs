@@ -68,11 +68,6 @@ pub fn standing(own: Key, sessions: &[Session], registrants: &[Registrant]) -> S
     }
 }
 
-/// May a session that this writer preempted itself register again (R31)? Only by the word of a live own session.
-pub fn may_register_again(own: Key, registrants: &[Registrant]) -> bool {
-    only_own(own, registrants)
-}
-
 /// Is a leg with this reservation held by a writer of the other site? Asked before a fence without the register (R28).
 pub fn held_by_other_site(holder: Option<Key>, site: Site) -> bool {
     holder.is_some_and(|key| key.tag() == KeyTag::Writer(site.other()))

@@ -2,12 +2,11 @@
 
 use twinsite_mirror::io::Format;
 use twinsite_mirror::layout::{
-    BEAT_OFFSET, Beat, Geometry, MapPage, RegionState, Role, Superblock, guard_block, map_offset,
+    BEAT_OFFSET, Beat, Geometry, MapPage, RegionState, Superblock, guard_block, map_offset,
     slot_offset,
 };
 use twinsite_register::{
-    Create, Epoch, Gen, GroupId, Leg, Members, Naa, Order, Register, RegisterId, Site, TxId,
-    VolumeId,
+    Create, Epoch, Gen, GroupId, Leg, Naa, Register, RegisterId, Site, TxId, VolumeId,
 };
 
 use crate::disk::Disk;
@@ -47,34 +46,11 @@ pub fn bear(leg: Leg, register: &Register, disk: &mut Disk) {
     }
     let mut fs_type = [0; 15];
     fs_type[..3].copy_from_slice(b"raw");
+    let naa = Naa(target::naa(leg.index()));
     let sb = Superblock {
-        compat: 0,
-        ro_compat: 0,
-        sb_seq: 1,
-        volume: VOLUME,
-        group: GROUP,
-        register_id: register.register_id,
-        leg,
-        role: Role::Member,
-        members: Members::BOTH,
-        active_site: register.active.site,
-        active_seq: register.active.seq,
-        geometry,
-        size_new: 0,
-        epoch: register.epoch,
-        generation: register.generation,
-        base: None,
-        clean: true,
-        attach_key: None,
-        boot_id: 0,
-        lease_ms: 0,
-        awaits_register: false,
-        node: String::new(),
         format: Format::Done,
         fs_type,
-        naa: Naa(target::naa(leg.index())),
-        parents: vec![],
-        order: Order::default(),
+        ..Superblock::born(register, VOLUME, leg, geometry, naa)
     };
     for sb_seq in 1..=2 {
         let slot = Superblock {

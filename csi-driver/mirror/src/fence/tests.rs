@@ -272,23 +272,6 @@ fn r16_the_standing_after_a_login_tells_superseded_from_lost() {
 }
 
 #[test]
-fn r31_a_session_registers_again_only_by_the_word_of_an_own_live_one() {
-    let own = key(Site::A, 1);
-    let reg = |key, holder| Registrant {
-        key,
-        holder,
-        kind: 6,
-    };
-    assert!(may_register_again(own, &[reg(own.session(1), true)]));
-    assert!(!may_register_again(own, &[reg(own.session(1), false)]));
-    assert!(!may_register_again(
-        own,
-        &[reg(own.session(1), true), reg(key(Site::A, 2), false)]
-    ));
-    assert!(!may_register_again(own, &[]));
-}
-
-#[test]
 fn r28_the_tag_of_the_holder_tells_its_site_before_a_fence() {
     assert!(held_by_other_site(Some(key(Site::B, 1)), Site::A));
     assert!(!held_by_other_site(Some(key(Site::A, 1)), Site::A));

@@ -33,8 +33,6 @@ const MIB: u64 = 1 << 20;
 
 /// Text that tells a person what this LUN is.
 pub const GUARD_OFFSET: u64 = 0;
-/// Bytes of the guard.
-pub const GUARD_BYTES: u64 = 64 * KIB;
 /// Superblock slots 0 and 1.
 pub const SLOT_OFFSETS: [u64; 2] = [64 * KIB, 128 * KIB];
 /// The beat block.

@@ -170,6 +170,45 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// What a birth leaves on a member of a new volume: the set of its register, never attached by anybody.
+    pub fn born(
+        register: &Register,
+        volume: VolumeId,
+        leg: Leg,
+        geometry: Geometry,
+        naa: Naa,
+    ) -> Self {
+        Self {
+            compat: 0,
+            ro_compat: 0,
+            sb_seq: 1,
+            volume,
+            group: register.group,
+            register_id: register.register_id,
+            leg,
+            role: Role::Member,
+            members: Members::BOTH,
+            active_site: register.active.site,
+            active_seq: register.active.seq,
+            geometry,
+            size_new: 0,
+            epoch: register.epoch,
+            generation: register.generation,
+            base: None,
+            clean: true,
+            attach_key: None,
+            boot_id: 0,
+            lease_ms: 0,
+            awaits_register: false,
+            node: String::new(),
+            format: Format::None,
+            fs_type: [0; 15],
+            naa,
+            parents: Vec::new(),
+            order: Order::default(),
+        }
+    }
+
     /// The block, with its checksum. Names longer than their field are cut at a character.
     pub fn emit(&self) -> Block {
         let mut block = blank();

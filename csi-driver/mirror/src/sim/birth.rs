@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Gen, GroupId, Members, Naa, Order, Register, RegisterId, Site, TxId};
+use twinsite_register::{Gen, GroupId, Naa, Register, RegisterId, Site, TxId};
 
 use super::rng::Rng;
 use super::world::{Unit, volume_id};
 use crate::config::Config;
-use crate::io::Format;
-use crate::layout::{Geometry, PAGE_REGIONS, Role, Superblock};
+use crate::layout::{Geometry, PAGE_REGIONS, Superblock};
 
 pub(super) fn config() -> Config {
     Config {
@@ -38,34 +37,9 @@ pub(super) fn born(rng: &mut Rng, volumes: usize) -> (Register, Vec<Superblock>,
         .unwrap()
         .birth(Site::A, TxId(rng.bytes()))
         .unwrap();
-    let superblock = |unit: Unit| Superblock {
-        compat: 0,
-        ro_compat: 0,
-        sb_seq: 1,
-        volume: volume_id(unit.volume),
-        group: register.group,
-        register_id: register.register_id,
-        leg: unit.leg,
-        role: Role::Member,
-        members: Members::BOTH,
-        active_site: Site::A,
-        active_seq: register.active.seq,
-        geometry,
-        size_new: 0,
-        epoch: register.epoch,
-        generation: register.generation,
-        base: None,
-        clean: true,
-        attach_key: None,
-        boot_id: 0,
-        lease_ms: 0,
-        awaits_register: false,
-        node: String::new(),
-        format: Format::None,
-        fs_type: [0; 15],
-        naa: Naa([unit.index() as u8 + 1; 16]),
-        parents: Vec::new(),
-        order: Order::default(),
+    let superblock = |unit: Unit| {
+        let naa = Naa([unit.index() as u8 + 1; 16]);
+        Superblock::born(&register, volume_id(unit.volume), unit.leg, geometry, naa)
     };
     let superblocks = Unit::all(volumes).map(superblock).collect();
     (register.clone(), superblocks, geometry)

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Epoch, Key, Leg, Members, Order, Register, State, VolumeId};
+use twinsite_register::{Epoch, Gen, Key, Leg, Members, Register, State, VolumeId};
 
 use super::{Done, Failure, Judged, OneShot, OneShotOrder, Phase};
 use crate::attach::head::Head;
@@ -108,42 +108,24 @@ pub(super) fn work(
         flushed: 0,
     };
     write(BEAT_OFFSET, beat.emit());
-    let sb = Superblock {
-        compat: 0,
-        ro_compat: 0,
-        sb_seq: 0,
-        volume: order.volume,
-        group: register.group,
-        register_id: register.register_id,
-        leg,
-        role: if joins_later { Role::New } else { Role::Member },
-        members: if joins_later {
-            Members::NONE
-        } else {
-            Members::BOTH
-        },
-        active_site: register.active.site,
-        active_seq: if joins_later { register.active.seq } else { 1 },
-        geometry,
-        size_new: 0,
+    let member = Superblock {
         epoch,
-        generation: if joins_later {
-            Default::default()
-        } else {
-            register.generation
-        },
-        base: None,
-        clean: true,
+        active_seq: 1,
         attach_key: Some(key),
-        boot_id: 0,
         lease_ms: u32::try_from(order.config.t_lease.as_millis()).unwrap_or(u32::MAX),
-        awaits_register: false,
         node: order.node.clone(),
-        format: Format::None,
-        fs_type: [0; 15],
-        naa: info.naa,
-        parents: Vec::new(),
-        order: Order::default(),
+        ..Superblock::born(register, order.volume, leg, geometry, info.naa)
+    };
+    let sb = if joins_later {
+        Superblock {
+            role: Role::New,
+            members: Members::NONE,
+            active_seq: register.active.seq,
+            generation: Gen::default(),
+            ..member
+        }
+    } else {
+        member
     };
     for sb_seq in [1, 2] {
         write(

@@ -8,7 +8,7 @@
 //! | [`witness`], [`peer`] | the register, the claims and signs of life; the other cluster, read-only |
 //! | [`metrics`], [`health`] | `/metrics`, `/healthz`, `/readyz` |
 //!
-//! `crds/` holds what [`definitions`] gives, one file per kind, and nothing else; a test keeps the two equal.
+//! `crds/` holds what [`files`] gives, one file per kind, and nothing else; a test keeps the two equal.
 #![forbid(unsafe_code)]
 
 pub mod failover;
@@ -25,31 +25,14 @@ pub mod witness;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt as _;
 use serde_json::Value;
-use twinsite_api::{Attachment, Failover, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool};
-
-/// Every definition, in the order in which people meet the kinds.
-#[must_use]
-pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![
-        SitePair::crd(),
-        StoragePool::crd(),
-        MirroredVolume::crd(),
-        MirrorGroup::crd(),
-        Failover::crd(),
-        Leg::crd(),
-        Attachment::crd(),
-    ]
-}
 
 /// File name and text of every definition, as they stand in `crds/`.
 ///
 /// # Errors
 /// A definition cannot be written as YAML.
 pub fn files() -> anyhow::Result<Vec<(String, String)>> {
-    definitions()
+    twinsite_api::definitions()
         .iter()
         .map(|definition| {
             let name = format!("{}.yaml", definition.spec.names.plural);

@@ -102,8 +102,6 @@ pub mod reason {
     pub const CLAIMED_BY_ANOTHER: &str = "ClaimedByAnother";
     /// A second attachment of the volume stands on the same node.
     pub const ALREADY_ATTACHED: &str = "AlreadyAttached";
-    /// The agent is stopping.
-    pub const STOPPING: &str = "Stopping";
 }
 
 /// A condition as of `now`, which is stamped as the transition time.

@@ -27,6 +27,7 @@
 mod attachment;
 mod conditions;
 mod credentials;
+mod definitions;
 mod failover;
 mod id;
 mod instant;
@@ -52,6 +53,7 @@ pub use attachment::{
 };
 pub use conditions::{Condition, condition, condition_type, reason, set_condition};
 pub use credentials::{ChapCredentials, ChapRef, derive_chap};
+pub use definitions::definitions;
 pub use failover::{
     Failover, FailoverMode, FailoverSpec, FailoverState, FailoverStatus, FailoverVolume,
     ForceToken, ReseedToken, VolumeSelection,

@@ -10,10 +10,7 @@ use std::{collections::BTreeMap, fmt, sync::OnceLock};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use kube::CustomResourceExt as _;
 use serde_json::Value;
-
-use crate::{Attachment, Failover, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool};
 
 /// A field of a spec that the definition does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +43,7 @@ pub fn listed(fields: &[UnknownField]) -> String {
 #[must_use]
 pub fn unknown_fields(kind: &str, object: &Value) -> Vec<UnknownField> {
     let mut found = Vec::new();
-    if let (Some(definition), Some(spec)) = (definitions().get(kind), object.get("spec")) {
+    if let (Some(definition), Some(spec)) = (specs().get(kind), object.get("spec")) {
         walk("spec", spec, definition, &mut found);
     }
     found
@@ -70,21 +67,13 @@ pub fn prune(kind: &str, object: &mut Value) -> Vec<UnknownField> {
     found
 }
 
-fn definitions() -> &'static BTreeMap<String, JSONSchemaProps> {
-    static DEFINITIONS: OnceLock<BTreeMap<String, JSONSchemaProps>> = OnceLock::new();
-    DEFINITIONS.get_or_init(|| {
-        [
-            SitePair::crd(),
-            StoragePool::crd(),
-            MirroredVolume::crd(),
-            MirrorGroup::crd(),
-            Failover::crd(),
-            Leg::crd(),
-            Attachment::crd(),
-        ]
-        .into_iter()
-        .filter_map(spec_of)
-        .collect()
+fn specs() -> &'static BTreeMap<String, JSONSchemaProps> {
+    static SPECS: OnceLock<BTreeMap<String, JSONSchemaProps>> = OnceLock::new();
+    SPECS.get_or_init(|| {
+        crate::definitions()
+            .into_iter()
+            .filter_map(spec_of)
+            .collect()
     })
 }
 

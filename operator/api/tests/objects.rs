@@ -483,15 +483,7 @@ fn every_field_of_a_spec_is_explained() {
         }
     }
     let mut missing = Vec::new();
-    for crd in [
-        SitePair::crd(),
-        StoragePool::crd(),
-        MirroredVolume::crd(),
-        MirrorGroup::crd(),
-        Failover::crd(),
-        Leg::crd(),
-        Attachment::crd(),
-    ] {
+    for crd in definitions() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
         let spec = &schema["openAPIV3Schema"]["properties"]["spec"];
         walk(&crd.spec.names.kind, spec, &mut missing);
@@ -547,15 +539,7 @@ fn the_schemas_are_structural() {
         }
     }
     let mut wrong = Vec::new();
-    for crd in [
-        SitePair::crd(),
-        StoragePool::crd(),
-        MirroredVolume::crd(),
-        MirrorGroup::crd(),
-        Failover::crd(),
-        Leg::crd(),
-        Attachment::crd(),
-    ] {
+    for crd in definitions() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
         let root = &schema["openAPIV3Schema"];
         for part in ["spec", "status"] {

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use twinsite_api::{
-    Attachment, AttachmentMode, AttachmentState, MoveRecord, NodeLossPolicy, condition_type, order,
-    order::NotYet, reason,
+    Attachment, AttachmentMode, AttachmentSpec, AttachmentState, MoveRecord, NodeLossPolicy,
+    condition_type, order, order::NotYet, reason,
 };
 
 use super::situation::{self, Situation, leg_of};
@@ -35,6 +35,29 @@ pub(super) fn order(
     let (namespace, name) = (situation.desired.namespace(), situation.desired.name());
     object.metadata.labels = Some(names::labels(situation.id, namespace, name));
     Ok(object)
+}
+
+/// A one-shot order of a person, as far as an agent is there to carry it out; `named` is what a person called it.
+pub(super) fn one_shot(
+    situation: &Situation<'_>,
+    mode: AttachmentMode,
+    named: &str,
+    plan: &mut Plan,
+    complete: impl FnOnce(&mut AttachmentSpec),
+) {
+    let Some(node) = situation.working_node(None) else {
+        return plan.wait(
+            reason::PENDING,
+            format!("{named}: no agent runs at {}", situation.site),
+        );
+    };
+    match order(situation, node, mode, None) {
+        Ok(mut object) => {
+            complete(&mut object.spec);
+            plan.act(Action::CreateAttachment(Box::new(object)));
+        }
+        Err(why) => plan.wait(reason::PENDING, format!("{named}: {why}")),
+    }
 }
 
 pub(super) fn delete(attachment: &Attachment, plan: &mut Plan) {

@@ -66,12 +66,7 @@ fn ever_lived(situation: &Situation<'_>) -> Option<String> {
     if let Some(epoch) = epoch(situation.last()) {
         return Some(format!("the status of this cluster knows epoch {epoch}"));
     }
-    let peer = situation
-        .seen
-        .peer
-        .volume
-        .as_ref()
-        .and_then(|volume| volume.status.as_ref());
+    let peer = situation.seen.peer.status();
     epoch(peer).map(|epoch| format!("the status of the peer knows epoch {epoch}"))
 }
 

@@ -12,12 +12,6 @@ use super::situation::{self, Situation, leg_of};
 use super::{Action, Plan, RegisterChange, Why, attachments, binding, edits, names};
 
 pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
-    let metadata = &situation.desired.volume.metadata;
-    let held = metadata
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|held| held == names::VOLUME_FINALIZER);
     if let Some(claim) = situation.seen.claim.as_deref() {
         let is_ours = situation.spec().claim.create && binding::is_ours(situation, claim);
         if is_ours && claim.metadata.deletion_timestamp.is_none() {
@@ -52,7 +46,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
             attachments::delete(there, plan);
         }
     }
-    if held {
+    if situation.desired.is_held() {
         plan.act(Action::RemoveFinalizer);
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use twinsite_api::{GroupId, LegIndex, MirrorGroup, MirroredVolume, SitePair, VolumeId};
 
+use super::names;
+
 /// What is wanted of one volume: the objects as their writers left them. A planner reads them, nobody changes them.
 #[derive(Clone, Debug)]
 pub struct Desired {
@@ -20,6 +22,12 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether the MirroredVolume has our finalizer.
+    pub fn is_held(&self) -> bool {
+        let mut held = self.volume.metadata.finalizers.iter().flatten();
+        held.any(|held| held == names::VOLUME_FINALIZER)
+    }
+
     /// Namespace of the MirroredVolume.
     pub fn namespace(&self) -> &str {
         self.volume.metadata.namespace.as_deref().unwrap_or("")

@@ -11,7 +11,7 @@ use twinsite_api::{
 use twinsite_register::Register;
 
 use super::situation::Situation;
-use super::{Action, Plan, attachments};
+use super::{Plan, attachments};
 
 /// How long a report of an Inspect is kept for a person to read.
 const REPORT_KEPT: Duration = Duration::from_secs(600);
@@ -57,7 +57,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         return plan.wait(reason::PENDING, format!("{named}: {text}"));
     }
     let Some(inspect) = inspect else {
-        return begin(situation, AttachmentMode::Inspect, None, &named, plan);
+        return attachments::one_shot(situation, AttachmentMode::Inspect, &named, plan, |_| {});
     };
     let status = inspect.status.clone().unwrap_or_default();
     match (status.state, status.inspect) {
@@ -78,13 +78,11 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
                         sb_seq,
                         who: named.clone(),
                     };
-                    begin(
-                        situation,
-                        AttachmentMode::Force,
-                        Some(details),
-                        &named,
-                        plan,
-                    );
+                    let mode = AttachmentMode::Force;
+                    attachments::one_shot(situation, mode, &named, plan, |spec| {
+                        spec.legs.retain(|leg| leg.leg == situation.own);
+                        spec.force = Some(details);
+                    });
                 }
                 Err(text) => plan.stall(reason::MEMBER_DAMAGED, format!("{named}: {text}")),
             }
@@ -94,31 +92,6 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
             reason::PENDING,
             format!("{named}: {} reads the copy once more", inspect.spec.node),
         ),
-    }
-}
-
-fn begin(
-    situation: &Situation<'_>,
-    mode: AttachmentMode,
-    details: Option<ForceOrder>,
-    named: &str,
-    plan: &mut Plan,
-) {
-    let Some(node) = situation.working_node(None) else {
-        return plan.wait(
-            reason::PENDING,
-            format!("{named}: no agent runs at {}", situation.site),
-        );
-    };
-    match attachments::order(situation, node, mode, None) {
-        Ok(mut object) => {
-            if details.is_some() {
-                object.spec.legs.retain(|leg| leg.leg == situation.own);
-                object.spec.force = details;
-            }
-            plan.act(Action::CreateAttachment(Box::new(object)));
-        }
-        Err(why) => plan.wait(reason::PENDING, format!("{named}: {why}")),
     }
 }
 

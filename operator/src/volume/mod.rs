@@ -89,16 +89,9 @@ fn plan_with(
     let situation = match Situation::of(desired, seen, now) {
         Ok(situation) => situation,
         Err(why) => {
-            let held = desired
-                .volume
-                .metadata
-                .finalizers
-                .iter()
-                .flatten()
-                .any(|held| held == names::VOLUME_FINALIZER);
             let last = desired.volume.status.as_ref();
             plan.leaving = last.and_then(|status| status.leaving.clone());
-            if desired.is_going() && held {
+            if desired.is_going() && desired.is_held() {
                 // What cannot be judged is not destroyed; the object does not have to stay for it.
                 plan.act(Action::RemoveFinalizer);
             }
@@ -118,15 +111,8 @@ fn plan_with(
         deletion::plan(&situation, &mut plan);
         return (plan, decided);
     }
-    let held = desired
-        .volume
-        .metadata
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|held| held == names::VOLUME_FINALIZER);
     // An API server takes no finalizer for what is being deleted.
-    if !held && !desired.is_going() {
+    if !desired.is_held() && !desired.is_going() {
         plan.act(Action::AddFinalizer);
     }
     // The shell stops at the first action that fails: what keeps data in use comes before what prepares or tidies.

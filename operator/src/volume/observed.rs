@@ -13,7 +13,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Attachment, Failover, Leg, MirroredVolume, SitePair, StoragePool, Workload, reason,
+    Attachment, Failover, Leg, MirroredVolume, MirroredVolumeStatus, SitePair, StoragePool,
+    Workload, reason,
 };
 use twinsite_register::{Mark, Register};
 
@@ -196,6 +197,13 @@ pub struct Evidence {
     pub beat_still_for: Option<Duration>,
 }
 
+impl Peer {
+    /// What its MirroredVolume said when it was last seen.
+    pub fn status(&self) -> Option<&MirroredVolumeStatus> {
+        self.volume.as_ref()?.status.as_ref()
+    }
+}
+
 impl Reach {
     pub const fn answers(&self) -> bool {
         matches!(self, Self::Answers)
@@ -209,11 +217,6 @@ impl Witness {
             Reading::Found(register) if self.reach.answers() => Some(register),
             _ => None,
         }
-    }
-
-    /// The witness answers and has no register.
-    pub const fn is_absent(&self) -> bool {
-        self.reach.answers() && matches!(self.register, Reading::Absent)
     }
 
     /// The register as last read, however long ago.

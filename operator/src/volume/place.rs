@@ -108,12 +108,7 @@ fn where_it_was<'a>(
         return Ok(only);
     }
     let own = situation.last();
-    let peer = situation
-        .seen
-        .peer
-        .volume
-        .as_ref()
-        .and_then(|volume| volume.status.as_ref());
+    let peer = situation.seen.peer.status();
     let mut recorded = own
         .into_iter()
         .chain(peer)

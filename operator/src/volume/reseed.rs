@@ -169,7 +169,7 @@ fn inspected(
     plan: &mut Plan,
 ) {
     let Some(inspect) = situation.attachment(AttachmentMode::Inspect) else {
-        return begin(situation, AttachmentMode::Inspect, None, named, plan);
+        return attachments::one_shot(situation, AttachmentMode::Inspect, named, plan, |_| {});
     };
     let status = inspect.status.clone().unwrap_or_default();
     match (status.state, status.inspect) {
@@ -181,13 +181,15 @@ fn inspected(
                 ),
                 (Ok(()), None) => {
                     let details = details(situation, accepted, id, &report);
-                    begin(
-                        situation,
-                        AttachmentMode::Reseed,
-                        Some((details, &report)),
-                        named,
-                        plan,
-                    );
+                    let mode = AttachmentMode::Reseed;
+                    attachments::one_shot(situation, mode, named, plan, |spec| {
+                        // The other copy is fenced, if it answers: somebody whom nobody can see may run on it.
+                        spec.legs.retain(|leg| {
+                            let answers = report.leg(leg.leg).is_some_and(|leg| leg.reachable);
+                            answers || details.legs.contains(&leg.leg)
+                        });
+                        spec.reseed = Some(details);
+                    });
                 }
                 (Err(text), _) => {
                     plan.stall(reason::INVALID_SPEC, format!("{named}: {text}"));
@@ -252,11 +254,8 @@ fn details(
         own.chain(&register.former).map(ToString::to_string)
     }));
     former.remove(&id.to_string());
-    let peer = situation.seen.peer.volume.as_ref();
-    let statuses = || {
-        let theirs = peer.and_then(|volume| volume.status.as_ref());
-        situation.last().into_iter().chain(theirs)
-    };
+    let theirs = situation.seen.peer.status();
+    let statuses = || situation.last().into_iter().chain(theirs);
     let epochs = (marks.iter().map(|mark| mark.epoch.0))
         .chain(report.legs.iter().filter_map(|leg| leg.epoch))
         .chain(statuses().filter_map(|status| status.epoch));
@@ -284,36 +283,6 @@ fn expected(seen: &InspectedLeg) -> Option<ExpectedLeg> {
         epoch: seen.epoch?,
         generation: seen.generation.clone()?,
     })
-}
-
-fn begin(
-    situation: &Situation<'_>,
-    mode: AttachmentMode,
-    details: Option<(ReseedOrder, &InspectReport)>,
-    named: &str,
-    plan: &mut Plan,
-) {
-    let (details, report) = details.unzip();
-    let Some(node) = situation.working_node(None) else {
-        return plan.wait(
-            reason::PENDING,
-            format!("{named}: no agent runs at {}", situation.site),
-        );
-    };
-    match attachments::order(situation, node, mode, None) {
-        Ok(mut object) => {
-            if let Some(details) = &details {
-                // The other copy is fenced, if it answers: somebody whom nobody can see may run on it.
-                object.spec.legs.retain(|leg| {
-                    let answers = report.and_then(|report| report.leg(leg.leg));
-                    details.legs.contains(&leg.leg) || answers.is_some_and(|leg| leg.reachable)
-                });
-            }
-            object.spec.reseed = details;
-            plan.act(Action::CreateAttachment(Box::new(object)));
-        }
-        Err(why) => plan.wait(reason::PENDING, format!("{named}: {why}")),
-    }
 }
 
 /// The register that is to be; the random ids of the request are the shell's.

@@ -8,10 +8,12 @@
 //! - `regions`: the data path: maps, page and base numbers, beats, volatile caches, a leg that is put back.
 //! - `lifecycle`: birth, format, the order of Attachments, a restored witness, force, delete.
 //! - `small`: slots and `landed`, expand, a group of two volumes, two paths to one leg.
+//! - `made`: which rules are switched off in a run.
 //! - `table`: what the models hand to the activation decision, which is the shipped one.
 
 pub mod catalogue;
 pub mod lifecycle;
+pub mod made;
 pub mod ordering;
 pub mod regions;
 pub mod search;

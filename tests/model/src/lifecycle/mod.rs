@@ -13,9 +13,10 @@ pub mod state;
 mod witness;
 mod writer;
 
+use crate::made::Made;
 use crate::search::{Model, Step, step};
 use crate::table::Role;
-use rules::{Config, MISTAKES, Mistake};
+use rules::{Config, Mistake};
 use state::{EPOCHS, Executor, Leg, Life, Phase, Register, Sb, State, WRITERS, Writer};
 
 type Next = Vec<(Step, State)>;
@@ -40,24 +41,17 @@ const RESEED_REFUSED: u8 = 7;
 
 pub struct Lifecycle {
     pub config: Config,
-    mistakes: u64,
+    mistakes: Made,
 }
 
 impl Lifecycle {
     pub fn new(config: Config, flags: &[&str]) -> Result<Self, String> {
-        let mut mistakes = 0;
-        for flag in flags.iter().flat_map(|f| f.split('+')) {
-            let (_, _, m) = MISTAKES
-                .iter()
-                .find(|(n, _, _)| *n == flag)
-                .ok_or_else(|| format!("unknown flag {flag}"))?;
-            mistakes |= 1 << *m as u8;
-        }
+        let mistakes = Made::of(flags, rules::number)?;
         Ok(Self { config, mistakes })
     }
 
     fn made(&self, m: Mistake) -> bool {
-        self.mistakes >> m as u8 & 1 == 1
+        self.mistakes.is(m as usize)
     }
 
     fn writers(&self) -> usize {

@@ -61,6 +61,13 @@ pub const MISTAKES: &[(&str, &str, Mistake)] = &[
     ),
 ];
 
+/// The number of the mistake that a flag stands for.
+pub fn number(flag: &str) -> Option<usize> {
+    let mut all = MISTAKES.iter();
+    let (_, _, mistake) = all.find(|(name, _, _)| *name == flag)?;
+    Some(*mistake as usize)
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// 0 = no register, blank legs; 3 = pair in use; 1 = Solo(A) that B left.

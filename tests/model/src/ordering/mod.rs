@@ -22,29 +22,30 @@ pub mod rules;
 mod settle;
 pub mod state;
 
+use crate::made::Made;
 use crate::search::{Model, Step};
 use crate::table::{Leg, Reg, Sb};
 use config::Config;
-use rules::{Mistake, Mistakes};
+use rules::Mistake;
 use state::{LegState, Phase, Register, Request, State, WRITERS, Writer, legs_where};
 
 type Next = Vec<(Step, State)>;
 
 pub struct Ordering {
     pub config: Config,
-    pub mistakes: Mistakes,
+    pub mistakes: Made,
 }
 
 impl Ordering {
     pub fn new(config: Config, flags: &[&str]) -> Result<Self, String> {
         Ok(Self {
             config,
-            mistakes: Mistakes::parse(flags)?,
+            mistakes: Made::of(flags, rules::number)?,
         })
     }
 
     fn made(&self, m: Mistake) -> bool {
-        self.mistakes.made(m)
+        self.mistakes.is(m as usize)
     }
 
     fn site(&self, i: usize) -> u8 {

@@ -86,25 +86,9 @@ pub const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("outcome_by_txid", "R41", Mistake::OutcomeByTxid),
 ];
 
-/// The mistakes made in one run; empty = all rules on.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Mistakes(u64);
-
-impl Mistakes {
-    /// Flags joined by `+`, or none.
-    pub fn parse(flags: &[&str]) -> Result<Self, String> {
-        let mut set = 0;
-        for flag in flags.iter().flat_map(|f| f.split('+')) {
-            let (_, _, m) = MISTAKES
-                .iter()
-                .find(|(n, _, _)| *n == flag)
-                .ok_or_else(|| format!("unknown flag {flag}"))?;
-            set |= 1 << *m as u8;
-        }
-        Ok(Self(set))
-    }
-
-    pub fn made(self, m: Mistake) -> bool {
-        self.0 >> m as u8 & 1 == 1
-    }
+/// The number of the mistake that a flag stands for.
+pub fn number(flag: &str) -> Option<usize> {
+    let mut all = MISTAKES.iter();
+    let (_, _, mistake) = all.find(|(name, _, _)| *name == flag)?;
+    Some(*mistake as usize)
 }

@@ -16,33 +16,27 @@ pub mod rules;
 mod settle;
 pub mod state;
 
+use crate::made::Made;
 use crate::search::{Live, Model, Step, step};
 use crate::table::Role;
-use rules::{Config, MISTAKES, Mistake};
+use rules::{Config, Mistake};
 use state::{Leg, Phase, REGIONS, Register, State, WRITES, Writer};
 
 type Next = Vec<(Step, State)>;
 
 pub struct Regions {
     pub config: Config,
-    mistakes: u64,
+    mistakes: Made,
 }
 
 impl Regions {
     pub fn new(config: Config, flags: &[&str]) -> Result<Self, String> {
-        let mut mistakes = 0;
-        for flag in flags.iter().flat_map(|f| f.split('+')) {
-            let (_, _, m) = MISTAKES
-                .iter()
-                .find(|(n, _, _)| *n == flag)
-                .ok_or_else(|| format!("unknown flag {flag}"))?;
-            mistakes |= 1 << *m as u8;
-        }
+        let mistakes = Made::of(flags, rules::number)?;
         Ok(Self { config, mistakes })
     }
 
     fn made(&self, m: Mistake) -> bool {
-        self.mistakes >> m as u8 & 1 == 1
+        self.mistakes.is(m as usize)
     }
 
     fn volatile(&self) -> bool {

@@ -75,6 +75,13 @@ pub const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("no_thaw", "2.18 Frozen", Mistake::NoThaw),
 ];
 
+/// The number of the mistake that a flag stands for.
+pub fn number(flag: &str) -> Option<usize> {
+    let mut all = MISTAKES.iter();
+    let (_, _, mistake) = all.find(|(name, _, _)| *name == flag)?;
+    Some(*mistake as usize)
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     pub writes: u8,

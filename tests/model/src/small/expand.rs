@@ -4,7 +4,8 @@
 //! Sizes are 0 (before) and 1 (after). Not here: membership without the register, two writers (`ordering`), a leg that is put
 //! back from a copy (the engine then gives no expansion in that attach, `size_in_doubt`).
 
-use super::{Made, Mistakes, NotShown, to};
+use super::{Mistakes, NotShown, to};
+use crate::made::Made;
 use crate::search::{Model, Step};
 
 pub const MISTAKES: Mistakes = &[

@@ -3,7 +3,8 @@
 //! Each volume has its own superblocks and data on both legs; a leg of one volume may be cut alone. The decision is
 //! `twinsite_mirror::activation` over the legs of all volumes. A volume acknowledges after its own superblock.
 
-use super::{Made, Mistakes, NotShown, to};
+use super::{Mistakes, NotShown, to};
+use crate::made::Made;
 use crate::search::{Model, Step};
 use crate::table::{self, Act, Live, Reg, Role};
 

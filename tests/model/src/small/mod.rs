@@ -10,6 +10,7 @@ pub mod group;
 pub mod paths;
 pub mod slots;
 
+use crate::made::Made;
 use crate::search::{Model, Outcome, Step, search, step};
 
 /// Flag and rule of each mistake that a small model can make, by number.
@@ -18,26 +19,8 @@ pub type Mistakes = &'static [(&'static str, &'static str)];
 /// Flags for which no counterexample is known, with the reason.
 pub type NotShown = &'static [(&'static str, &'static str)];
 
-/// The mistakes that are made.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Made(u32);
-
-impl Made {
-    pub fn of(all: Mistakes, flags: &[&str]) -> Result<Self, String> {
-        let mut made = 0;
-        for flag in flags.iter().flat_map(|f| f.split('+')) {
-            let number = all
-                .iter()
-                .position(|(name, _)| *name == flag)
-                .ok_or_else(|| format!("unknown flag {flag}"))?;
-            made |= 1 << number;
-        }
-        Ok(Self(made))
-    }
-
-    fn is(self, number: usize) -> bool {
-        self.0 >> number & 1 == 1
-    }
+fn made(all: Mistakes, flags: &[&str]) -> Result<Made, String> {
+    Made::of(flags, |flag| all.iter().position(|(name, _)| *name == flag))
 }
 
 /// A step that changes a copy of `s`.
@@ -61,10 +44,10 @@ pub fn run(name: &str, flags: &[&str], max: usize) -> Option<Result<Outcome, Str
         Ok(search(&model?, max))
     }
     Some(match name {
-        "slots" => all(Made::of(slots::MISTAKES, flags).map(slots::Slots), max),
-        "expand" => all(Made::of(expand::MISTAKES, flags).map(expand::Expand), max),
-        "group" => all(Made::of(group::MISTAKES, flags).map(group::Group), max),
-        "paths" => all(Made::of(paths::MISTAKES, flags).map(paths::Paths), max),
+        "slots" => all(made(slots::MISTAKES, flags).map(slots::Slots), max),
+        "expand" => all(made(expand::MISTAKES, flags).map(expand::Expand), max),
+        "group" => all(made(group::MISTAKES, flags).map(group::Group), max),
+        "paths" => all(made(paths::MISTAKES, flags).map(paths::Paths), max),
         _ => return None,
     })
 }

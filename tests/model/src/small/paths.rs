@@ -4,7 +4,8 @@
 //! accepted of the victim and takes its registration; what is still on the wire meets a conflict, unless that session
 //! registers again. A login ends the session before it, with its wire.
 
-use super::{Made, Mistakes, to};
+use super::{Mistakes, to};
+use crate::made::Made;
 use crate::search::{Model, Step};
 
 pub const MISTAKES: Mistakes = &[

@@ -5,7 +5,8 @@
 //! is `twinsite_mirror::activation`; the test of the site's mark is in its caller. Not here: beats and page numbers, which tell
 //! a copy of the same epoch (`regions`).
 
-use super::{Made, Mistakes, NotShown, to};
+use super::{Mistakes, NotShown, to};
+use crate::made::Made;
 use crate::search::{Model, Step};
 use crate::table::{self, Act, Live, Reg, Role};
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use twinsite_api::{
     Attachment, AttachmentLeg, AttachmentMode, AttachmentSpec, AttachmentState, AttachmentStatus,
-    DirectoryWitness, Leg, LegIndex, LegSpec, MoveMode, MoveOrder, NodeBackend, Quantity, SitePair,
-    SitePairSpec, StoragePool, StoragePoolSpec, VolumeId, WitnessSpec,
+    DirectoryWitness, Leg, LegIndex, LegSpec, MoveMode, MoveOrder, Quantity, SitePair,
+    SitePairSpec, VolumeId, WitnessSpec,
 };
 
 use crate::evidence::Reader;
@@ -115,22 +115,7 @@ impl Pair {
         let mut pair = SitePair::new(PAIR, self.site_pair_spec());
         pair.metadata.generation = Some(1);
         site.apply("sitepair", &pair)?;
-        let pool = StoragePoolSpec {
-            site: site.name.clone(),
-            class: Some("ssd".into()),
-            allowed_namespaces: Vec::new(),
-            node: Some(NodeBackend {
-                name: site.node.clone(),
-                directory: Some(site.pool().display().to_string()),
-                device: None,
-            }),
-            array: None,
-            portals: vec![site.listen.to_string()],
-        };
-        site.apply(
-            "pool",
-            &StoragePool::new(&format!("{}-ssd", site.name), pool),
-        )?;
+        site.apply("pool", &site.storage_pool())?;
         site.apply(
             "leg",
             &Leg::new(&self.leg_name(index), self.leg_spec(index)),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use twinsite_api::LegIndex;
+use twinsite_api::{LegIndex, NodeBackend, StoragePool, StoragePoolSpec};
 
 use crate::process::{self, Group, Signal};
 
@@ -56,6 +56,24 @@ impl Site {
     #[must_use]
     pub fn objects(&self) -> PathBuf {
         self.folder.join("objects")
+    }
+
+    /// The StoragePool of its node.
+    #[must_use]
+    pub fn storage_pool(&self) -> StoragePool {
+        let spec = StoragePoolSpec {
+            site: self.name.clone(),
+            class: Some("ssd".into()),
+            allowed_namespaces: Vec::new(),
+            node: Some(NodeBackend {
+                name: self.node.clone(),
+                directory: Some(self.pool().display().to_string()),
+                device: None,
+            }),
+            array: None,
+            portals: vec![self.listen.to_string()],
+        };
+        StoragePool::new(&format!("{}-ssd", self.name), spec)
     }
 
     #[must_use]

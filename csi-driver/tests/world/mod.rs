@@ -18,8 +18,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use twinsite_api::{
-    DirectoryWitness, FailoverSettings, LegIndex, NodeBackend, NodeLoss, Resync, SitePair,
-    SitePairSpec, SiteState, StoragePool, StoragePoolSpec, StoragePoolStatus, WitnessSpec,
+    DirectoryWitness, FailoverSettings, LegIndex, NodeLoss, Resync, SitePair, SitePairSpec,
+    SiteState, StoragePoolStatus, WitnessSpec,
 };
 use twinsite_csi::proto::csi::{controller_client::ControllerClient, node_client::NodeClient};
 use twinsite_tests::{
@@ -138,22 +138,7 @@ impl World {
             },
         };
         site.apply("sitepair", &SitePair::new(PAIR, pair))?;
-        let pool = StoragePoolSpec {
-            site: site.name.clone(),
-            class: Some("ssd".into()),
-            allowed_namespaces: Vec::new(),
-            node: Some(NodeBackend {
-                name: site.node.clone(),
-                directory: Some(site.pool().display().to_string()),
-                device: None,
-            }),
-            array: None,
-            portals: vec![site.listen.to_string()],
-        };
-        site.apply(
-            "pool",
-            &StoragePool::new(&format!("{}-ssd", site.name), pool),
-        )
+        site.apply("pool", &site.storage_pool())
     }
 
     /// Parameters of the volumes, as a StorageClass would have them.

@@ -205,13 +205,24 @@ impl Gate {
             },
         };
         let session = TargetSession::new(self.parts.config.clone(), seed, cx.now());
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let place = self.seat(serial, socket, session, peer, tsih);
+        self.touched.push(place);
+        Ok(())
+    }
+
+    fn seat(
+        &mut self,
+        serial: u32,
+        socket: Descriptor,
+        session: TargetSession,
+        peer: SocketAddr,
+        tsih: Tsih,
+    ) -> Place {
         let entry = self.guests.vacant_entry();
         let index = u32::try_from(entry.key()).expect("guests are few");
-        let place = Place {
-            index,
-            serial: self.next_serial,
-        };
-        self.next_serial = self.next_serial.wrapping_add(1);
+        let place = Place { index, serial };
         let receive = Purpose::Receive(place).token();
         let stream = Stream::new(socket, receive, Purpose::Send(place).token()).with_small_buffer();
         entry.insert(Guest {
@@ -224,8 +235,7 @@ impl Gate {
             ready: None,
             leaving: false,
         });
-        self.touched.push(place);
-        Ok(())
+        place
     }
 
     fn guest(&mut self, place: Place) -> Option<&mut Guest> {
@@ -316,29 +326,10 @@ impl Gate {
             ..
         } = *arrival;
         session.refuse_login(cx.now(), refusal);
-        let entry = self.guests.vacant_entry();
-        let index = u32::try_from(entry.key()).expect("guests are few");
-        let place = Place {
-            index,
-            serial: place.serial,
-        };
-        let mut stream = Stream::new(
-            socket,
-            Purpose::Receive(place).token(),
-            Purpose::Send(place).token(),
-        )
-        .with_small_buffer();
-        stream.queue(unsent);
-        entry.insert(Guest {
-            place,
-            stream,
-            session,
-            peer,
-            tsih,
-            alarm: Alarm::default(),
-            ready: None,
-            leaving: false,
-        });
+        let place = self.seat(place.serial, socket, session, peer, tsih);
+        if let Some(guest) = self.guest(place) {
+            guest.stream.queue(unsent);
+        }
         self.settle_guest(cx, place);
     }
 

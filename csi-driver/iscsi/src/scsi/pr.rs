@@ -34,6 +34,18 @@ impl PrType {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
+    /// Its bit in the type mask of REPORT CAPABILITIES.
+    pub fn mask(self) -> u16 {
+        match self {
+            Self::WriteExclusive => 0x0200,
+            Self::ExclusiveAccess => 0x0800,
+            Self::WriteExclusiveRegistrants => 0x2000,
+            Self::ExclusiveAccessRegistrants => 0x4000,
+            Self::WriteExclusiveAll => 0x8000,
+            Self::ExclusiveAccessAll => 0x0001,
+        }
+    }
+
     pub fn code(self) -> u8 {
         match self {
             Self::WriteExclusive => 1,

@@ -61,7 +61,6 @@ pub struct Code {
 
 impl Code {
     pub const NONE: Self = Self::new(0x00, 0x00);
-    pub const OPERATION_IN_PROGRESS: Self = Self::new(0x00, 0x16);
     pub const NOT_READY_INTERVENTION: Self = Self::new(0x04, 0x03);
     pub const NOT_READY_SANITIZE_IN_PROGRESS: Self = Self::new(0x04, 0x1B);
     pub const WRITE_ERROR: Self = Self::new(0x0C, 0x00);
@@ -73,14 +72,12 @@ impl Code {
     pub const INVALID_FIELD_IN_INFORMATION_UNIT: Self = Self::new(0x0E, 0x03);
     pub const UNRECOVERED_READ_ERROR: Self = Self::new(0x11, 0x00);
     pub const PARAMETER_LIST_LENGTH_ERROR: Self = Self::new(0x1A, 0x00);
-    pub const DEFECT_LIST_NOT_FOUND: Self = Self::new(0x1C, 0x00);
     pub const MISCOMPARE_DURING_VERIFY: Self = Self::new(0x1D, 0x00);
     pub const INVALID_OPERATION_CODE: Self = Self::new(0x20, 0x00);
     pub const LBA_OUT_OF_RANGE: Self = Self::new(0x21, 0x00);
     pub const INVALID_FIELD_IN_CDB: Self = Self::new(0x24, 0x00);
     pub const LOGICAL_UNIT_NOT_SUPPORTED: Self = Self::new(0x25, 0x00);
     pub const INVALID_FIELD_IN_PARAMETER_LIST: Self = Self::new(0x26, 0x00);
-    pub const PARAMETER_NOT_SUPPORTED: Self = Self::new(0x26, 0x01);
     pub const INVALID_RELEASE_OF_RESERVATION: Self = Self::new(0x26, 0x04);
     pub const TOO_MANY_TARGET_DESCRIPTORS: Self = Self::new(0x26, 0x06);
     pub const UNSUPPORTED_TARGET_DESCRIPTOR: Self = Self::new(0x26, 0x07);
@@ -96,19 +93,14 @@ impl Code {
     pub const RESERVATIONS_RELEASED: Self = Self::new(0x2A, 0x04);
     pub const REGISTRATIONS_PREEMPTED: Self = Self::new(0x2A, 0x05);
     pub const CAPACITY_CHANGED: Self = Self::new(0x2A, 0x09);
-    pub const COMMAND_SEQUENCE_ERROR: Self = Self::new(0x2C, 0x00);
     pub const COMMANDS_CLEARED: Self = Self::new(0x2F, 0x00);
     pub const INSUFFICIENT_REGISTRATION_RESOURCES: Self = Self::new(0x55, 0x04);
-    pub const INSUFFICIENT_RESOURCES: Self = Self::new(0x55, 0x03);
     pub const SANITIZE_FAILED: Self = Self::new(0x31, 0x03);
-    pub const THIN_THRESHOLD_REACHED: Self = Self::new(0x38, 0x07);
     pub const SAVING_NOT_SUPPORTED: Self = Self::new(0x39, 0x00);
     pub const MEDIUM_NOT_PRESENT: Self = Self::new(0x3A, 0x00);
-    pub const INQUIRY_DATA_CHANGED: Self = Self::new(0x3F, 0x03);
     pub const REPORTED_LUNS_CHANGED: Self = Self::new(0x3F, 0x0E);
     pub const MEDIUM_MAY_HAVE_CHANGED: Self = Self::new(0x28, 0x00);
     pub const INTERNAL_TARGET_FAILURE: Self = Self::new(0x44, 0x00);
-    pub const ERASE_FAILURE: Self = Self::new(0x51, 0x00);
     pub const MEDIUM_REMOVAL_PREVENTED: Self = Self::new(0x53, 0x02);
     pub const PROTOCOL_CRC_ERROR: Self = Self::new(0x47, 0x05);
 

@@ -133,14 +133,6 @@ pub struct Capabilities {
 impl Capabilities {
     pub fn parse(data: &[u8]) -> Result<Self, ParseError> {
         let data = data.get(..8).ok_or(ParseError::Short)?;
-        let bit = |kind: &PrType| match kind {
-            PrType::WriteExclusive => 0x0200,
-            PrType::ExclusiveAccess => 0x0800,
-            PrType::WriteExclusiveRegistrants => 0x2000,
-            PrType::ExclusiveAccessRegistrants => 0x4000,
-            PrType::WriteExclusiveAll => 0x8000,
-            PrType::ExclusiveAccessAll => 0x0001,
-        };
         let mask = be(data, 4, 2) as u16;
         let said = data[3] & 0x80 != 0;
         Ok(Self {
@@ -150,7 +142,7 @@ impl Capabilities {
             kinds: said.then(|| {
                 PrType::ALL
                     .into_iter()
-                    .filter(|kind| mask & bit(kind) != 0)
+                    .filter(|kind| mask & kind.mask() != 0)
                     .collect()
             }),
         })

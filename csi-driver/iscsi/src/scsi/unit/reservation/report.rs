@@ -64,7 +64,7 @@ impl PrState {
         const TMV: u8 = 0x80;
         let mask = PrType::ALL
             .iter()
-            .fold(0u16, |mask, kind| mask | type_mask(*kind));
+            .fold(0u16, |mask, kind| mask | kind.mask());
         let mut out = BytesMut::with_capacity(8);
         out.put_u16(8);
         out.put_u8(ATP_C | PTPL_C);
@@ -79,16 +79,5 @@ impl PrState {
         out.put_u32(self.generation);
         out.put_u32(additional as u32);
         out
-    }
-}
-
-fn type_mask(kind: PrType) -> u16 {
-    match kind {
-        PrType::WriteExclusive => 0x0200,
-        PrType::ExclusiveAccess => 0x0800,
-        PrType::WriteExclusiveRegistrants => 0x2000,
-        PrType::ExclusiveAccessRegistrants => 0x4000,
-        PrType::WriteExclusiveAll => 0x8000,
-        PrType::ExclusiveAccessAll => 0x0001,
     }
 }

@@ -272,12 +272,6 @@ impl Register {
             .find(|p| (p.epoch, p.generation) == (epoch, generation))
             .map(|p| p.members)
     }
-
-    /// Was the leg a member in every epoch after this one, up to the present?
-    pub fn member_since(&self, leg: Leg, epoch: Epoch) -> bool {
-        let later = self.parents.iter().filter(|p| p.epoch > epoch);
-        self.members.contains(leg) && later.into_iter().all(|p| p.members.contains(leg))
-    }
 }
 
 #[cfg(test)]

@@ -112,16 +112,6 @@ impl ControlPlane {
         Self::start_with(Settings::new(name)).await
     }
 
-    /// As [`ControlPlane::start`], with a controller-manager.
-    ///
-    /// # Errors
-    /// As [`ControlPlane::start`].
-    pub async fn start_with_controllers(name: &str) -> Result<Self> {
-        let mut settings = Settings::new(name);
-        settings.controllers = true;
-        Self::start_with(settings).await
-    }
-
     /// Starts as the settings say.
     ///
     /// # Errors

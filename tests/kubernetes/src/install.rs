@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -241,18 +241,4 @@ pub fn wait_ready(site: &Site) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(300));
     }
-}
-
-/// Runs a command and takes what it said.
-///
-/// # Errors
-/// It fails.
-pub fn output_of(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -146,20 +146,6 @@ pub fn plug(site: Subnet, number: u8, inside: u32) -> Result<()> {
 /// Number of a site's control plane.
 pub const CONTROL_PLANE: u8 = 10;
 
-/// Pulls a machine's cable, or puts it back.
-///
-/// # Errors
-/// There is no such cable.
-pub fn set_cable(site: Subnet, number: u8, plugged: bool) -> Result<()> {
-    let state = if plugged { "up" } else { "down" };
-    ip(&["link", "set", &site.cable(number), state])?;
-    if plugged && number != CONTROL_PLANE {
-        let via = site.machine(number).to_string();
-        ip(&["route", "replace", &site.pods(number), "via", &via])?;
-    }
-    Ok(())
-}
-
 /// Cuts the line between two sites, in both directions.
 ///
 /// # Errors

@@ -207,12 +207,4 @@ impl Network {
                 || !c.to_initiator.waiting.is_empty()
         });
     }
-
-    pub fn of_target(&self, leg: usize) -> Vec<ConnId> {
-        self.connections
-            .iter()
-            .filter(|(_, c)| c.leg == leg && c.target_open)
-            .map(|(id, _)| *id)
-            .collect()
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use twinsite_mirror::layout::Superblock;
 use twinsite_register::{BeatObject, Epoch, Gen, Mark, Members, Register};
 
 /// Old values that are kept.
@@ -127,9 +126,4 @@ impl Witness {
 /// The mark of a site after it saw this register.
 pub fn raised(mark: Option<Mark>, register: &Register) -> Mark {
     mark.map_or_else(|| Mark::of(register), |m| m.raised(register))
-}
-
-/// Is this superblock older than the register, or of it?
-pub fn is_not_ahead(sb: &Superblock, register: &Register) -> bool {
-    sb.register_id != register.register_id || sb.epoch <= register.epoch
 }

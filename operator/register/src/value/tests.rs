@@ -120,8 +120,6 @@ fn membership_history_is_looked_up_by_epoch_and_generation() {
     assert_eq!(register.members_of(Epoch(3), before), Some(Members::BOTH));
     assert_eq!(register.members_of(Epoch(3), now), None);
     assert_eq!(register.members_of(Epoch(2), before), None);
-    assert!(register.member_since(Leg::A, Epoch(2)));
-    assert!(!register.member_since(Leg::B, Epoch(2)));
 }
 
 #[test]

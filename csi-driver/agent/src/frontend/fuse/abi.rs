@@ -14,7 +14,6 @@ pub const MAX_IO: u32 = 1 << 20;
 /// Requests that the kernel may have open at once.
 pub const MAX_BACKGROUND: u16 = 512;
 
-pub const ROOT_NODE: u64 = 1;
 pub const FILE_NODE: u64 = 2;
 pub const FILE_NAME: &CStr = c"dev";
 

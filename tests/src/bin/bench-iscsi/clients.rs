@@ -34,20 +34,8 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn new(ours: PathBuf, source: &Path, out: &Path) -> Result<Self> {
-        let libiscsi = out.join("libiscsi-load");
-        let output = Command::new("cc")
-            .args(["-O2", "-o"])
-            .arg(&libiscsi)
-            .arg(source)
-            .arg("-liscsi")
-            .output()
-            .context("no C compiler (Debian package gcc)")?;
-        ensure!(
-            output.status.success(),
-            "{} does not compile (Debian package libiscsi-dev): {}",
-            source.display(),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let libiscsi = compile(source, out, &["-liscsi"])
+            .context("it takes the Debian package libiscsi-dev")?;
         Ok(Self { ours, libiscsi })
     }
 
@@ -96,6 +84,25 @@ impl Clients {
         command.arg(seconds.to_string());
         sample(&mut command)
     }
+}
+
+/// Compiles a program of one file in C into the folder.
+pub(crate) fn compile(source: &Path, out: &Path, libraries: &[&str]) -> Result<PathBuf> {
+    let name = source.file_stem().context("a source has a name")?;
+    let program = out.join(name);
+    let output = Command::new("cc")
+        .args(["-O2", "-o"])
+        .args([&program, source])
+        .args(libraries)
+        .output()
+        .context("no C compiler (Debian package gcc)")?;
+    ensure!(
+        output.status.success(),
+        "{} does not compile: {}",
+        source.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(program)
 }
 
 fn sample(command: &mut Command) -> Result<Sample> {

@@ -27,6 +27,10 @@ pub(crate) enum Server {
     /// No write is acknowledged before the disk has it.
     OursStable,
     TgtStable,
+    /// The least that a target can be: no time for a command.
+    Floor,
+    /// That, and a plain stable write for each.
+    FloorStable,
     None,
 }
 
@@ -51,21 +55,31 @@ pub(crate) struct Load {
 impl Load {
     /// The runs of one round.
     pub(crate) fn runs(&self) -> Vec<(Client, Server)> {
+        let clients = [Client::Libiscsi, Client::Ours];
         if self.opponent == Server::TgtStable {
-            let clients = [Client::Libiscsi, Client::Ours];
-            let servers = [Server::OursStable, Server::TgtStable];
+            let mut servers = vec![Server::OursStable, Server::TgtStable];
+            servers.extend(self.floor());
             let mut runs = pairs(&clients, &servers);
             runs.push((Client::Disk, Server::None));
             return runs;
         }
-        let clients = [Client::Libiscsi, Client::Ours];
-        let mut runs = pairs(&clients, &[Server::Ours, Server::Tgt, Server::Tuned]);
+        let servers = [Server::Ours, Server::Tgt, Server::Tuned, Server::Floor];
+        let mut runs = pairs(&clients, &servers);
         runs.push((Client::PingPong, Server::None));
         if self.bytes == 4096 {
             runs.push((Client::Ours, Server::OursTwo));
             runs.push((Client::Four, Server::OursTwo));
         }
         runs
+    }
+
+    /// What no target can exceed. It writes one after the other, so with many under way it is no floor for stable writes.
+    pub(crate) fn floor(&self) -> Option<Server> {
+        match (self.opponent, self.depth) {
+            (Server::TgtStable, 1) => Some(Server::FloorStable),
+            (Server::TgtStable, _) => None,
+            _ => Some(Server::Floor),
+        }
     }
 
     pub(crate) fn verb(&self) -> &'static str {

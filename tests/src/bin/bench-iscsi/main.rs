@@ -33,6 +33,9 @@ struct Args {
     /// Source of the generator on libiscsi; compiled at the start.
     #[arg(long, default_value = "tests/bench/libiscsi-load.c")]
     libiscsi: PathBuf,
+    /// Source of the target that takes no time; compiled at the start.
+    #[arg(long, default_value = "tests/bench/floor-target.c")]
+    floor: PathBuf,
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// How long one run takes.
@@ -88,7 +91,8 @@ fn act() -> Result<ExitCode> {
         disk: disk.path(),
         logs: &args.out,
     };
-    let bench = Bench::start(&agent, &folders)?;
+    let floor = clients::compile(&args.floor, &args.out, &[])?;
+    let bench = Bench::start(&agent, &floor, &folders)?;
     let wanted = |load: &&Load| {
         args.only
             .as_ref()

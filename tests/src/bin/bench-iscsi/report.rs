@@ -70,6 +70,24 @@ impl Mark {
     }
 }
 
+/// What marks are read beside: the ratios with a target that takes no time.
+#[derive(Debug, Serialize)]
+struct Limit {
+    name: String,
+    median: f64,
+    quartiles: [f64; 2],
+}
+
+impl Limit {
+    fn of(name: String, values: &[f64]) -> Self {
+        Self {
+            name,
+            median: quantile(values, 0.5),
+            quartiles: [quantile(values, 0.25), quantile(values, 0.75)],
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Row {
     load: &'static str,
@@ -89,6 +107,7 @@ pub(crate) struct Report {
     load_average: Vec<f64>,
     rows: Vec<Row>,
     marks: Vec<Mark>,
+    limits: Vec<Limit>,
     seconds: f64,
 }
 
@@ -107,7 +126,7 @@ impl Report {
             "\n{}\n  {:<10} {:<12} {:>8} {:>7} {:>8} {:>8} {:>8} {:>7}",
             load.name, "client", "server", "/s", "p50 us", "p99 us", "CPU us", "server", "sleeps"
         );
-        let from = self.marks.len();
+        let (from, seen) = (self.marks.len(), self.limits.len());
         for (client, server) in load.runs() {
             let row = row(load, client, server, &rounds);
             let (by, on) = (word(&client), word(&server));
@@ -125,6 +144,11 @@ impl Report {
         self.judge(load, &rounds);
         for mark in &self.marks[from..] {
             print(mark);
+        }
+        for limit in &self.limits[seen..] {
+            let [low, high] = limit.quartiles;
+            let (name, median) = (&limit.name, limit.median);
+            println!("  {name:<72} {median:>5.2} ({low:.2} .. {high:.2})");
         }
     }
 
@@ -159,6 +183,25 @@ impl Report {
             (Client::Libiscsi, "libiscsi".to_owned())
         };
         let opponent = word(&load.opponent);
+        if let Some(floor) = load.floor() {
+            let of = |client| rate((client, floor), (client, load.opponent));
+            self.limits.push(Limit::of(
+                format!("{name}: no time at all / {opponent} ({})", word(&common)),
+                &of(common),
+            ));
+            self.limits.push(Limit::of(
+                format!("{name}: ours / no time at all ({})", word(&common)),
+                &rate((common, ours), (common, floor)),
+            ));
+            self.limits.push(Limit::of(
+                format!("{name}: initiator / libiscsi, a target without time"),
+                &rate((Client::Ours, floor), (Client::Libiscsi, floor)),
+            ));
+            self.limits.push(Limit::of(
+                format!("{name}: initiator CPU / libiscsi, a target without time"),
+                &cpu((Client::Ours, floor), (Client::Libiscsi, floor)),
+            ));
+        }
         self.marks.push(least(
             format!("{name} / {opponent} ({why})"),
             rate((common, ours), (common, load.opponent)),
@@ -174,6 +217,15 @@ impl Report {
             FLOOR,
         ));
         let peer = (Client::Libiscsi, Server::Ours);
+        if load.depth == 1 {
+            // The ping-pong's figure is that of both its ends.
+            let halves = cpu((Client::PingPong, Server::None), peer);
+            let halves: Vec<f64> = halves.iter().map(|both| both / 2.0).collect();
+            self.limits.push(Limit::of(
+                format!("{name}: CPU of an end of the ping-pong / libiscsi"),
+                &halves,
+            ));
+        }
         self.marks.push(least(
             format!("{name}, initiator / libiscsi"),
             rate(one, peer),

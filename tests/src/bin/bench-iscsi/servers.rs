@@ -1,4 +1,5 @@
-//! The targets: ours and tgt, the same units behind both, all running at once and idle but for the one that is measured.
+//! The targets: ours and tgt, the same units behind both, and the least that a target can be; all running at once and idle but
+//! for the one that is measured.
 
 use std::fs::File;
 use std::io::Write;
@@ -60,9 +61,10 @@ pub(crate) struct Effort {
 }
 
 impl Bench {
-    pub(crate) fn start(agent: &Path, folders: &Folders<'_>) -> Result<Self> {
+    pub(crate) fn start(agent: &Path, floor: &Path, folders: &Folders<'_>) -> Result<Self> {
         let ours = |server, name| start_ours(agent, server, name, folders);
         let tgt = |server, name| start_tgt(server, name, folders);
+        let floor = |server, name| start_floor(floor, server, name, folders);
         let servers = vec![
             ours(Server::Ours, "ours")?,
             ours(Server::OursTwo, "ours-two")?,
@@ -70,6 +72,8 @@ impl Bench {
             tgt(Server::Tgt, "tgt")?,
             tgt(Server::Tuned, "tgt-tuned")?,
             tgt(Server::TgtStable, "tgt-stable")?,
+            floor(Server::Floor, "floor")?,
+            floor(Server::FloorStable, "floor-stable")?,
         ];
         let disk = unit(folders.disk, "alone", STABLE_BYTES)?;
         Ok(Self { servers, disk })
@@ -156,9 +160,32 @@ fn start_ours(agent: &Path, server: Server, name: &str, folders: &Folders<'_>) -
                 .arg(format!("1={}", path.display()));
         }
     }
+    start_and_listen(command, server, name, folders)
+}
+
+fn start_floor(
+    program: &Path,
+    server: Server,
+    name: &str,
+    folders: &Folders<'_>,
+) -> Result<Running> {
+    let mut command = Command::new(program);
+    if server == Server::FloorStable {
+        command.arg(unit(folders.disk, name, STABLE_BYTES)?);
+    }
+    start_and_listen(command, server, name, folders)
+}
+
+/// Starts a server that says where it listens.
+fn start_and_listen(
+    mut command: Command,
+    server: Server,
+    name: &str,
+    folders: &Folders<'_>,
+) -> Result<Running> {
     let log = folders.logs.join(format!("{name}.log"));
     let _ = std::fs::remove_file(&log);
-    let mut process = Group::start(&mut command, &log).context("the agent")?;
+    let mut process = Group::start(&mut command, &log).context(name.to_owned())?;
     let start = Instant::now();
     loop {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -170,7 +197,7 @@ fn start_ours(agent: &Path, server: Server, name: &str, folders: &Folders<'_>) -
             });
         }
         if !process.running() || start.elapsed() > PATIENCE {
-            bail!("the agent does not listen: see {}", log.display());
+            bail!("{name} does not listen: see {}", log.display());
         }
         std::thread::sleep(Duration::from_millis(10));
     }

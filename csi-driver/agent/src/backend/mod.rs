@@ -18,6 +18,7 @@
 mod backing;
 #[cfg(feature = "test-hooks")]
 pub mod faults;
+mod grain;
 mod intent;
 mod pace;
 mod pool;

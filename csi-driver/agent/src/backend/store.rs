@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,10 +18,11 @@ use twinsite_iscsi::scsi::{Extent, StoreError, StoreOp, StoreReply};
 use super::backing::{Access, Backing, Medium};
 #[cfg(feature = "test-hooks")]
 use super::faults::{Admission, FaultLayer};
+use super::grain::Grain;
 use super::intent;
 use super::pace::Pace;
 use super::reservations::Reservations;
-use super::syncs::Syncs;
+use super::syncs::{Started, Syncs};
 use crate::reactor::{Clear, Context, Descriptor, Durability, Event, Token, Wait, boottime};
 
 /// Bytes of one write of zeroes where the file system can not clear a range by itself.
@@ -104,6 +107,8 @@ pub struct Store {
     stuck: bool,
     medium: Medium,
     haste: Haste,
+    /// Only where every write is stable.
+    grain: Option<Grain>,
     pace: Option<Pace>,
     #[cfg(feature = "test-hooks")]
     faults: FaultLayer,
@@ -140,6 +145,7 @@ impl Store {
             stuck: false,
             medium: backing.medium,
             haste: Haste::Never,
+            grain: None,
             pace: None,
             #[cfg(feature = "test-hooks")]
             faults,
@@ -151,16 +157,18 @@ impl Store {
         self.size = size;
     }
 
-    /// Plain writes may be done by the data thread itself: see [`Haste`].
-    pub fn write_at_once(&mut self) {
+    /// The data thread may itself do plain writes, see [`Haste`], and syncs as long as this holds: all that is served lies on one disk.
+    pub fn write_at_once(&mut self, one_disk: Arc<AtomicBool>) {
         self.haste = Haste::After(Duration::ZERO);
+        self.syncs.sync_at_once(one_disk);
     }
 
-    /// For a store whose writes are stable one by one: what somebody else wrote in large pieces comes back into the cache in the size in
-    /// which it is used. See [`Medium::write_piece`].
-    pub fn forget_cached(&self) {
+    /// All writes of this store are stable one by one, so what it has in the page cache is kept in the size in which it is used. What
+    /// somebody else wrote in large pieces comes back in that size. See [`Medium::write_piece`] and [`Grain`].
+    pub fn all_is_stable(&mut self) {
         if self.medium == Medium::Device {
-            self.data.forget_cached();
+            self.data.forget_cached(0, 0);
+            self.grain = Some(Grain::default());
         }
     }
 
@@ -209,8 +217,10 @@ impl Store {
 
     /// The time of an operation that was held back has come.
     fn wake(&mut self, cx: &mut Context<'_>, token: Token) -> Option<StoreResult> {
-        if self.syncs.starts(cx, token) {
-            return None;
+        match self.syncs.starts(cx, token) {
+            Some(Started::Runs) => return None,
+            Some(Started::Ended(result)) => return self.advance(cx, token, Event::Done(result)),
+            None => {}
         }
         if let Some(result) = self.syncs.served(token) {
             return self.advance(cx, token, Event::Done(result));
@@ -299,6 +309,11 @@ impl Store {
             StoreOp::Write { offset, data, fua } => {
                 let in_memory = self.medium == Medium::Memory;
                 let len: usize = data.iter().map(Bytes::len).sum();
+                let grain = self.grain.as_mut();
+                if let Some(small) = grain.and_then(|grain| grain.write(offset, len as u64)) {
+                    self.data
+                        .forget_cached(small.start, small.end - small.start);
+                }
                 if fua && !in_memory {
                     self.syncs.begin(token, offset..offset + len as u64);
                 } else {

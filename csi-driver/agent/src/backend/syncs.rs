@@ -4,6 +4,10 @@
 //! that come meanwhile, share the next one, so that with many at once the disk is flushed once for a batch of them. Where others left data that nobody waits for, a batch of
 //! stable writes syncs only the stretch that it lies in, and does not wait for the rest.
 //!
+//! **One write alone** is synced by the data thread itself, where that is allowed (see [`Syncs::sync_at_once`]): a trip to a worker
+//! of the ring wakes two threads, which is a tenth of what such a write takes. The thread serves nobody meanwhile, so it does so only
+//! when it has just been idle, and not for a while after a sync that took long.
+//!
 //! Invariants: a sync serves only what was in the page cache when it began. Each that runs has an open file of its own: Linux
 //! reports a failed write-back once to each, and of two syncs of one open file the second would be told that all is well.
 //! Not here: what a failed sync means (`store`).
@@ -12,8 +16,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::reactor::{Context, Descriptor, Token};
+use crate::reactor::{Context, Descriptor, Token, boottime};
 
 #[derive(Debug)]
 struct Waiting {
@@ -25,6 +32,37 @@ struct Waiting {
 /// Syncs under way at once: while one waits for the disk the next batch is written back. Each has a cost of its own (a worker
 /// woken, the inode written, the disk's cache flushed): with four, a write at depth 32 costs half as much again.
 const SLOTS: usize = 2;
+
+/// A thread that waited less for its turn has others to serve: the next command of one initiator takes longer to come.
+const IDLE: Duration = Duration::from_micros(10);
+/// A sync that took longer is paid back: workers do it for as long that the thread waits a hundredth of its time at the most. A disk
+/// that is always slow, or hangs, is theirs.
+const SHORT: Duration = Duration::from_millis(1);
+const PAID_BACK: u32 = 100;
+
+/// Leave for the data thread to sync by itself.
+#[derive(Debug)]
+struct AtOnce {
+    one_disk: Arc<AtomicBool>,
+    after: Duration,
+}
+
+impl AtOnce {
+    fn took(&mut self, time: Duration, now: Duration) {
+        if time > SHORT {
+            self.after = now + time * PAID_BACK;
+        }
+    }
+}
+
+/// What the alarm of an operation has done.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// A sync is under way.
+    Runs,
+    /// The operation is over.
+    Ended(io::Result<()>),
+}
 
 /// One sync at a time.
 #[derive(Debug)]
@@ -47,6 +85,7 @@ pub(super) struct Syncs {
     unsynced: bool,
     /// The operation whose alarm begins the next sync, at the end of the turn.
     starter: Option<Token>,
+    at_once: Option<AtOnce>,
 }
 
 impl Syncs {
@@ -68,7 +107,14 @@ impl Syncs {
             served: BTreeMap::new(),
             unsynced: false,
             starter: None,
+            at_once: None,
         }
+    }
+
+    /// The data thread may sync by itself, as long as all that is served lies on one disk: one that hangs stops nobody else.
+    pub(super) fn sync_at_once(&mut self, one_disk: Arc<AtomicBool>) {
+        let after = Duration::ZERO;
+        self.at_once = Some(AtOnce { one_disk, after });
     }
 
     /// Something is written that nobody waits to see on stable storage.
@@ -113,14 +159,45 @@ impl Syncs {
         self.waiting.push(waiting);
     }
 
-    /// Whether the alarm of this operation begins a sync; then it has.
-    pub(super) fn starts(&mut self, cx: &mut Context<'_>, token: Token) -> bool {
-        let starts = self.starter == Some(token);
-        if starts {
-            self.starter = None;
-            self.next(cx);
+    /// What the alarm of this operation has begun, if it is one that does.
+    pub(super) fn starts(&mut self, cx: &mut Context<'_>, token: Token) -> Option<Started> {
+        if self.starter != Some(token) {
+            return None;
         }
-        starts
+        self.starter = None;
+        if self.is_alone(token)
+            && cx.rested() >= IDLE
+            && let Some(result) = self.now()
+        {
+            self.waiting.clear();
+            return Some(Started::Ended(result));
+        }
+        self.next(cx);
+        Some(Started::Runs)
+    }
+
+    /// Whether this operation is all that is to be synced.
+    fn is_alone(&self, token: Token) -> bool {
+        let alone = matches!(&self.waiting[..], [one] if one.token == token);
+        alone && !self.unsynced && self.writing.is_empty() && !self.is_any_running()
+    }
+
+    fn is_any_running(&self) -> bool {
+        self.slots.iter().any(|slot| slot.running.is_some())
+    }
+
+    /// Syncs here, if that is allowed.
+    fn now(&mut self) -> Option<io::Result<()>> {
+        let at_once = self.at_once.as_mut()?;
+        let slot = self.slots.first()?;
+        let begun = boottime();
+        if begun < at_once.after || !at_once.one_disk.load(Ordering::Relaxed) {
+            return None;
+        }
+        let result = slot.file.sync_now();
+        let ended = boottime();
+        at_once.took(ended - begun, ended);
+        Some(result)
     }
 
     fn next(&mut self, cx: &mut Context<'_>) {
@@ -203,53 +280,120 @@ mod tests {
     use super::*;
     use crate::reactor::{Actor, Event, Thread, ThreadConfig};
 
-    /// Five stable writes in one turn; tells what becomes of each.
+    /// Stable writes in one turn, once the thread has rested; tells what becomes of each.
     struct Burst {
         syncs: Syncs,
+        writes: u64,
         told: mpsc::Sender<(u64, &'static str)>,
     }
 
     impl Actor for Burst {
         fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) {
+            if token == Token(0) {
+                for token in 1..=self.writes {
+                    self.syncs.begin(Token(token), 0..4096);
+                    self.syncs.written(cx, Token(token));
+                }
+                return;
+            }
             let what = match event {
                 Event::Done(result) => {
                     self.syncs.ended(cx, token, &result);
                     "synced"
                 }
-                _ if self.syncs.starts(cx, token) => return,
-                _ => self.syncs.served(token).map_or("nothing", |_| "served"),
+                _ => match self.syncs.starts(cx, token) {
+                    Some(Started::Runs) => return,
+                    Some(Started::Ended(result)) => result.map_or("failed", |()| "at once"),
+                    None => self.syncs.served(token).map_or("nothing", |_| "served"),
+                },
             };
             self.told.send((token.0, what)).expect("the test waits");
         }
     }
 
-    #[test]
-    fn writes_of_one_turn_share_one_sync() {
+    /// What becomes of so many writes.
+    fn burst(writes: u64, one_disk: Option<bool>) -> Vec<(u64, &'static str)> {
         let file = tempfile::tempfile().expect("a file");
         let (told, hear) = mpsc::channel();
         let thread = Thread::spawn(ThreadConfig::default()).expect("io_uring is there");
         thread.start(thread.reserve(), move |cx| {
             let mut syncs = Syncs::new(&file.into());
-            for token in 1..=5 {
-                syncs.begin(Token(token), 0..4096);
-                syncs.written(cx, Token(token));
+            if let Some(one_disk) = one_disk {
+                syncs.sync_at_once(Arc::new(AtomicBool::new(one_disk)));
             }
-            Box::new(Burst { syncs, told })
+            cx.alarm(cx.now() + Duration::from_millis(20), Token(0));
+            Box::new(Burst {
+                syncs,
+                writes,
+                told,
+            })
         });
-        let next = || hear.recv_timeout(Duration::from_secs(10)).expect("told");
-        let all: Vec<_> = (0..5).map(|_| next()).collect();
+        let next = |_| hear.recv_timeout(Duration::from_secs(10)).expect("told");
+        let all = (0..writes).map(next).collect();
         thread.stop();
         thread.join();
-        assert_eq!(
-            all,
-            [
-                (1, "synced"),
-                (2, "served"),
-                (3, "served"),
-                (4, "served"),
-                (5, "served")
-            ]
-        );
+        all
+    }
+
+    #[test]
+    fn writes_of_one_turn_share_one_sync() {
+        for one_disk in [None, Some(true)] {
+            assert_eq!(
+                burst(5, one_disk),
+                [
+                    (1, "synced"),
+                    (2, "served"),
+                    (3, "served"),
+                    (4, "served"),
+                    (5, "served")
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_write_alone_is_synced_at_once_where_no_other_disk_waits_for_the_thread() {
+        assert_eq!(burst(1, Some(true)), [(1, "at once")]);
+        assert_eq!(burst(1, Some(false)), [(1, "synced")]);
+        assert_eq!(burst(1, None), [(1, "synced")]);
+    }
+
+    #[test]
+    fn a_write_is_not_alone_beside_others_or_what_nobody_waits_for() {
+        let file = File::open("/dev/null").expect("opens");
+        let syncs = || {
+            let mut syncs = Syncs::new(&file.try_clone().expect("a file").into());
+            let (token, bytes) = (Token(1), Some(0..4096));
+            syncs.waiting.push(Waiting { token, bytes });
+            syncs
+        };
+        assert!(syncs().is_alone(Token(1)));
+        assert!(!syncs().is_alone(Token(2)));
+        let mut left = syncs();
+        left.leave();
+        let mut writing = syncs();
+        writing.begin(Token(2), 0..4096);
+        let mut running = syncs();
+        running.slots[0].running = Some((Token(2), Vec::new()));
+        for syncs in [left, writing, running] {
+            assert!(!syncs.is_alone(Token(1)), "{syncs:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_sync_that_took_long_workers_do_it() {
+        let file = tempfile::tempfile().expect("a file");
+        let mut syncs = Syncs::new(&file.into());
+        assert!(syncs.now().is_none(), "nobody has allowed it");
+        syncs.sync_at_once(Arc::new(AtomicBool::new(true)));
+        assert!(syncs.now().is_some());
+        let at_once = syncs.at_once.as_mut().expect("allowed");
+        // The disk of the test may have been slow itself.
+        at_once.after = Duration::ZERO;
+        at_once.took(SHORT, boottime());
+        assert_eq!(at_once.after, Duration::ZERO);
+        at_once.took(SHORT * 2, boottime());
+        assert!(syncs.now().is_none());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -184,12 +185,40 @@ fn a_hasty_store_writes_alike_and_keeps_stable_writes_in_the_ring() {
     let (_folder, pool) = pool();
     pool.create_leg("a", MIB).expect("made");
     let backing = pool.open_leg("a", MIB).expect("opens");
-    let bench = Bench::with(backing, Store::write_at_once);
+    let bench = Bench::with(backing, |store| {
+        store.write_at_once(Arc::new(AtomicBool::new(true)))
+    });
     assert_eq!(bench.run(write(512, 7, 512, false)), Ok(StoreReply::Done));
     assert_eq!(bench.run(write(1024, 8, 512, true)), Ok(StoreReply::Done));
     assert!(
         bench.read(0, 2048) == [vec![0; 512], vec![7; 512], vec![8; 512], vec![0; 512]].concat()
     );
+}
+
+#[test]
+fn a_store_that_is_stable_throughout_keeps_small_writes_under_and_beside_large_ones() {
+    let (_folder, pool) = pool();
+    pool.create_leg("a", 8 * MIB).expect("made");
+    let bench = Bench::with(pool.open_leg("a", 8 * MIB).expect("opens"), |store| {
+        store.all_is_stable();
+        store.write_at_once(Arc::new(AtomicBool::new(true)));
+    });
+    let mut whole = vec![0; 2 << 20];
+    let steps = [
+        (0, 1, 2 << 20),
+        (4096, 2, 4096),
+        (200 << 10, 3, 512),
+        // Over the first of them, and up to the middle of the other.
+        (0, 4, (200 << 10) + 256),
+        (1 << 20, 5, 4096),
+        ((1 << 20) - 512, 6, 128 << 10),
+    ];
+    for (at, byte, len) in steps {
+        let done = bench.run(write(at as u64, byte, len, true));
+        assert_eq!(done, Ok(StoreReply::Done));
+        whole[at..at + len].fill(byte);
+        assert!(bench.read(0, 2 << 20) == whole, "after {byte}");
+    }
 }
 
 #[test]
@@ -274,7 +303,10 @@ fn broken_store(broken: OwnedFd) -> (tempfile::TempDir, Bench, impl FnOnce()) {
         // SAFETY: two open descriptors; the second is the store's, which has no operation under way.
         assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } == number);
     };
-    (folder, Bench::new(backing), mend)
+    let bench = Bench::with(backing, |store| {
+        store.write_at_once(Arc::new(AtomicBool::new(true)));
+    });
+    (folder, bench, mend)
 }
 
 #[test]
@@ -294,6 +326,19 @@ fn after_a_failed_flush_no_flush_is_good() {
 #[test]
 fn after_a_failed_stable_write_no_flush_is_good() {
     let (_folder, bench, mend) = broken_store(no_file());
+    assert_eq!(
+        bench.run(write(0, 1, 4096, true)),
+        Err(StoreError::Hardware)
+    );
+    mend();
+    assert_eq!(bench.run(StoreOp::Flush), Err(StoreError::Medium));
+}
+
+#[test]
+fn after_a_failed_sync_of_a_stable_write_no_flush_is_good() {
+    // It takes every write and no sync.
+    let taker = std::fs::File::options().write(true).open("/dev/null");
+    let (_folder, bench, mend) = broken_store(taker.expect("opens").into());
     assert_eq!(
         bench.run(write(0, 1, 4096, true)),
         Err(StoreError::Hardware)

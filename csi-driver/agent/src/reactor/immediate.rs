@@ -95,10 +95,21 @@ impl Descriptor {
         Ok(Some(buffer.freeze()))
     }
 
-    /// Takes what the page cache holds of a file out of it, but what is not written back yet.
-    pub fn forget_cached(&self) {
-        // SAFETY: no pointers. It is advice: where it is not followed the pages stay.
-        unsafe { libc::posix_fadvise(self.raw(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    /// Takes what the page cache holds of a stretch out of it, but what is not written back yet; no length: up to the end.
+    pub fn forget_cached(&self, offset: u64, len: u64) {
+        if let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) {
+            // SAFETY: no pointers. It is advice: where it is not followed the pages stay.
+            unsafe { libc::posix_fadvise(self.raw(), offset, len, libc::POSIX_FADV_DONTNEED) };
+        }
+    }
+
+    /// Waits until the data of all writes that have ended are stable.
+    pub fn sync_now(&self) -> io::Result<()> {
+        // SAFETY: no pointers.
+        match unsafe { libc::fdatasync(self.raw()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Writes all pieces to a file, `most` bytes at a time.

@@ -148,6 +148,8 @@ struct Shared {
     ring: Ring,
     timers: Timers,
     now: Duration,
+    /// How long the thread waited for this turn.
+    rested: Duration,
     thread: Thread,
     born: Vec<(ActorId, Box<dyn Actor>)>,
 }
@@ -156,6 +158,11 @@ impl Context<'_> {
     /// The time of this turn (`CLOCK_BOOTTIME`).
     pub fn now(&self) -> Duration {
         self.shared.now
+    }
+
+    /// How long the thread had nothing to do before this turn. Next to nothing: something had been waiting for it.
+    pub fn rested(&self) -> Duration {
+        self.shared.rested
     }
 
     pub fn actor(&self) -> ActorId {
@@ -345,6 +352,7 @@ impl Loop {
             ring,
             timers: Timers::default(),
             now: boottime(),
+            rested: Duration::ZERO,
             thread,
             born: Vec::new(),
         };
@@ -378,8 +386,11 @@ impl Loop {
             if self.is_over() {
                 break;
             }
-            self.sleep();
-            self.shared.now = self.shared.now.max(boottime());
+            let from = boottime();
+            self.sleep(from);
+            let now = boottime();
+            self.shared.rested = now.saturating_sub(from);
+            self.shared.now = self.shared.now.max(now);
         }
         let Self { shared, slots, .. } = self;
         drop(slots);
@@ -482,9 +493,9 @@ impl Loop {
         })
     }
 
-    fn sleep(&mut self) {
+    fn sleep(&mut self, now: Duration) {
         if let Spin::For(time) = self.config.spin {
-            let end = boottime() + time;
+            let end = now + time;
             while boottime() < end {
                 entered(self.shared.ring.look());
                 if self.shared.ring.has_completions() {
@@ -497,7 +508,7 @@ impl Loop {
             .into_iter()
             .flatten()
             .min();
-        if next.is_none_or(|at| at > boottime()) && self.inbox.may_sleep() {
+        if next.is_none_or(|at| at > now) && self.inbox.may_sleep() {
             entered(self.shared.ring.sleep(next));
             self.inbox.awake();
         } else {

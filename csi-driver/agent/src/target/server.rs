@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -134,6 +135,8 @@ struct Inner {
     addresses: Vec<SocketAddr>,
     portals: Vec<PortalConfig>,
     sessions: Arc<Sessions>,
+    /// Whether all that was ever served lies on one disk.
+    one_disk: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -141,6 +144,8 @@ struct State {
     config: TargetConfig,
     targets: BTreeMap<String, Mailbox<TargetMail>>,
     next_thread: usize,
+    /// That of the first unit which has one.
+    disk: Option<u64>,
 }
 
 impl Server {
@@ -197,6 +202,7 @@ impl Server {
             config,
             targets: BTreeMap::new(),
             next_thread: 0,
+            disk: None,
         };
         Ok(ServerHandle(Arc::new(Inner {
             threads,
@@ -204,6 +210,7 @@ impl Server {
             addresses,
             portals,
             sessions,
+            one_disk: Arc::new(AtomicBool::new(true)),
             state: Mutex::new(state),
         })))
     }
@@ -231,7 +238,15 @@ impl ServerHandle {
             redirect: export.redirect.clone(),
         };
         let group = self.0.portals.first().map_or(1, |portal| portal.group);
-        let units = prepare(export, group)?;
+        for lun in &export.luns {
+            let failed = |source| ServerError::Serve(iqn.clone(), source);
+            if let Some(disk) = lun.backing.disk().map_err(failed)?
+                && *state.disk.get_or_insert(disk) != disk
+            {
+                self.0.one_disk.store(false, Ordering::Relaxed);
+            }
+        }
+        let units = prepare(export, group, &self.0.one_disk)?;
         let number = state.next_thread % self.0.threads.len();
         state.next_thread += 1;
         let thread = &self.0.threads[number];

@@ -1,6 +1,8 @@
 //! The logical units of one target with their stores.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use slab::Slab;
@@ -31,7 +33,11 @@ pub(super) struct Prepared {
 }
 
 /// Opens what an export needs; everything that can fail fails here.
-pub(super) fn prepare(export: Export, group: u16) -> Result<Vec<Prepared>, ServerError> {
+pub(super) fn prepare(
+    export: Export,
+    group: u16,
+    one_disk: &Arc<AtomicBool>,
+) -> Result<Vec<Prepared>, ServerError> {
     let luns: Vec<Lun> = export
         .luns
         .iter()
@@ -42,7 +48,13 @@ pub(super) fn prepare(export: Export, group: u16) -> Result<Vec<Prepared>, Serve
         if prepared.iter().any(|other| other.number == lun.number) {
             return Err(ServerError::LunTwice(export.iqn, lun.number));
         }
-        prepared.push(prepare_unit(&export.iqn, group, lun, luns.clone())?);
+        prepared.push(prepare_unit(
+            &export.iqn,
+            group,
+            lun,
+            luns.clone(),
+            one_disk,
+        )?);
     }
     Ok(prepared)
 }
@@ -52,6 +64,7 @@ fn prepare_unit(
     group: u16,
     lun: ExportLun,
     luns: Vec<Lun>,
+    one_disk: &Arc<AtomicBool>,
 ) -> Result<Prepared, ServerError> {
     let saved = lun
         .backing
@@ -88,10 +101,10 @@ fn prepare_unit(
         Store::new(lun.backing).map_err(|error| ServerError::Serve(iqn.into(), error))?;
     store.set_rate(lun.rate);
     if lun.write_at_once {
-        store.write_at_once();
+        store.write_at_once(one_disk.clone());
     }
     if !lun.write_cache {
-        store.forget_cached();
+        store.all_is_stable();
     }
     let stats = LunStats {
         number: lun.number,
@@ -336,7 +349,8 @@ impl Units {
 impl Served {
     fn finish(&mut self, now: Duration, op: OpId, started: Duration, result: StoreResult) {
         self.stats.store_operations += 1;
-        self.stats.store_time += now.saturating_sub(started);
+        // The time of the turn does not hold what the thread has waited for in it.
+        self.stats.store_time += boottime().saturating_sub(started);
         if result.is_err() {
             self.stats.store_errors += 1;
         }

@@ -437,6 +437,19 @@ fn mirror(volume: &MirroredVolume) -> (Mirror, String) {
     }
 }
 
+/// When the last move brought it there, and for what reason.
+fn why_it_moved(volume: &MirroredVolume, to: &str) -> String {
+    let status = volume.status.as_ref();
+    let last = status.and_then(|status| status.last_move.as_ref());
+    let Some(last) = last.filter(|last| last.to == to) else {
+        return String::new();
+    };
+    let at = last.detected_at.as_ref().map_or_else(String::new, |at| {
+        format!(" at {}", at.0.strftime("%Y-%m-%d %H:%M:%S UTC"))
+    });
+    format!("{at} ({})", last.reason)
+}
+
 fn notes(
     clusters: &[Cluster],
     seen: &[(&Cluster, &MirroredVolume)],
@@ -453,8 +466,13 @@ fn notes(
         && active.latched
     {
         notes.push(format!(
-            "it moved to {} unasked; the manifest still says {wanted}",
-            active.name
+            "it moved to {}{}, and the manifest still says {wanted}: write activeSite: {} there to accept that, or, once it is in sync, order it back with \
+             kubectl twinsite failover {}/{} --to {wanted} --mode planned",
+            active.name,
+            why_it_moved(speaker, &active.name),
+            active.name,
+            speaker.metadata.namespace.as_deref().unwrap_or_default(),
+            speaker.metadata.name.as_deref().unwrap_or_default()
         ));
     }
     let verify = speaker

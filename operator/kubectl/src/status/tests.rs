@@ -113,7 +113,7 @@ fn a_dead_site_shows_what_the_other_one_knows_and_what_the_manifest_still_says()
   epoch: 18
   attached: {site: research, node: r1}
   legs: [{site: medical, leg: A, state: Unreachable}, {site: research, leg: B, state: Member}]
-  lastMove: {from: medical, to: research, mode: Unplanned, reason: automatic, seconds: 11.5}
+  lastMove: {from: medical, to: research, mode: Unplanned, reason: 'policy Automatic: no sign of life of medical for 5s', detectedAt: 2026-11-28T05:59:41Z, seconds: 11.5}
   conditions:
   - {type: Ready, status: \"True\", reason: AsDesired, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}
   - {type: InSync, status: \"False\", reason: LegAway, message: \"\", lastTransitionTime: 2026-11-28T06:00:00Z}

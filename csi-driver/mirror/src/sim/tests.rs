@@ -179,6 +179,13 @@ fn two_volumes_of_a_group_lose_no_flushed_write_when_caches_are_volatile() {
     }
 }
 
+#[test]
+fn three_volumes_of_a_group_lose_nothing_either() {
+    for seed in seeds(6000, 2) {
+        run(seed, of_group(3, seed % 2 == 0));
+    }
+}
+
 const fn of_group(group: usize, volatile: bool) -> Options {
     Options {
         volatile,

@@ -1,3 +1,5 @@
+//! Which volumes an order names, and what it says of each.
+
 use super::*;
 use k8s_openapi::jiff::Timestamp;
 use serde_yaml::from_str;

@@ -1,3 +1,5 @@
+//! When a volume may move without a person: each piece of evidence, and the lack of it.
+
 use super::*;
 
 const fn s(seconds: u64) -> Duration {

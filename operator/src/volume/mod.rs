@@ -15,6 +15,17 @@
 //! Volumes of a group share one register: the first of them decides, once, what concerns the register and the site, and the others do the
 //! same under that decision ([`group::plan`]).
 //!
+//! | file | what |
+//! |---|---|
+//! | `desired`, `observed`, `situation` | what goes in; what follows from it at once |
+//! | `action`, `names` | what comes out; what objects are called |
+//! | `birth`, `deletion`, `orphan`, `reseed`, `force` | how a volume comes, goes, is left over, and what a person may order |
+//! | `copies`, `place`, `attachments`, `device` | Legs, the pool of a copy, orders to agents, the device that pods have |
+//! | `binding`, `workloads` | PersistentVolume and claim; replicas |
+//! | `edits`, `twins` | the register's fields that are ours; the same object in the other cluster |
+//! | `group` | several volumes, one decision |
+//! | `status` | what is said |
+//!
 //! Not here: clients, watches, the witness (`shell`); when an automatic move is right (`policy`); what a Failover object
 //! says of itself (`failover`).
 

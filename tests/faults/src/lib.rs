@@ -2,13 +2,13 @@
 //!
 //! No row is skipped in silence: a row without a run of its own says why.
 
-mod first;
+mod data;
+mod life;
 pub mod row;
 pub mod scenario;
-mod second;
 
 use row::Row;
 
 pub fn rows() -> impl Iterator<Item = &'static Row> {
-    first::ROWS.iter().chain(second::ROWS)
+    data::ROWS.iter().chain(life::ROWS)
 }

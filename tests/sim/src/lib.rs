@@ -6,6 +6,15 @@
 //!
 //! Checked while it runs: each read against the oracle (`oracle`), I1 after each acknowledgement and each change of the
 //! register, I3 and I8 at each change, I4 and I13 when nobody serves, I7, I11, R44; I10 and the size at the end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `world`, `supervisor`, `agent`, `shell`, `outputs`, `requests` | the event loop; processes, and what each carries out for its engine |
+//! | `network`, `disk`, `target`, `traffic`, `scsi`, `witness` | what is simulated, and the real targets on it |
+//! | `faults`, `human`, `guest` | what goes wrong, what people do, what the application does |
+//! | `oracle`, `check`, `history`, `coverage` | what must hold, what happened, what was never met |
+//! | `birth`, `run`, `random` | the first state, one run, the one source of chance |
+//! | `mutants` | the engine with one rule taken out |
 
 pub mod agent;
 pub mod birth;

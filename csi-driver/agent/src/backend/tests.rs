@@ -1,3 +1,5 @@
+//! Stores on real files: what is written, cleared and flushed, what a failed write or flush costs, who may open what.
+
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

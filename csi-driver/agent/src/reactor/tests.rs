@@ -1,3 +1,5 @@
+//! A real thread with its ring: sockets, files, mail, alarms, and actors that end in the middle of it.
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;

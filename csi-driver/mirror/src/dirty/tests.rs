@@ -1,3 +1,5 @@
+//! Gates, claims, clearing and counting of the dirty map.
+
 use RegionState::{Clean, Dirty, Unwritten};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A fence step by step against a leg that answers as told, and what the registrations say afterwards.
+
 use super::*;
 use crate::fake_leg::{FakeLeg, name};
 

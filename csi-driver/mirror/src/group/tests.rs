@@ -1,3 +1,5 @@
+//! Which orders are those of one group. (Groups that run: `sim::groups`.)
+
 use std::time::Duration;
 
 use twinsite_register::{AttachmentUid, Key, Site, VolumeId};

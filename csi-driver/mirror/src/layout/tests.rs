@@ -1,3 +1,5 @@
+//! Offsets, checksums and bounds of every block on a leg, and what damaged ones read as.
+
 mod random;
 
 use twinsite_register::*;

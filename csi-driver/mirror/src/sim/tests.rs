@@ -1,3 +1,5 @@
+//! Runs of the simulation, calm and with faults, for one volume and for groups.
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 

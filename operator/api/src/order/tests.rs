@@ -1,3 +1,5 @@
+//! What a volume says becomes what an order says, and what is missing is named.
+
 use super::*;
 use crate::{LegTarget, VolumeLegState};
 

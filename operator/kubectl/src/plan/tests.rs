@@ -1,3 +1,5 @@
+//! What each way of moving is called, by what was inspected; the screens are golden texts.
+
 use twinsite_api::{Attachment, MirroredVolume};
 
 use super::{Verdict, plan, render};

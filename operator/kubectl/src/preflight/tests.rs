@@ -1,3 +1,5 @@
+//! Each check of a pair, passed and failed.
+
 use std::collections::BTreeMap;
 
 use super::{Facts, KINDS, SecretFacts, WorkloadFacts, all_good, checks, render};

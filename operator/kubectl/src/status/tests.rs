@@ -1,3 +1,5 @@
+//! The screen of `status` for what two clusters say: golden texts.
+
 use super::{Detail, render, report};
 use crate::fixture::{cluster, golden, silent};
 

@@ -1,3 +1,5 @@
+//! Which register a mark or a superblock lets one believe.
+
 use super::*;
 use crate::ids::{GroupId, Site, TxId, VolumeId};
 use crate::transition::Create;

@@ -1,3 +1,5 @@
+//! What a read says of a request whose answer was lost.
+
 use super::*;
 use crate::ids::{AttachmentUid, GroupId, KeyTag, Leg, RegisterId, StampId, TxId, VolumeId};
 use crate::transition::{AttachChange, Create, Membership, Stamp};

@@ -1,3 +1,5 @@
+//! The stored form of the register and its lookups.
+
 use super::*;
 use crate::transition::Create;
 

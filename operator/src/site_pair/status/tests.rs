@@ -1,3 +1,5 @@
+//! What is said of a pair: claim, witness, peer.
+
 use super::*;
 
 fn pair() -> SitePair {

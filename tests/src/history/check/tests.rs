@@ -1,3 +1,5 @@
+//! Histories that are fine, and each kind that is not.
+
 use super::*;
 
 fn issued(at: u64, writer: &str, value: u64) -> Event {

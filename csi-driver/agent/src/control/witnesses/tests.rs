@@ -1,3 +1,5 @@
+//! The witness of a pair over a directory: claims, signs of life, what cannot be a witness here.
+
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},

@@ -1,3 +1,5 @@
+//! Which files follow from what the API server showed, and when one goes.
+
 use super::*;
 
 fn object(kind: Kind, name: &str, rest: Value) -> DynamicObject {

@@ -1,3 +1,5 @@
+//! Keys of the operational negotiation, one by one and between two ends.
+
 use super::*;
 
 fn offer() -> Offer {

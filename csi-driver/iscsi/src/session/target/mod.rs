@@ -486,6 +486,3 @@ fn push_login(out: &mut Outbox, response: &LoginResponse, text: Vec<u8>) {
     out.transmit
         .push_data(&response.emit(text.len() as u32), text.into());
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,3 +1,5 @@
+//! Cutting PDUs out of bytes: digests, limits, any division of the stream.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,4 +1,4 @@
-//! One-shot orders to legs: birth, inspect, wipe, reseed. Everything that touches a leg is done by an agent, by iSCSI.
+//! One-shot orders to legs: birth, inspect, wipe, reseed, force. Everything that touches a leg is done by an agent, by iSCSI.
 //!
 //! ```text
 //! Look    read R, log in, register (nobody is preempted), read superblocks -> may this be done to these legs?
@@ -12,6 +12,7 @@
 //!
 //! Invariants: nothing is written to a leg whose superblock speaks of anything else (I18); a leg that was looked at only is
 //! left without our registration.
+//! Not here: whether an order may be carried out (`judge`), what each one asks of a leg and writes there (the files named after them).
 
 mod birth;
 mod force;

@@ -1,3 +1,5 @@
+//! What is written to the legs that will run, and in which order.
+
 use twinsite_register::*;
 
 use super::*;

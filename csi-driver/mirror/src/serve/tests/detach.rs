@@ -1,3 +1,5 @@
+//! Detach: clean, in the middle of something, and with a leg or the witness away.
+
 use super::bench::{A, B, Bench, ms};
 use super::setup::Setup;
 use crate::io::Input;

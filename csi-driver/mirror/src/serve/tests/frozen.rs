@@ -1,3 +1,5 @@
+//! A member is lost: shrink, thaw, the outcomes of both, errors of writes and syncs, lost caches, the lease.
+
 use twinsite_register::{Key, KeyTag, Site};
 
 use super::bench::{A, B, Bench, ms};

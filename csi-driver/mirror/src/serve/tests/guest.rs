@@ -1,3 +1,5 @@
+//! Requests of the guest on two legs: gates, order, reads, flushes, clearing, limits.
+
 use super::bench::{A, B, Bench, ms};
 use super::setup::{Setup, page};
 use crate::config::Config;

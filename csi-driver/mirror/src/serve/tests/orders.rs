@@ -1,3 +1,5 @@
+//! Orders to a serving engine: drop a leg, expand, format.
+
 use twinsite_register::{Epoch, Key, KeyTag, Site};
 
 use super::bench::{A, B, Bench, ms};

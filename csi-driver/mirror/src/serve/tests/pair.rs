@@ -1,3 +1,5 @@
+//! What a pair owes before it is in sync: equal pages and beats, pending regions, a leg that was rolled back.
+
 use super::bench::{A, B, Bench, ms};
 use super::setup::{Setup, page};
 use crate::io::{LegError, Mode};

@@ -1,3 +1,5 @@
+//! The last member: its restarts, its keys, what it answers meanwhile.
+
 use super::bench::{A, Bench, ms};
 use super::rejoin::solo;
 use super::setup::Setup;

@@ -1,3 +1,5 @@
+//! Requests and answers of FUSE as the kernel lays them out.
+
 use super::*;
 
 fn request(opcode: u32, body: &[u8]) -> Vec<u8> {

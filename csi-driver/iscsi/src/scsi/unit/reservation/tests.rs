@@ -1,3 +1,5 @@
+//! The saved form of reservations.
+
 use super::*;
 
 fn port(number: u8) -> TransportId {

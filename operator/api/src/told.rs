@@ -35,7 +35,7 @@ mod tests {
         #[error("cannot read the file: {0}")]
         Repeats(#[source] std::io::Error),
         #[error("no kubeconfig")]
-        Silent(#[source] Box<Layer>),
+        Silent(#[source] Box<Self>),
         #[error(
             "ApiError: it is forbidden: Forbidden (Status {{ code: 403, message: \"it is forbidden\" }})"
         )]

@@ -53,11 +53,7 @@ pub fn unknown_fields(kind: &str, object: &Value) -> Vec<UnknownField> {
 pub fn prune(kind: &str, object: &mut Value) -> Vec<UnknownField> {
     let found = unknown_fields(kind, object);
     for field in &found {
-        let path = field
-            .parent
-            .replace('.', "/")
-            .replace('[', "/")
-            .replace(']', "");
+        let path = field.parent.replace(['.', '['], "/").replace(']', "");
         if let Some(parent) = object.pointer_mut(&format!("/{path}"))
             && let Some(parent) = parent.as_object_mut()
         {

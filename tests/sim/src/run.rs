@@ -56,7 +56,7 @@ fn finish(world: &mut World, end: Duration) {
             return;
         }
         at += Duration::from_millis(500);
-        if at.subsec_millis() == 0 && at.as_secs() % 5 == 0 {
+        if at.subsec_millis() == 0 && at.as_secs().is_multiple_of(5) {
             world.let_legs_back();
         }
         if at > end + WHOLE_WITHIN {

@@ -61,7 +61,8 @@ impl Serve {
                 let mut equal = equalise::equalise(self.geometry, self.local, [&*a, &*b]);
                 if let Some(leg) = equal.rolled_back {
                     // Put back to before an expansion: the size in use is that of the other one.
-                    let whole = if leg == Leg::A { &b } else { &a }.superblock.geometry;
+                    let other = if leg == Leg::A { &*b } else { &*a };
+                    let whole = other.superblock.geometry;
                     if whole.size() > self.geometry.size() {
                         self.geometry = whole;
                         equal = equalise::equalise(whole, self.local, [&*a, &*b]);

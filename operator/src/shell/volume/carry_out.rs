@@ -272,10 +272,12 @@ async fn finalizer(
 }
 
 async fn release(operator: &Operator, name: &str, uid: &str) -> Result<(), StepError> {
-    let known = operator.own.attachments.store.get(&ObjectRef::new(name));
-    let known = known
-        .filter(|known| known.uid().as_deref() == Some(uid))
-        .ok_or(StepError::Gone)?;
+    let api: Api<Attachment> = Api::all(operator.client.clone());
+    // As it is now: its deletion, ordered a moment ago, has changed it.
+    let known = within(api.get_opt(name)).await?;
+    let Some(known) = known.filter(|known| known.uid().as_deref() == Some(uid)) else {
+        return Ok(());
+    };
     let finalizers: Vec<&String> = known
         .finalizers()
         .iter()
@@ -286,12 +288,7 @@ async fn release(operator: &Operator, name: &str, uid: &str) -> Result<(), StepE
         "resourceVersion": known.resource_version(),
         "finalizers": finalizers,
     } });
-    merge(
-        Api::<Attachment>::all(operator.client.clone()),
-        name,
-        &patch,
-    )
-    .await
+    merge(api, name, &patch).await
 }
 
 fn changed(uid: &str, change: &AttachmentChange) -> Value {

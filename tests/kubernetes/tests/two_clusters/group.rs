@@ -264,6 +264,18 @@ fn lose_the_node(stage: &mut Stage, ledger: &Ledger) -> Result<()> {
             !holders.contains(&lost),
             "orders for {lost} are left: {holders}"
         );
+        let failed = [
+            "-n",
+            "rv",
+            "get",
+            "events",
+            "--field-selector=reason=ApplyFailed",
+        ];
+        let failed = stage.site(MEDICAL).kubectl(&failed)?;
+        ensure!(
+            !failed.contains("release Attachment"),
+            "the operator stumbled over its own deletions: {failed}"
+        );
         verify(stage, ledger, MEDICAL)
     });
     stage.clusters.medical.start_node(index)?;

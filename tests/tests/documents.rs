@@ -82,7 +82,7 @@ fn of_the_agent() -> Vec<Metric> {
 
 /// The registry puts the prefix before each name, and `_total` behind that of a counter.
 fn of_the_operator() -> Vec<Metric> {
-    let code = shipped("operator/src/metrics/mod.rs");
+    let code = shipped("operator/src/metrics.rs");
     let kinds: Vec<(&str, &str)> = code
         .lines()
         .filter_map(|line| line.trim().trim_end_matches(',').split_once(": "))

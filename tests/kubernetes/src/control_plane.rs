@@ -33,7 +33,7 @@ use serde::Deserialize as _;
 use tokio::time::Instant;
 
 use crate::certificates::Certificates;
-use crate::group::Group;
+use crate::process_group::ProcessGroup;
 use crate::programs::{Program, Programs};
 
 /// From start to ready: seconds alone, more beside other work.
@@ -89,7 +89,7 @@ pub struct ControlPlane {
     etcd: (u16, u16),
     port: u16,
     // Before the folder: fields are dropped in this order.
-    group: Group,
+    group: ProcessGroup,
     folder: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -119,7 +119,7 @@ impl ControlPlane {
     pub async fn start_with(settings: Settings) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            match Self::start_in(settings.clone(), Group::new()?).await {
+            match Self::start_in(settings.clone(), ProcessGroup::new()?).await {
                 Err(_) if attempt < ATTEMPTS && settings.port == 0 => attempt += 1,
                 outcome => return outcome,
             }
@@ -130,7 +130,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
-    pub async fn start_in(settings: Settings, group: Group) -> Result<Self> {
+    pub async fn start_in(settings: Settings, group: ProcessGroup) -> Result<Self> {
         let mut wanted = Program::CONTROL_PLANE.to_vec();
         if settings.controllers {
             wanted.push(Program::KubeControllerManager);
@@ -330,13 +330,13 @@ impl ControlPlane {
     }
 
     /// The process group, to signal a member by name: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kube-scheduler`.
-    pub fn group(&mut self) -> &mut Group {
+    pub fn group(&mut self) -> &mut ProcessGroup {
         &mut self.group
     }
 
     /// The process group, to signal all of it.
     #[must_use]
-    pub fn group_ref(&self) -> &Group {
+    pub fn group_ref(&self) -> &ProcessGroup {
         &self.group
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::group::until;
+use crate::process_group::until;
 
 /// The agent's name for the file behind a device; the kernel shows it as the backing file.
 const AGENT_FILE: &str = "dev";

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::group::{Signal, send, until, wait};
+use crate::process_group::{Signal, send, until, wait};
 use crate::{leftovers, network};
 
 /// Enters fresh cgroups, then the namespaces. $1 cgroup, $2 host name, $3 disk.

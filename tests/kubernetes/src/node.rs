@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::certificates::Certificates;
-use crate::group::until;
 use crate::machine::Machine;
 use crate::network::{self, Subnet};
+use crate::process_group::until;
 use crate::programs::{Program, Programs};
 
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);

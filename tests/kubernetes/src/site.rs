@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::control_plane::{ControlPlane, Settings};
-use crate::group::{Group, Signal};
 use crate::network::{self, CONTROL_PLANE, Subnet};
 use crate::node::{Joining, Node};
+use crate::process_group::{ProcessGroup, Signal};
 use crate::programs::Program;
 
 /// From a node's power to its being Ready; alone it takes 10 s.
@@ -42,7 +42,7 @@ impl Site {
     ) -> Result<Self> {
         let folder = folder.join(name);
         network::add_site(subnet)?;
-        let group = Group::with_own_network()?;
+        let group = ProcessGroup::with_own_network()?;
         network::plug(subnet, CONTROL_PLANE, group.keeper())?;
         let mut settings = Settings::new(name);
         settings.controllers = !nodes.is_empty();

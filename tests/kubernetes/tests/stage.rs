@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use twinsite_kubernetes::clusters::{self, Clusters};
-use twinsite_kubernetes::group::{Signal, until};
 use twinsite_kubernetes::machine::Machine;
+use twinsite_kubernetes::process_group::{Signal, until};
 use twinsite_kubernetes::programs::{Program, Programs};
 use twinsite_kubernetes::site::Site;
 use twinsite_kubernetes::world::{self, Here};

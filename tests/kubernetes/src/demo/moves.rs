@@ -11,7 +11,7 @@ use super::parts::{self, Steps};
 use super::report::Round;
 use super::stage::{MOVE_LIMIT, Stage};
 use super::trace::{ms_of, now_ms};
-use crate::group::until;
+use crate::process_group::until;
 
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(180);
 const NODE_LIMIT: Duration = Duration::from_secs(240);

@@ -19,10 +19,10 @@ use twinsite_tests::workload::ledger::Ledger;
 use super::report::Report;
 use super::trace::Trace;
 use crate::clusters::{Clusters, MEDICAL, RESEARCH};
-use crate::group::until;
 use crate::images;
 use crate::install;
 use crate::network;
+use crate::process_group::until;
 use crate::programs::{KUBERNETES, Program, Programs};
 use crate::site::Site;
 

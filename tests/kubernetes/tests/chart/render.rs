@@ -241,7 +241,7 @@ fn every_alert_has_a_runbook_and_asks_for_metrics_that_exist() {
     let alerts: Value = serde_yaml::from_str(&text).expect("YAML");
     let read = |path: &str| std::fs::read_to_string(tree().join(path)).expect("a source file");
     let agent = read("csi-driver/agent/src/metrics/page.rs");
-    let operator = read("operator/src/metrics/mod.rs");
+    let operator = read("operator/src/metrics.rs");
     // The operator's registry puts the prefix before each name.
     let is_known = |word: &str| {
         let bare = word.trim_start_matches("twinsite_");

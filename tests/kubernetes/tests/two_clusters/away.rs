@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use twinsite_kubernetes::clusters::{MEDICAL, RESEARCH};
 use twinsite_kubernetes::demo::stage::Stage;
-use twinsite_kubernetes::group::until;
 use twinsite_kubernetes::install;
+use twinsite_kubernetes::process_group::until;
 
 use crate::look::{
     A_WHILE, NO_GAP, SHORT, field, kill_process, no_gap, until_condition, until_said, wait_for,

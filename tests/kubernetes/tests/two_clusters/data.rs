@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use twinsite_kubernetes::clusters::{MEDICAL, RESEARCH};
 use twinsite_kubernetes::demo::stage::Stage;
-use twinsite_kubernetes::group::until;
 use twinsite_kubernetes::install;
+use twinsite_kubernetes::process_group::until;
 use twinsite_kubernetes::site::Site;
 
 use crate::look::{

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use twinsite_kubernetes::clusters::Clusters;
 use twinsite_kubernetes::demo::stage::Stage;
-use twinsite_kubernetes::group::until;
 use twinsite_kubernetes::install;
+use twinsite_kubernetes::process_group::until;
 use twinsite_kubernetes::site::Site;
 
 use crate::look::{

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use twinsite_kubernetes::clusters::{self, Clusters};
 use twinsite_kubernetes::demo::stage::Stage;
-use twinsite_kubernetes::group::{Signal, until};
 use twinsite_kubernetes::images;
 use twinsite_kubernetes::node::Node;
+use twinsite_kubernetes::process_group::{Signal, until};
 use twinsite_kubernetes::site::Site;
 
 /// Records between two events.

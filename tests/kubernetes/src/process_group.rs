@@ -44,13 +44,13 @@ impl Signal {
 
 /// A process group and its keeper.
 #[derive(Debug)]
-pub struct Group {
+pub struct ProcessGroup {
     keeper: Child,
     own_network: bool,
     members: Vec<(String, Child)>,
 }
 
-impl Group {
+impl ProcessGroup {
     /// An empty group.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         send(Signal::Kill, &format!("-{}", self.keeper.id()));
         for (_, child) in &mut self.members {
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_dropped_group_ends_its_members() {
         let folder = tempfile::tempdir().unwrap();
-        let mut group = Group::new().unwrap();
+        let mut group = ProcessGroup::new().unwrap();
         let log = folder.path().join("log");
         group
             .start("sleeper", Command::new("sleep").arg("1000"), &log)
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_group_ends_when_the_pipe_of_its_maker_closes() {
         let folder = tempfile::tempdir().unwrap();
-        let mut group = Group::new().unwrap();
+        let mut group = ProcessGroup::new().unwrap();
         let log = folder.path().join("log");
         group
             .start("sleeper", Command::new("sleep").arg("1000"), &log)
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_killed_member_can_be_started_again() {
         let folder = tempfile::tempdir().unwrap();
-        let mut group = Group::new().unwrap();
+        let mut group = ProcessGroup::new().unwrap();
         let log = folder.path().join("log");
         group
             .start("a", Command::new("sleep").arg("1000"), &log)

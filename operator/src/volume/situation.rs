@@ -334,8 +334,13 @@ impl<'a> Situation<'a> {
     }
 
     /// A node of this site whose agent can carry out an order: that of the own pool first, else the first by name.
+    ///
+    /// Kubernetes calls a node Ready for a while after it is lost; an order for it would be taken back at once.
     pub(crate) fn working_node(&self, except: Option<&str>) -> Option<&'a str> {
-        let fit = |node: &&NodeView| node.ready && !node.gone && Some(node.name.as_str()) != except;
+        let fit = |node: &&NodeView| {
+            let name = node.name.as_str();
+            node.ready && !node.gone && Some(name) != except && !self.is_lost(name)
+        };
         let legs = self.legs_together();
         let pool_node = legs.iter().flatten().next();
         let pool_node = pool_node.map(|leg| leg.spec.node.as_str());

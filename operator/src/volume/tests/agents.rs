@@ -42,7 +42,7 @@ impl World {
         self.clusters[place]
             .nodes
             .iter()
-            .any(|known| known.name == node && known.ready)
+            .any(|known| known.name == node && known.ready && known.silent_for.is_none())
     }
 
     pub(super) fn serve(&mut self, place: usize) {

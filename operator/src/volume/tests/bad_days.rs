@@ -455,7 +455,7 @@ fn an_operator_that_starts_while_the_witness_is_away_says_so_and_stops_nothing()
     let now = Timestamp::UNIX_EPOCH;
     let planned = plan(&desired, &observed, now);
     assert!(planned.actions.is_empty() && planned.stalled.is_none());
-    let said = super::super::status(&desired, &observed, &planned, None, now);
+    let said = status(&desired, &observed, &planned, None, now);
     let told = |type_: &str| {
         said.status
             .conditions
@@ -523,7 +523,8 @@ fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {
         let mut world = World::running();
         for second in 0..300 {
             let node = &mut world.clusters[0].nodes[0];
-            (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
+            // Kubernetes calls it Ready longer than it takes to be lost.
+            (node.ready, node.silent_for) = (second < 50, Some(Duration::from_secs(second)));
             if second == 3 {
                 let now = world.time();
                 world.edit_both(|volume| {
@@ -543,5 +544,16 @@ fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {
             assert_eq!(writers.count(), 0, "{policy:?}: {}", world.transcript());
             assert!(cluster.volume_attachments.is_empty());
         }
+        assert!(
+            caretakers(&world) <= 1,
+            "{policy:?}: {}",
+            world.transcript()
+        );
     }
+}
+
+/// How many were made.
+fn caretakers(world: &World) -> usize {
+    let text = world.transcript();
+    text.matches("create Attachment ID-caretaker").count()
 }

@@ -68,9 +68,10 @@ impl World {
             // A kubelet that lives ends its pods.
             let nodes = &cluster.nodes;
             let lives = |pod: &PodView| {
-                nodes
-                    .iter()
-                    .any(|node| node.ready && pod.node.as_ref() == Some(&node.name))
+                nodes.iter().any(|node| {
+                    let is_well = node.ready && node.silent_for.is_none();
+                    is_well && pod.node.as_ref() == Some(&node.name)
+                })
             };
             let before = cluster.pods.len();
             cluster.pods.retain(|pod| !lives(pod));

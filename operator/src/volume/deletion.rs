@@ -104,8 +104,13 @@ pub(super) fn destroy(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why>
     }
 }
 
-/// Why the volume cannot be destroyed yet: somebody has it open.
-pub(super) fn attached(situation: &Situation<'_>) -> Option<Why> {
+/// Why the volume cannot be destroyed yet: somebody has it open, or may have.
+fn attached(situation: &Situation<'_>) -> Option<Why> {
+    in_use(situation).or_else(|| held(situation))
+}
+
+/// Somebody uses the volume, as far as the two clusters tell.
+pub(super) fn in_use(situation: &Situation<'_>) -> Option<Why> {
     let why = |text: String| Some(Why::new(reason::PENDING, text));
     if let Some(pod) = situation.seen.pods.first() {
         return why(format!("pod {} still uses the volume", pod.name));
@@ -121,8 +126,22 @@ pub(super) fn attached(situation: &Situation<'_>) -> Option<Why> {
             situation.other_site
         ));
     }
-    let holder = situation.live().and_then(|register| register.holder);
-    holder.and_then(|_| why("the register still names a holder".to_owned()))
+    None
+}
+
+/// The register names a holder, dead or alive.
+pub(super) fn held(situation: &Situation<'_>) -> Option<Why> {
+    let text = "the register still names a holder";
+    situation
+        .live()?
+        .holder
+        .map(|_| Why::new(reason::PENDING, text))
+}
+
+/// No writer of the volume has given a sign of life for so long that none lives.
+pub(super) fn beat_is_still(situation: &Situation<'_>) -> bool {
+    let still = situation.seen.evidence.beat_still_for;
+    still.is_some_and(|still| still >= crate::policy::BEATS_STILL)
 }
 
 /// A holder whose agent is dead is cleared by a caretaker that attaches and detaches.
@@ -136,14 +155,9 @@ fn free_holder(situation: &Situation<'_>, plan: &mut Plan) {
     let there = situation.attachment(AttachmentMode::Caretaker);
     let quiet =
         situation.seen.pods.is_empty() && situation.attachment(AttachmentMode::Writer).is_none();
-    let still = situation
-        .seen
-        .evidence
-        .beat_still_for
-        .is_some_and(|still| still >= crate::policy::BEATS_STILL);
     match there {
         Some(caretaker) if situation::is_open(caretaker) => attachments::delete(caretaker, plan),
-        None if quiet && still && register.holder.is_some() => {
+        None if quiet && beat_is_still(situation) && register.holder.is_some() => {
             let Some(node) = situation.working_node(None) else {
                 return;
             };

@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    AttachmentMode, Claim, DeletionPolicy, Leg, LegIndex, MirroredVolume, MirroredVolumeSpec,
-    MirroredVolumeStatus, Quantity, SitePair, VolumeId, VolumeLeg,
+    Attachment, AttachmentMode, Claim, DeletionPolicy, Leg, LegIndex, MirroredVolume,
+    MirroredVolumeSpec, MirroredVolumeStatus, Quantity, SitePair, VolumeId, VolumeLeg,
 };
 use twinsite_register::Class;
 
 use super::situation::Situation;
-use super::{Action, Desired, Observed, Plan, attachments, binding, deletion, names};
+use super::{Action, Desired, Observed, Plan, Why, attachments, binding, deletion, names};
 
 /// What is known of a volume without its object: what stands on its Leg, or on its PersistentVolume.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Orphan {
     pub name: String,
     /// The Leg of this cluster, if there is one.
     pub leg: Option<Arc<Leg>>,
+    /// The PersistentVolume with the volume's name.
+    pub persistent_volume: Option<Arc<PersistentVolume>>,
     /// The SitePair that the Leg names.
     pub pair: Option<Arc<SitePair>>,
     pub site: String,
@@ -33,7 +36,16 @@ pub struct Orphan {
 }
 
 impl Orphan {
-    /// The volume as if it were being deleted now.
+    /// The claim that its PersistentVolume is bound to. Nothing else says whose pods use the volume: a claim of the volume's name
+    /// may be somebody else's.
+    fn claim(&self) -> Option<&str> {
+        let spec = self.persistent_volume.as_ref()?.spec.as_ref()?;
+        let claim = spec.claim_ref.as_ref()?;
+        let is_here = claim.namespace.as_ref() == Some(&self.namespace);
+        claim.name.as_deref().filter(|_| is_here)
+    }
+
+    /// The volume as if it were being deleted now. Without a claim its name is empty, and no pod is seen to use it.
     pub(crate) fn desired(&self) -> Desired {
         let annotation = self.leg.as_ref().and_then(|leg| {
             leg.metadata
@@ -69,7 +81,7 @@ impl Orphan {
                 fs_type: None,
                 access_modes: Vec::new(),
                 claim: Claim {
-                    name: self.name.clone(),
+                    name: self.claim().unwrap_or_default().to_owned(),
                     create: false,
                 },
                 deletion_policy: if destroys {
@@ -126,7 +138,9 @@ pub fn plan(orphan: &Orphan, seen: &Observed, now: Timestamp) -> Plan {
         AttachmentMode::Birth,
         AttachmentMode::Inspect,
     ] {
-        if let Some(there) = situation.attachment(mode) {
+        if let Some(there) = situation.attachment(mode)
+            && !clears_the_holder(&situation, there)
+        {
             attachments::delete(there, &mut plan);
         }
     }
@@ -160,11 +174,45 @@ fn claim_is_gone(seen: &Observed) -> bool {
     }
 }
 
+/// Both clusters have let go, and the policy destroys.
+fn is_destroyed(situation: &Situation<'_>) -> bool {
+    situation.spec().deletion_policy == DeletionPolicy::Delete
+        && deletion::twin_is_gone(situation) == Some(true)
+}
+
+/// The caretaker by which a dead holder is cleared before the copy is destroyed, until it has attached.
+fn clears_the_holder(situation: &Situation<'_>, there: &Attachment) -> bool {
+    there.spec.mode == AttachmentMode::Caretaker
+        && is_destroyed(situation)
+        && !super::situation::is_open(there)
+        && situation
+            .live()
+            .is_some_and(|register| register.holder.is_some() && situation.is_active(register))
+}
+
+/// Why a copy that is put aside has to be served on. A holder that has long given no sign of life opens nothing any more, and the
+/// copy stays as it left it.
+fn is_needed(situation: &Situation<'_>) -> Option<Why> {
+    let is_dead = deletion::beat_is_still(situation);
+    deletion::in_use(situation).or_else(|| deletion::held(situation).filter(|_| !is_dead))
+}
+
+/// Whether what becomes of the remains depends on how long the beat has stood still, so that it is worth reading often: the holder may be
+/// dead, or its node lost. Of a volume of a group the register is not known here, so that its Attachments alone say so.
+pub fn wants_beat(seen: &Observed) -> bool {
+    let twin = seen.peer.volume.as_ref();
+    let is_let_go = twin.is_none_or(|twin| twin.metadata.deletion_timestamp.is_some());
+    let register = seen.witness.last();
+    let is_held = register.is_some_and(|register| register.holder.is_some());
+    let mut attachments = seen.attachments.iter();
+    (is_let_go && is_held) || attachments.any(|one| !one.spec.mode.is_one_shot())
+}
+
 fn copy(situation: &Situation<'_>, plan: &mut Plan) {
     if situation.leg_object().is_none() {
         return;
     }
-    let destroys = situation.spec().deletion_policy == DeletionPolicy::Delete;
+    let is_destroyed = is_destroyed(situation);
     let twin_is_gone = deletion::twin_is_gone(situation) == Some(true);
     match situation.class {
         Some(Class::Tombstone) => {
@@ -172,7 +220,7 @@ fn copy(situation: &Situation<'_>, plan: &mut Plan) {
                 plan.wait(why.word, why.message);
             }
         }
-        Some(Class::Creating | Class::Live | Class::Absent) if twin_is_gone && destroys => {
+        Some(Class::Creating | Class::Live | Class::Absent) if is_destroyed => {
             if let Some(why) = deletion::destroy(situation, plan) {
                 plan.wait(why.word, why.message);
             }
@@ -181,7 +229,7 @@ fn copy(situation: &Situation<'_>, plan: &mut Plan) {
         Some(Class::Live | Class::Absent)
             if twin_is_gone && situation.seen.peer.volume.is_none() =>
         {
-            match deletion::attached(situation) {
+            match is_needed(situation) {
                 Some(why) => plan.wait(why.word, why.message),
                 // The file stays, since it was not wiped: a volume of the same name adopts it.
                 None => {
@@ -201,5 +249,48 @@ fn copy(situation: &Situation<'_>, plan: &mut Plan) {
             twinsite_api::reason::PENDING,
             format!("the copy is served for {}", situation.other_site),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orphan(persistent_volume: Option<&str>) -> Orphan {
+        Orphan {
+            id: VolumeId::of("ctrc", "rv", "records"),
+            namespace: "rv".to_owned(),
+            name: "records".to_owned(),
+            leg: None,
+            persistent_volume: persistent_volume
+                .map(|text| Arc::new(serde_yaml::from_str(text).unwrap())),
+            pair: None,
+            site: "medical".to_owned(),
+            index: None,
+        }
+    }
+
+    /// Pods of what is returned are those that a lost node is let go with.
+    fn claim(persistent_volume: Option<&str>) -> String {
+        orphan(persistent_volume)
+            .desired()
+            .volume
+            .spec
+            .claim
+            .name
+            .clone()
+    }
+
+    #[test]
+    fn a_claim_that_happens_to_have_the_volumes_name_is_a_strangers() {
+        let bound = |namespace: &str| {
+            format!(
+                "{{metadata: {{name: pv}}, spec: {{claimRef: {{namespace: {namespace}, name: x-0}}}}}}"
+            )
+        };
+        assert_eq!(claim(Some(&bound("rv"))), "x-0");
+        assert_eq!(claim(Some(&bound("elsewhere"))), "");
+        assert_eq!(claim(Some("{metadata: {name: pv}, spec: {}}")), "");
+        assert_eq!(claim(None), "");
     }
 }

@@ -115,7 +115,12 @@ async fn say(
         write::tell(operator, desired, event);
     }
     let written = write::status(operator, &desired.volume, &said.status).await;
-    follow(operator, desired, observed, busy);
+    follow(
+        operator,
+        desired,
+        busy,
+        volume::wants_beat(desired, observed),
+    );
     if let Err(error) = &written
         && error.code() != Some(404)
     {
@@ -274,14 +279,13 @@ fn is_busy(plan: &Plan) -> bool {
     soon || !plan.is_empty()
 }
 
-/// How closely the register and the beat are looked at from now on.
-fn follow(operator: &Operator, desired: &Desired, observed: &Observed, busy: bool) {
+/// How closely the register, and the beat if it is wanted, are looked at from now on.
+fn follow(operator: &Operator, desired: &Desired, busy: bool, wanted: bool) {
     let Some(access) = operator.links.witness(&desired.volume.spec.site_pair) else {
         return;
     };
     let pace = if busy { Pace::Busy } else { Pace::Idle };
     access.pace(GroupId(desired.register_id().bytes()), pace);
-    let wanted = volume::wants_beat(desired, observed);
     let beat = twinsite_register::VolumeId(desired.id().bytes());
     access.watch_beat(beat, wanted);
 }

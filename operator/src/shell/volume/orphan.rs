@@ -7,7 +7,7 @@ use kube::{ResourceExt as _, api::ObjectMeta, runtime::reflector::ObjectRef};
 use twinsite_api::{Leg, LegIndex, SitePair, VolumeId};
 use twinsite_register::GroupId;
 
-use super::{carry_out, observe};
+use super::{carry_out, follow, is_busy, observe};
 use crate::{
     shell::{operator::Operator, queue::Outcome},
     volume::{
@@ -33,6 +33,8 @@ pub async fn reconcile(operator: &Operator, id: VolumeId) -> Outcome {
     if !plan.is_empty() {
         tracing::info!(volume = %desired.reference(), "plan for what is left:\n{plan}");
     }
+    let wanted = orphan::wants_beat(&observed);
+    follow(operator, &desired, is_busy(&plan), wanted);
     match carry_out::carry_out(operator, &desired, &observed, &plan).await {
         None => Outcome::Again(plan.requeue.unwrap_or(AT_LEAST).min(AT_LEAST)),
         Some(failure) => {
@@ -53,12 +55,12 @@ fn seen(operator: &Operator, id: VolumeId) -> Option<Orphan> {
             .store
             .get(&ObjectRef::new(&names::leg_name(id, *leg)))
     });
-    let persistent = own
+    let persistent_volume = own
         .persistent_volumes
         .store
-        .get(&ObjectRef::new(&names::persistent_volume(id)))
-        .filter(|volume| is_ours(volume));
-    let metadata = match (&leg, &persistent) {
+        .get(&ObjectRef::new(&names::persistent_volume(id)));
+    let ours = persistent_volume.as_ref().filter(|volume| is_ours(volume));
+    let metadata = match (&leg, ours) {
         (Some(leg), _) => &leg.metadata,
         (None, Some(volume)) => &volume.metadata,
         (None, None) => return None,
@@ -74,6 +76,7 @@ fn seen(operator: &Operator, id: VolumeId) -> Option<Orphan> {
         namespace,
         name,
         leg,
+        persistent_volume,
         pair,
         site: operator.options.site.clone(),
         index,

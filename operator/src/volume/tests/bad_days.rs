@@ -543,6 +543,11 @@ fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {
             let writers = writers.filter(|one| one.spec.mode == AttachmentMode::Writer);
             assert_eq!(writers.count(), 0, "{policy:?}: {}", world.transcript());
             assert!(cluster.volume_attachments.is_empty());
+            assert!(
+                cluster.legs.is_empty(),
+                "{policy:?}: {}",
+                world.transcript()
+            );
         }
         assert!(
             caretakers(&world) <= 1,
@@ -556,4 +561,37 @@ fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {
 fn caretakers(world: &World) -> usize {
     let text = world.transcript();
     text.matches("create Attachment ID-caretaker").count()
+}
+
+#[test]
+fn what_is_left_of_a_forgotten_volume_is_destroyed_although_its_holder_died() {
+    let mut world = World::running();
+    let delete = |world: &mut World, place: usize| {
+        let now = world.time();
+        world.edit(place, |volume| {
+            volume.metadata.deletion_timestamp = Some(now.clone());
+        });
+    };
+    world.edit_both(|volume| volume.spec.deletion_policy = DeletionPolicy::Delete);
+    world.settle();
+    delete(&mut world, 0);
+    world.settle();
+    assert!(world.clusters[0].volume.is_none() && world.serves(0));
+    for second in 0..300 {
+        let node = &mut world.clusters[0].nodes[0];
+        (node.ready, node.silent_for) = (second < 50, Some(Duration::from_secs(second)));
+        if second == 3 {
+            delete(&mut world, 1);
+            for cluster in &mut world.clusters {
+                cluster.workloads[0].1 = 0;
+            }
+        }
+        world.rounds(1);
+    }
+    for cluster in &world.clusters {
+        assert!(cluster.volume.is_none() && cluster.attachments.is_empty());
+        assert!(cluster.legs.is_empty(), "{}", world.transcript());
+    }
+    assert!(world.register.is_none(), "{}", world.transcript());
+    assert_eq!(caretakers(&world), 1, "{}", world.transcript());
 }

@@ -408,6 +408,7 @@ impl World {
             namespace: "rv".to_owned(),
             name: self.name.to_owned(),
             leg: cluster.legs.first().cloned().map(Arc::new),
+            persistent_volume: observed.persistent_volume.clone(),
             pair: Some(Arc::new(cluster.pair.clone())),
             site: cluster.site.to_owned(),
             index: Some(cluster.index),

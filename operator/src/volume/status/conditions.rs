@@ -401,7 +401,8 @@ fn split_brain(situation: &Situation<'_>) -> Said {
         situation.other_site
     };
     let text = format!(
-        "the copy at {at} (leg {leg}) carries writes that a person gave up; it stays as it is until a person lets it be overwritten: kubectl -n {} annotate mirroredvolume {} {}={leg}@{}",
+        "the copy at {at} (leg {leg}) carries writes that a person gave up; it stays as it is until a person lets it be overwritten, in the cluster of {}: kubectl -n {} annotate mirroredvolume {} {}={leg}@{}",
+        situation.site_name(register.active.site),
         situation.desired.namespace(),
         situation.desired.name(),
         crate::volume::names::CONFIRM_ANNOTATION,

@@ -20,7 +20,10 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     match situation.class {
         None => plan.wait(
             reason::WITNESS_NEEDED,
-            "the witness does not answer: what is attached goes on, nothing new is decided until it does",
+            format!(
+                "{}: what is attached goes on, nothing new is decided until it does",
+                situation.seen.witness.trouble()
+            ),
         ),
         Some(Class::Below(below)) => plan.stall(
             reason::WITNESS_ROLLED_BACK,

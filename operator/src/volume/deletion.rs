@@ -62,7 +62,10 @@ pub(super) fn destroy(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why>
     match situation.class {
         None => Some(Why::new(
             reason::WITNESS_NEEDED,
-            "deletionPolicy Delete needs the witness, which does not answer; set it to Retain to let the object go now",
+            format!(
+                "deletionPolicy Delete needs the register: {}; set it to Retain to let the object go now",
+                situation.seen.witness.trouble()
+            ),
         )),
         Some(Class::Below(below)) => Some(Why::new(
             reason::WITNESS_ROLLED_BACK,

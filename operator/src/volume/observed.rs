@@ -165,12 +165,14 @@ pub enum Reach {
     #[default]
     Unknown,
     Answers,
-    /// It did not answer the last time.
+    /// It did not answer the last time, or what it answered cannot be used.
     Silent {
         /// When it last answered.
         last: Option<Timestamp>,
         /// What happened, in words.
         why: String,
+        /// It answers; only what it says of this volume cannot be used.
+        of_volume: bool,
     },
 }
 
@@ -216,6 +218,18 @@ impl Witness {
         match &self.register {
             Reading::Found(register) if self.reach.answers() => Some(register),
             _ => None,
+        }
+    }
+
+    /// Why the register is not known now, while it does not answer.
+    pub fn trouble(&self) -> &str {
+        match &self.reach {
+            Reach::Silent {
+                of_volume: true,
+                why,
+                ..
+            } => why,
+            _ => "the witness does not answer",
         }
     }
 

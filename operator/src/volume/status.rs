@@ -149,6 +149,11 @@ fn is(status: &MirroredVolumeStatus, type_: &str, value: &str) -> bool {
     of_type(status, type_).is_some_and(|condition| condition.status == value)
 }
 
+/// It answers, but what it says of this volume cannot be used.
+fn unreadable<'a>(status: &'a MirroredVolumeStatus, type_: &str) -> Option<&'a Condition> {
+    of_type(status, type_).filter(|one| one.reason == reason::UNREADABLE)
+}
+
 fn events(
     old: &MirroredVolumeStatus,
     new: &MirroredVolumeStatus,
@@ -180,7 +185,19 @@ fn events(
             true,
         );
     }
-    // Peer and witness are told of once, at the SitePair, and not at each of its volumes.
+    // That peer or witness does not answer is told of once, at the SitePair, and not at each of its volumes.
+    for type_ in [
+        condition_type::PEER_REACHABLE,
+        condition_type::WITNESS_REACHABLE,
+    ] {
+        match (unreadable(old, type_), unreadable(new, type_)) {
+            (None, Some(after)) => tell(true, reason::UNREADABLE, after.message.clone(), false),
+            (Some(_), None) if is(new, type_, "True") => {
+                tell(false, "Readable", over(type_).to_owned(), false);
+            }
+            _ => {}
+        }
+    }
     for (type_, good, when_good, when_bad) in [
         (condition_type::IN_SYNC, "True", "InSync", "Degraded"),
         (condition_type::STALLED, "False", "Resumed", "Stalled"),
@@ -275,6 +292,10 @@ fn over(type_: &str) -> &'static str {
     match type_ {
         condition_type::STALLED => "nothing is in the way any more",
         condition_type::SPLIT_BRAIN => "no copy carries writes that were given up",
+        condition_type::PEER_REACHABLE => {
+            "what the cluster of the other site shows of the volume can be read again"
+        }
+        condition_type::WITNESS_REACHABLE => "the register can be used again",
         _ => "it is over",
     }
 }

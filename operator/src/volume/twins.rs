@@ -55,6 +55,14 @@ pub(super) fn missing(situation: &Situation<'_>) -> String {
     }
     match (&situation.seen.peer.reach, &situation.seen.peer.volume) {
         (Reach::Unknown, _) => format!("the cluster of {other} has not been asked yet"),
+        (
+            Reach::Silent {
+                of_volume: true,
+                why,
+                ..
+            },
+            _,
+        ) => format!("the cluster of {other}: {why}"),
         (Reach::Silent { why, .. }, _) => format!("the cluster of {other} does not answer: {why}"),
         (Reach::Answers, None) => format!(
             "the cluster of {other} has no MirroredVolume {reference}: apply it there too (does namespace {} exist there?)",

@@ -315,17 +315,25 @@ fn witness(access: Option<&Access>, parties: Option<&Parties>, register: GroupId
     let Some(access) = access else {
         let why = parties.and_then(|parties| parties.witness.as_ref().err().cloned());
         return Witness {
-            reach: why.map_or(Reach::Unknown, |why| Reach::Silent { last: None, why }),
+            reach: why.map_or(Reach::Unknown, |why| Reach::Silent {
+                last: None,
+                why,
+                of_volume: false,
+            }),
             register: Reading::Unknown,
         };
     };
     let (link, reading) = (access.link(), access.reading(register));
     let last = link.answered.map(|(_, at)| at);
-    let silent = |why: String| Reach::Silent { last, why };
+    let silent = |why: String, of_volume: bool| Reach::Silent {
+        last,
+        why,
+        of_volume,
+    };
     let reach = match (link.refused, link.silent, &reading) {
-        (Some(why), _, _) | (None, Some((_, why)), _) => silent(why),
+        (Some(why), _, _) | (None, Some((_, why)), _) => silent(why, false),
         (None, None, Some(reading)) => match &reading.content {
-            Content::Unusable(what) => silent(format!("the register cannot be used: {what}")),
+            Content::Unusable(what) => silent(format!("the register cannot be used: {what}"), true),
             Content::Register(_) | Content::Absent => Reach::Answers,
         },
         (None, None, None) => Reach::Unknown,
@@ -346,6 +354,7 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
                 reach: Reach::Silent {
                     last: None,
                     why: why.clone(),
+                    of_volume: false,
                 },
                 ..Peer::default()
             };
@@ -358,6 +367,7 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
         (false, Some(why)) => Reach::Silent {
             last: link.last,
             why,
+            of_volume: false,
         },
         (false, None) => Reach::Unknown,
     };
@@ -377,6 +387,7 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
                 "it answers, but version {} cannot read what it shows of this volume: {why}",
                 odd::VERSION
             ),
+            of_volume: true,
         },
         _ => reach,
     };

@@ -174,7 +174,11 @@ fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
         return said(Some(false), stalled.word, stalled.message.clone());
     }
     match (situation.class, situation.live()) {
-        (None, _) => said(None, reason::WITNESS_NEEDED, "the witness does not answer"),
+        (None, _) => said(
+            None,
+            reason::WITNESS_NEEDED,
+            situation.seen.witness.trouble(),
+        ),
         (_, None) => said(None, reason::CREATING, "the volume is being made"),
         (_, Some(_)) if writer.is_some() => {
             said(None, reason::PENDING, "a node is attaching the volume")
@@ -198,7 +202,11 @@ fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
 
 fn ready_standby(situation: &Situation<'_>) -> Said {
     match (situation.class, situation.live()) {
-        (None, _) => said(None, reason::WITNESS_NEEDED, "the witness does not answer"),
+        (None, _) => said(
+            None,
+            reason::WITNESS_NEEDED,
+            situation.seen.witness.trouble(),
+        ),
         (Some(Class::Below(_)), _) => said(
             Some(false),
             reason::WITNESS_ROLLED_BACK,
@@ -264,7 +272,12 @@ fn reach(reach: &Reach) -> Said {
     match reach {
         Reach::Unknown => said(None, reason::PENDING, "not asked yet"),
         Reach::Answers => said(Some(true), as_desired(), ""),
-        Reach::Silent { last, why } => {
+        Reach::Silent {
+            of_volume: true,
+            why,
+            ..
+        } => said(Some(false), reason::UNREADABLE, why.clone()),
+        Reach::Silent { last, why, .. } => {
             let since = last.map_or_else(String::new, |last| {
                 let second = last.round(Unit::Second).unwrap_or(last);
                 format!(" since {second}")
@@ -365,7 +378,10 @@ fn failover_ready(plan: &Plan, situation: &Situation<'_>, new: &MirroredVolumeSt
         return said(
             Some(false),
             reason::WITNESS_NEEDED,
-            "a move needs the witness, which does not answer",
+            format!(
+                "a move needs the register: {}",
+                situation.seen.witness.trouble()
+            ),
         );
     }
     let standby = |leg: &&twinsite_api::VolumeLegStatus| {

@@ -10,7 +10,7 @@ use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
 use super::world::{VOLUME, World};
-use crate::volume::{Action, Observed, plan};
+use crate::volume::{Action, Observed, Reach, Status, plan, status};
 
 #[test]
 fn a_cluster_rebuilt_from_git_adopts_its_full_copies() {
@@ -594,4 +594,58 @@ fn what_is_left_of_a_forgotten_volume_is_destroyed_although_its_holder_died() {
     }
     assert!(world.register.is_none(), "{}", world.transcript());
     assert_eq!(caretakers(&world), 1, "{}", world.transcript());
+}
+
+#[test]
+fn what_the_witness_or_the_peer_says_of_one_volume_and_cannot_be_used_is_told_at_that_volume() {
+    let of_volume = |why: &str| Reach::Silent {
+        last: None,
+        why: why.to_owned(),
+        of_volume: true,
+    };
+    let mut world = World::running();
+    let now = Timestamp::from_second(world.now).unwrap();
+    let say = |world: &World, change: &dyn Fn(&mut Observed)| {
+        let (desired, mut seen) = world.observe(1);
+        let desired = desired.unwrap();
+        change(&mut seen);
+        let planned = plan(&desired, &seen, now);
+        status(&desired, &seen, &planned, None, now)
+    };
+    let lines = |said: &Status, word: &str| {
+        let events = said.events.iter();
+        let told = events.filter(|event| event.reason == word);
+        told.map(|event| event.note.clone()).collect::<Vec<_>>()
+    };
+    let unusable = "the register cannot be used: it is no register";
+    let bad_register = |seen: &mut Observed| seen.witness.reach = of_volume(unusable);
+    let said = say(&world, &bad_register);
+    assert_eq!(lines(&said, "Unreadable"), [unusable]);
+    let told = |type_: &str| super::world::told(&said.status.conditions, type_);
+    assert_eq!(told("Ready"), format!("Unknown WitnessNeeded: {unusable}"));
+    assert_eq!(
+        told("WitnessReachable"),
+        format!("False Unreadable: {unusable}")
+    );
+    // A state that lasts is told once, and its end.
+    let volume = world.clusters[1].volume.as_mut().unwrap();
+    volume.status = Some(said.status.clone());
+    assert!(say(&world, &bad_register).events.is_empty());
+    let said = say(&world, &|_| {});
+    assert_eq!(lines(&said, "Readable"), ["the register can be used again"]);
+
+    let volume = world.clusters[1].volume.as_mut().unwrap();
+    volume.status = Some(said.status);
+    let odd = "it answers, but its Leg cannot be read";
+    let said = say(&world, &|seen| seen.peer.reach = of_volume(odd));
+    assert_eq!(lines(&said, "Unreadable"), [odd]);
+    // That one of them is away is told at the SitePair.
+    let said = say(&world, &|seen| {
+        seen.peer.reach = Reach::Silent {
+            last: None,
+            why: odd.to_owned(),
+            of_volume: false,
+        };
+    });
+    assert!(lines(&said, "Unreadable").is_empty());
 }

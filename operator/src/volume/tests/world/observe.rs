@@ -40,6 +40,7 @@ impl World {
             peer.reach = Reach::Silent {
                 last: None,
                 why: "connection refused".to_owned(),
+                of_volume: false,
             };
         }
         let reach = if self.witness_up {
@@ -48,6 +49,7 @@ impl World {
             Reach::Silent {
                 last: None,
                 why: "timed out".to_owned(),
+                of_volume: false,
             }
         };
         let register = self.register.clone().map_or(Reading::Absent, |register| {

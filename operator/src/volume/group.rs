@@ -87,7 +87,12 @@ impl Group {
         format!("{}/{}", self.namespace, self.name)
     }
 
+    /// All its volumes are being deleted; if none is there, the group itself.
     fn is_going(&self) -> bool {
+        if self.volumes.is_empty() {
+            let object = self.object.as_ref();
+            return object.is_some_and(|object| object.metadata.deletion_timestamp.is_some());
+        }
         self.volumes.iter().all(|one| one.desired.is_going())
     }
 

@@ -385,3 +385,23 @@ fn what_a_person_says_on_any_volume_of_the_group_is_heard() {
         assert!(told.contains(&format!("rv/{name}")), "{told}");
     }
 }
+
+#[test]
+fn a_group_without_a_volume_says_so_until_it_is_deleted() {
+    let mut world = GroupWorld::new();
+    world.apply_group(0);
+    world.settle();
+    let told = world.group_told(0, "Stalled");
+    assert!(told.starts_with("True GroupIncomplete"), "{told}");
+    let now = Timestamp::from_second(world.parts[0].now).unwrap();
+    let group = world.groups[0].as_mut().unwrap();
+    group.metadata.deletion_timestamp = Some(Time(now));
+    world.settle();
+    let told = world.group_told(0, "Stalled");
+    assert!(told.starts_with("Unknown"), "{told}");
+    world.apply_to_both();
+    world.settle();
+    assert!(world.serves(0), "{}", world.transcript());
+    let told = world.group_told(0, "Stalled");
+    assert!(told.starts_with("False"), "{told}");
+}

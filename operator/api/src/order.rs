@@ -26,7 +26,8 @@ use crate::{
 };
 
 /// On Attachments and Legs, put there by who makes them; the node's agent removes it once it has detached, or stopped
-/// serving. The operator does so for a lost node, after the fence.
+/// serving. The operator does so for a lost node: after the fence, or at once where the volume is being deleted in this cluster, since no agent
+/// of it attaches and fences any more; whoever opens the volume elsewhere fences first.
 pub const AGENT_FINALIZER: &str = "twinsite.io/agent";
 /// On MirroredVolumes, of the operator.
 pub const VOLUME_FINALIZER: &str = "twinsite.io/volume";

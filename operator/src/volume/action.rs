@@ -98,7 +98,7 @@ pub enum Action {
         name: String,
         uid: String,
     },
-    /// Take the agent's finalizer from an Attachment whose node is lost: its writer is fenced.
+    /// Take the agent's finalizer from an Attachment whose node is lost: its writer is fenced, or the volume is being deleted here.
     ReleaseAttachment {
         name: String,
         uid: String,

@@ -263,10 +263,17 @@ async fn finalizer(
         "finalizers": finalizers,
     } });
     let api: Api<MirroredVolume> = Api::namespaced(operator.client.clone(), desired.namespace());
-    match merge(api, desired.name(), &patch).await {
-        Err(StepError::Request(error)) if error.code() == Some(404) && wanted == Finalizer::Off => {
-            Ok(())
-        }
+    let done = merge(api, desired.name(), &patch).await;
+    match wanted {
+        Finalizer::On => done,
+        Finalizer::Off => or_gone(done),
+    }
+}
+
+/// What is gone was let go of.
+fn or_gone(done: Result<(), StepError>) -> Result<(), StepError> {
+    match done {
+        Err(StepError::Request(error)) if error.code() == Some(404) => Ok(()),
         done => done,
     }
 }
@@ -288,7 +295,8 @@ async fn release(operator: &Operator, name: &str, uid: &str) -> Result<(), StepE
         "resourceVersion": known.resource_version(),
         "finalizers": finalizers,
     } });
-    merge(api, name, &patch).await
+    // Its agent may have let go of it meanwhile, too.
+    or_gone(merge(api, name, &patch).await)
 }
 
 fn changed(uid: &str, change: &AttachmentChange) -> Value {
@@ -341,4 +349,21 @@ async fn clear_in_use(
         .await
         .map_err(StepError::from)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_gone_is_let_go_of() {
+        let answered = |code: u16| {
+            let status = serde_json::from_value(json!({ "status": "Failure", "code": code }));
+            let error = kube::Error::Api(Box::new(status.unwrap()));
+            or_gone(Err(RequestError::from(error).into()))
+        };
+        assert!(answered(404).is_ok());
+        assert!(answered(409).is_err());
+        assert!(or_gone(Ok(())).is_ok());
+    }
 }

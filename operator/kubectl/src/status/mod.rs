@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use twinsite_api::{
-    FailoverMode, FailoverPolicy, FailoverState, LastMove, MirroredVolume, Role, SitePair,
-    SiteState, VolumeLegState, WitnessSpec, condition_type,
+    Failback, FailoverMode, FailoverPolicy, FailoverState, LastMove, MirroredVolume, Role,
+    SitePair, SiteState, VolumeLegState, WitnessSpec, condition_type,
 };
 
 pub(crate) use render::{Detail, render};
@@ -465,14 +465,21 @@ fn notes(
     if let (Some(active), Some(wanted)) = (active, &speaker.spec.active_site)
         && active.latched
     {
+        let back = match speaker.spec.failback {
+            Some(Failback::WhenInSync) => {
+                "it goes back by itself once it is in sync (failback: WhenInSync)".to_owned()
+            }
+            _ => format!(
+                "once it is in sync, order it back with kubectl twinsite failover {}/{} --to {wanted} --mode planned",
+                speaker.metadata.namespace.as_deref().unwrap_or_default(),
+                speaker.metadata.name.as_deref().unwrap_or_default()
+            ),
+        };
         notes.push(format!(
-            "it moved to {}{}, and the manifest still says {wanted}: write activeSite: {} there to accept that, or, once it is in sync, order it back with \
-             kubectl twinsite failover {}/{} --to {wanted} --mode planned",
+            "it moved to {}{}, and the manifest still says {wanted}: write activeSite: {} there to accept that, or, {back}",
             active.name,
             why_it_moved(speaker, &active.name),
             active.name,
-            speaker.metadata.namespace.as_deref().unwrap_or_default(),
-            speaker.metadata.name.as_deref().unwrap_or_default()
         ));
     }
     let verify = speaker

@@ -189,7 +189,7 @@ fn volumes(volumes: &[VolumeReport], detail: Detail) -> String {
 /// The volumes of a group stand in the table; here is what they are together.
 fn group(group: &GroupReport) -> String {
     let latched = if group.latched {
-        ", which its manifest does not say: write that site into spec.activeSite of the MirrorGroup to accept it"
+        ", which its manifest does not say: write that site into spec.activeSite of the MirrorGroup to accept it (with failback: WhenInSync it goes back by itself)"
     } else {
         ""
     };

@@ -132,6 +132,18 @@ fn a_dead_site_shows_what_the_other_one_knows_and_what_the_manifest_still_says()
     let report = report(&clusters, None);
     assert!(!report.all_well());
     golden("status-site-down.txt", &render(&report, Detail::Wide));
+    // One that goes back by itself asks nobody for that.
+    let text = volume("records", "medical", solo);
+    let text = text.replace("  capacity:", "  failback: WhenInSync\n  capacity:");
+    let clusters = [cluster(
+        "research",
+        &(pair("research", "False", "") + &text),
+    )];
+    let text = render(&super::report(&clusters, None), Detail::Wide);
+    assert!(
+        text.contains("or, it goes back by itself once it is in sync (failback: WhenInSync)"),
+        "{text}"
+    );
 }
 
 #[test]

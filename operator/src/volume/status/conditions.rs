@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use twinsite_api::{
     Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, Role,
-    VerifyState, VolumeLegState, condition, condition_type, reason,
+    VerifyState, VolumeLegState, condition, condition_type, parse_naa, reason,
 };
-use twinsite_register::{Class, Members, Register};
+use twinsite_register::{Class, Members, Naa, Register};
 
 use super::{Failure, as_desired};
 use crate::volume::situation::{self, Situation, index_of};
@@ -342,6 +342,19 @@ fn outlook(situation: &Situation<'_>, missing: &str, state: Option<VolumeLegStat
             .live()
             .is_some_and(|register| set(register).contains(leg))
     };
+    let lun = situation.known_target(missing);
+    let naa = lun.and_then(|target| parse_naa(&target.naa)).map(Naa);
+    let gone = |naa: Naa| {
+        situation
+            .live()
+            .is_some_and(|register| register.is_retired(leg, naa))
+    };
+    if naa.is_some_and(gone) {
+        return format!(
+            "its LUN was given up for good ({}): take its leg out of spec.legs, and add it again with another pool",
+            crate::volume::names::RETIRE_ANNOTATION
+        );
+    }
     if is(|register| register.unconfirmed) {
         return "it is not rebuilt before a person says so, see SplitBrain".to_owned();
     }

@@ -10,7 +10,7 @@ use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
 use super::world::{VOLUME, World};
-use crate::volume::{Action, Observed, Reach, Status, plan, status};
+use crate::volume::{Action, Observed, Reach, Status, names, plan, status};
 
 #[test]
 fn a_cluster_rebuilt_from_git_adopts_its_full_copies() {
@@ -648,4 +648,20 @@ fn what_the_witness_or_the_peer_says_of_one_volume_and_cannot_be_used_is_told_at
         };
     });
     assert!(lines(&said, "Unreadable").is_empty());
+}
+
+#[test]
+fn a_copy_whose_lun_was_given_up_is_not_promised_to_be_rebuilt() {
+    let mut world = World::running();
+    world.kill(1);
+    world.settle();
+    assert!(world.told(0, "InSync").contains("rebuilt by itself"));
+    let naa = world.clusters[1].legs[0].spec.naa_text();
+    world.edit(0, |volume| {
+        let annotations = volume.metadata.annotations.get_or_insert_default();
+        annotations.insert(names::RETIRE_ANNOTATION.to_owned(), format!("B={naa}"));
+    });
+    world.settle();
+    let told = world.told(0, "InSync");
+    assert!(told.contains("its LUN was given up for good"), "{told}");
 }

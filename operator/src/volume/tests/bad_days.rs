@@ -1,6 +1,6 @@
 //! Bad input and bad days.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, jiff::Timestamp};
 use twinsite_api::{
@@ -10,7 +10,7 @@ use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
 use super::world::{VOLUME, World};
-use crate::volume::{Action, Observed, Reach, Status, names, plan, status};
+use crate::volume::{Action, Observed, Reach, Status, names, orphan, plan, status};
 
 #[test]
 fn a_cluster_rebuilt_from_git_adopts_its_full_copies() {
@@ -594,6 +594,32 @@ fn what_is_left_of_a_forgotten_volume_is_destroyed_although_its_holder_died() {
     }
     assert!(world.register.is_none(), "{}", world.transcript());
     assert_eq!(caretakers(&world), 1, "{}", world.transcript());
+}
+
+#[test]
+fn a_caretaker_that_clears_a_dead_holder_for_what_is_left_stays_until_it_has_attached() {
+    let mut world = World::running();
+    world.edit_both(|volume| volume.spec.deletion_policy = DeletionPolicy::Delete);
+    world.settle();
+    for cluster in &mut world.clusters {
+        cluster.volume = None;
+    }
+    let (_, mut seen) = world.observe(0);
+    let left = world.orphan(0, &seen);
+    let mut caretaker = (*seen.attachments[0]).clone();
+    caretaker.spec.mode = AttachmentMode::Caretaker;
+    for (state, goes) in [
+        (AttachmentState::Pending, false),
+        (AttachmentState::Attached, true),
+    ] {
+        caretaker.status.as_mut().unwrap().state = state;
+        seen.attachments = vec![Arc::new(caretaker.clone())];
+        let now = Timestamp::from_second(world.now).unwrap();
+        let planned = orphan::plan(&left, &seen, now);
+        let mut actions = planned.actions.iter();
+        let is_deleted = actions.any(|one| matches!(one, Action::DeleteAttachment { .. }));
+        assert_eq!(is_deleted, goes, "{state:?}: {planned}");
+    }
 }
 
 #[test]

@@ -401,9 +401,10 @@ impl World {
         self.write_status(place, said);
     }
 
-    pub(super) fn sweep(&mut self, place: usize, observed: &Observed, now: Timestamp) {
+    /// What is left of the volume there.
+    pub(super) fn orphan(&self, place: usize, observed: &Observed) -> orphan::Orphan {
         let cluster = &self.clusters[place];
-        let orphan = orphan::Orphan {
+        orphan::Orphan {
             id: self.id(),
             namespace: "rv".to_owned(),
             name: self.name.to_owned(),
@@ -412,7 +413,11 @@ impl World {
             pair: Some(Arc::new(cluster.pair.clone())),
             site: cluster.site.to_owned(),
             index: Some(cluster.index),
-        };
+        }
+    }
+
+    pub(super) fn sweep(&mut self, place: usize, observed: &Observed, now: Timestamp) {
+        let orphan = self.orphan(place, observed);
         let planned = orphan::plan(&orphan, observed, now);
         for action in &planned.actions {
             self.take(place, action);

@@ -157,10 +157,19 @@ impl Store {
         self.size = size;
     }
 
-    /// The data thread may itself do plain writes, see [`Haste`], and syncs as long as this holds: all that is served lies on one disk.
-    pub fn write_at_once(&mut self, one_disk: Arc<AtomicBool>) {
+    /// The data thread may itself do plain writes, see [`Haste`].
+    pub fn write_at_once(&mut self) {
         self.haste = Haste::After(Duration::ZERO);
+    }
+
+    /// The data thread may itself sync one stable write as long as this holds: all that is served lies on one disk.
+    pub fn sync_at_once(&mut self, one_disk: Arc<AtomicBool>) {
         self.syncs.sync_at_once(one_disk);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn syncs_at_once(&self) -> bool {
+        self.syncs.may_sync_at_once()
     }
 
     /// All writes of this store are stable one by one, so what it has in the page cache is kept in the size in which it is used. What

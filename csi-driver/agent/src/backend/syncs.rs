@@ -6,7 +6,8 @@
 //!
 //! **One write alone** is synced by the data thread itself, where that is allowed (see [`Syncs::sync_at_once`]): a trip to a worker
 //! of the ring wakes two threads, which is a tenth of what such a write takes. The thread serves nobody meanwhile, so it does so only
-//! when it has just been idle, and not for a while after a sync that took long.
+//! when it has just been idle, and not for a while after a sync that took long. A disk that hangs keeps the thread all the same, so
+//! it is for a target by hand: the threads that serve legs are shared by pools, and the control plane waits for them.
 //!
 //! Invariants: a sync serves only what was in the page cache when it began. Each that runs has an open file of its own: Linux
 //! reports a failed write-back once to each, and of two syncs of one open file the second would be told that all is well.
@@ -115,6 +116,11 @@ impl Syncs {
     pub(super) fn sync_at_once(&mut self, one_disk: Arc<AtomicBool>) {
         let after = Duration::ZERO;
         self.at_once = Some(AtOnce { one_disk, after });
+    }
+
+    #[cfg(test)]
+    pub(super) fn may_sync_at_once(&self) -> bool {
+        self.at_once.is_some()
     }
 
     /// Something is written that nobody waits to see on stable storage.

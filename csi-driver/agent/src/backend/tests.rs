@@ -23,18 +23,22 @@ fn pool() -> (tempfile::TempDir, Pool) {
     (folder, pool)
 }
 
+/// What an operation came to, and whether its last event was that of a ring.
+type Report = (Result<StoreReply, StoreError>, bool);
+
 /// Runs store operations that arrive by mail.
 struct Runner {
     store: Store,
     inlet: Inlet<StoreOp>,
     next: u64,
-    report: mpsc::Sender<Result<StoreReply, StoreError>>,
+    report: mpsc::Sender<Report>,
 }
 
 impl Actor for Runner {
     fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) {
+        let by_ring = !matches!(event, Event::Alarm);
         if let Some(result) = self.store.handle(cx, token, event) {
-            self.report.send(result).expect("the test waits");
+            self.report.send((result, by_ring)).expect("the test waits");
         }
     }
 
@@ -42,7 +46,7 @@ impl Actor for Runner {
         while let Some(op) = self.inlet.take() {
             self.next += 1;
             if let Some(result) = self.store.submit(cx, Token(self.next), op) {
-                self.report.send(result).expect("the test waits");
+                self.report.send((result, false)).expect("the test waits");
             }
         }
     }
@@ -51,7 +55,7 @@ impl Actor for Runner {
 struct Bench {
     thread: Thread,
     mailbox: Mailbox<StoreOp>,
-    reported: mpsc::Receiver<Result<StoreReply, StoreError>>,
+    reported: mpsc::Receiver<Report>,
 }
 
 impl Bench {
@@ -82,6 +86,10 @@ impl Bench {
     }
 
     fn run(&self, op: StoreOp) -> Result<StoreReply, StoreError> {
+        self.report_of(op).0
+    }
+
+    fn report_of(&self, op: StoreOp) -> Report {
         self.mailbox
             .post(op)
             .unwrap_or_else(|_| panic!("the runner takes mail"));
@@ -183,18 +191,40 @@ fn a_store_in_memory_answers_alike() {
 }
 
 #[test]
-fn a_hasty_store_writes_alike_and_keeps_stable_writes_in_the_ring() {
+fn a_hasty_store_writes_alike_and_leaves_its_syncs_to_the_ring() {
     let (_folder, pool) = pool();
     pool.create_leg("a", MIB).expect("made");
     let backing = pool.open_leg("a", MIB).expect("opens");
-    let bench = Bench::with(backing, |store| {
-        store.write_at_once(Arc::new(AtomicBool::new(true)))
-    });
+    let bench = Bench::with(backing, Store::write_at_once);
     assert_eq!(bench.run(write(512, 7, 512, false)), Ok(StoreReply::Done));
     assert_eq!(bench.run(write(1024, 8, 512, true)), Ok(StoreReply::Done));
     assert!(
         bench.read(0, 2048) == [vec![0; 512], vec![7; 512], vec![8; 512], vec![0; 512]].concat()
     );
+}
+
+/// As those of a target by hand.
+fn hasty_to_the_disk(store: &mut Store) {
+    store.write_at_once();
+    store.sync_at_once(Arc::new(AtomicBool::new(true)));
+}
+
+#[test]
+fn a_stable_write_alone_is_synced_by_the_thread_of_a_target_by_hand_and_never_by_that_of_a_leg() {
+    let changes: [(fn(&mut Store), bool); 3] = [
+        (|_| {}, true),
+        (Store::write_at_once, true),
+        (hasty_to_the_disk, false),
+    ];
+    for (change, by_ring) in changes {
+        let (_folder, pool) = pool();
+        pool.create_leg("a", MIB).expect("made");
+        let bench = Bench::with(pool.open_leg("a", MIB).expect("opens"), change);
+        // The thread is idle by then.
+        std::thread::sleep(Duration::from_millis(20));
+        let report = bench.report_of(write(512, 7, 512, true));
+        assert_eq!(report, (Ok(StoreReply::Done), by_ring));
+    }
 }
 
 #[test]
@@ -203,7 +233,7 @@ fn a_store_that_is_stable_throughout_keeps_small_writes_under_and_beside_large_o
     pool.create_leg("a", 8 * MIB).expect("made");
     let bench = Bench::with(pool.open_leg("a", 8 * MIB).expect("opens"), |store| {
         store.all_is_stable();
-        store.write_at_once(Arc::new(AtomicBool::new(true)));
+        hasty_to_the_disk(store);
     });
     let mut whole = vec![0; 2 << 20];
     let steps = [
@@ -305,9 +335,7 @@ fn broken_store(broken: OwnedFd) -> (tempfile::TempDir, Bench, impl FnOnce()) {
         // SAFETY: two open descriptors; the second is the store's, which has no operation under way.
         assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } == number);
     };
-    let bench = Bench::with(backing, |store| {
-        store.write_at_once(Arc::new(AtomicBool::new(true)));
-    });
+    let bench = Bench::with(backing, hasty_to_the_disk);
     (folder, bench, mend)
 }
 

@@ -237,6 +237,7 @@ fn open_lun(iqn: &str, lun: &LunArg) -> anyhow::Result<ExportLun> {
     export.rate = lun.rate;
     // The threads of this process serve its target only.
     export.write_at_once = true;
+    export.sync_at_once = true;
     export.write_cache = !lun.write_through;
     Ok(export)
 }
@@ -297,5 +298,18 @@ mod tests {
         }
         assert_eq!(parse_size("2Gi"), Ok(2 << 30));
         assert!(parse_size("99999999T").is_err());
+    }
+
+    #[test]
+    fn the_threads_of_a_target_by_hand_wait_for_its_disks() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("disk");
+        let lun = format!("0={},size=1Mi", path.display());
+        let lun = open_lun(
+            "iqn.2026-01.io.twinsite:test",
+            &lun.parse().expect("parses"),
+        );
+        let lun = lun.expect("opens");
+        assert!(lun.write_at_once && lun.sync_at_once);
     }
 }

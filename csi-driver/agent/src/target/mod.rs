@@ -138,6 +138,9 @@ pub struct ExportLun {
     pub write_cache: bool,
     /// Plain writes are done by the data thread itself: only where the threads of the server serve nothing but targets.
     pub write_at_once: bool,
+    /// A stable write that is alone is synced by the data thread itself, for which a disk that hangs is the end of all that it
+    /// serves: only where nobody waits for that thread but who uses this disk.
+    pub sync_at_once: bool,
     /// Bytes that may be read and written in a second.
     pub rate: Option<u64>,
 }
@@ -156,6 +159,7 @@ impl ExportLun {
             acl: Acl::Any,
             write_cache: true,
             write_at_once: false,
+            sync_at_once: false,
             rate: None,
         }
     }

@@ -101,7 +101,10 @@ fn prepare_unit(
         Store::new(lun.backing).map_err(|error| ServerError::Serve(iqn.into(), error))?;
     store.set_rate(lun.rate);
     if lun.write_at_once {
-        store.write_at_once(one_disk.clone());
+        store.write_at_once();
+    }
+    if lun.sync_at_once {
+        store.sync_at_once(one_disk.clone());
     }
     if !lun.write_cache {
         store.all_is_stable();
@@ -355,5 +358,38 @@ impl Served {
             self.stats.store_errors += 1;
         }
         self.unit.handle_store(now, op, result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twinsite_iscsi::session::Auth;
+
+    use super::*;
+    use crate::backend::Backing;
+
+    #[test]
+    fn the_thread_syncs_only_for_a_unit_that_says_so() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let luns = [(false, false), (true, false), (true, true)];
+        let lun = |(number, (write, sync)): (u16, (bool, bool))| {
+            let path = folder.path().join(number.to_string());
+            let backing = Backing::open(&path, Some(1 << 20), Access::ReadWrite).expect("made");
+            let mut lun = ExportLun::new("iqn.2026-01.io.twinsite:test", number, backing);
+            assert!(!lun.write_at_once && !lun.sync_at_once, "not by itself");
+            (lun.write_at_once, lun.sync_at_once) = (write, sync);
+            lun
+        };
+        let export = Export {
+            iqn: "iqn.2026-01.io.twinsite:test".into(),
+            alias: None,
+            auth: Auth::None,
+            acl: Acl::Any,
+            redirect: None,
+            luns: (0..).zip(luns).map(lun).collect(),
+        };
+        let prepared = prepare(export, 1, &Arc::new(AtomicBool::new(true))).expect("opens");
+        let sync = prepared.iter().map(|unit| unit.store.syncs_at_once());
+        assert_eq!(sync.collect::<Vec<_>>(), [false, false, true]);
     }
 }

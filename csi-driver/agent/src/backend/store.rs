@@ -319,10 +319,7 @@ impl Store {
                 let in_memory = self.medium == Medium::Memory;
                 let len: usize = data.iter().map(Bytes::len).sum();
                 let grain = self.grain.as_mut();
-                if let Some(small) = grain.and_then(|grain| grain.write(offset, len as u64)) {
-                    self.data
-                        .forget_cached(small.start, small.end - small.start);
-                }
+                let small = grain.and_then(|grain| grain.write(offset, len as u64));
                 if fua && !in_memory {
                     self.syncs.begin(token, offset..offset + len as u64);
                 } else {
@@ -333,6 +330,9 @@ impl Store {
                     return None;
                 }
                 let started = boottime();
+                if let Some(std::ops::Range { start, end }) = small {
+                    self.data.forget_cached(start, end - start);
+                }
                 let result = self.data.write_now(offset, data, self.medium.write_piece());
                 self.haste.took(boottime() - started, cx.now());
                 return self.written(cx, token, &result);

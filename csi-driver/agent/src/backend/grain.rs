@@ -5,7 +5,7 @@
 //! pieces are clean and can be dropped before a large write covers them; they come back as large ones.
 //!
 //! Invariants: a stretch that is given out to be dropped lies wholly within the write, so nothing that is still wanted leaves the
-//! cache. Memory: a bit for each [`GRAIN`] up to the last small write, 4 MiB for each TiB.
+//! cache. Memory: a bit for each [`GRAIN`] up to the last small write, 4 MiB for each TiB, and none from [`END`] on.
 //! Not here: dropping it (`reactor::Descriptor`).
 
 use std::ops::Range;
@@ -14,6 +14,9 @@ use super::backing::Medium;
 
 /// As large as the pieces are written.
 const GRAIN: u64 = Medium::Device.write_piece() as u64;
+/// What lies behind is not told apart: a file with holes may be of any size, and one block at its end must not cost memory for all
+/// of it.
+const END: u64 = 64 << 40;
 
 /// A bit for each grain of a unit: small writes went there since the last large one.
 #[derive(Debug, Default)]
@@ -47,6 +50,9 @@ impl Grain {
     }
 
     fn mark(&mut self, grain: u64) {
+        if grain >= END / GRAIN {
+            return;
+        }
         let Ok(word) = usize::try_from(grain / 64) else {
             return;
         };
@@ -87,6 +93,19 @@ mod tests {
         let dropped = write(&mut grain, 0, 6 * GRAIN);
         assert_eq!(dropped, Some(0..6 * GRAIN));
         assert_eq!(write(&mut grain, 0, 6 * GRAIN), None);
+    }
+
+    #[test]
+    fn a_small_write_far_behind_costs_no_memory() {
+        let mut grain = Grain::default();
+        for offset in [END, 1 << 50] {
+            assert_eq!(grain.write(offset, 4096), None);
+            assert_eq!(grain.write(offset, 2 * GRAIN), None);
+        }
+        assert_eq!(grain.small.capacity(), 0);
+        assert_eq!(grain.write(1 << 30, 4096), None);
+        let dropped = grain.write(1 << 30, 2 * GRAIN);
+        assert_eq!(dropped, Some(1 << 30..(1 << 30) + GRAIN));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 use twinsite_mirror::io::Format;
@@ -195,6 +196,8 @@ pub struct Node {
     next_serial: u64,
     scanned: bool,
     pub(super) looked: u64,
+    /// Asks the targets.
+    sampling: Option<JoinHandle<()>>,
     /// Held as long as this node runs.
     _lock: File,
 }
@@ -276,6 +279,7 @@ impl Node {
             next_serial: 0,
             scanned: false,
             looked: 0,
+            sampling: None,
             _lock: lock,
             config,
             runtime,
@@ -460,8 +464,12 @@ impl Node {
         self.desired.untried = self.witnesses.untried();
     }
 
-    /// Asks the targets for their numbers, elsewhere.
+    /// Asks the targets for their numbers, elsewhere; not while it does so already: a target that hangs answers no sooner when it is
+    /// asked more often, and its mailbox would be full of that when it is to be stopped.
     fn sample(&mut self) {
+        if is_under_way(self.sampling.as_ref()) {
+            return;
+        }
         let mut own_keys = BTreeMap::new();
         for seen in self.observed.volumes.iter() {
             let key = self
@@ -477,7 +485,7 @@ impl Node {
             .probes(|volume| own_keys.get(&volume).copied().unwrap_or_default());
         let pool_probes = self.storage.pool_probes();
         let teller = self.teller.clone();
-        self.runtime.spawn_blocking(move || {
+        let ask = move || {
             let pools = pool_probes
                 .iter()
                 .map(|probe| (probe.name.clone(), probe.take()))
@@ -487,7 +495,8 @@ impl Node {
                 .map(|probe| (probe.name.clone(), probe.take()))
                 .collect();
             teller.tell(Told::Samples { legs, pools });
-        });
+        };
+        self.sampling = Some(self.runtime.spawn_blocking(ask));
     }
 
     fn not_ready(&self) -> Option<String> {
@@ -506,6 +515,10 @@ impl Node {
             format!("leg {name} is not served: {why}")
         })
     }
+}
+
+fn is_under_way(task: Option<&JoinHandle<()>>) -> bool {
+    task.is_some_and(|task| !task.is_finished())
 }
 
 /// Raises the marks and tells the loop.
@@ -529,4 +542,22 @@ pub(super) fn open_status(objects: &std::path::Path) -> io::Result<StatusFolder>
 /// The wall clock, for people.
 pub(super) fn wall() -> Time {
     now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_asked_is_not_asked_again_before_it_is_answered() {
+        assert!(!is_under_way(None));
+        let (answer, wait) = std::sync::mpsc::channel::<()>();
+        let mut task = tokio::task::spawn_blocking(move || {
+            let _ = wait.recv();
+        });
+        assert!(is_under_way(Some(&task)));
+        drop(answer);
+        (&mut task).await.expect("ends");
+        assert!(!is_under_way(Some(&task)));
+    }
 }

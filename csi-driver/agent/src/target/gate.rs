@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use slab::Slab;
@@ -30,13 +30,39 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a guest that was told to go may take to read that.
 const LINGER: Duration = Duration::from_secs(2);
 
+type Targets = Arc<BTreeMap<String, Mailbox<TargetMail>>>;
+
+/// The targets as of now, and where their sessions go. Each gate takes its copy when it is told; so a word that finds no room in
+/// its mailbox behind others is not missed.
+pub(super) struct Published(Mutex<(Arc<TargetConfig>, Targets)>);
+
+impl Published {
+    /// No targets yet.
+    pub(super) fn new(config: TargetConfig) -> Self {
+        Self(Mutex::new((Arc::new(config), Targets::default())))
+    }
+
+    pub(super) fn set(&self, config: TargetConfig, targets: BTreeMap<String, Mailbox<TargetMail>>) {
+        let new = (Arc::new(config), Arc::new(targets));
+        // What was there before is dropped after the lock.
+        let _old = std::mem::replace(
+            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            new,
+        );
+    }
+
+    fn get(&self) -> (Arc<TargetConfig>, Targets) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What a gate is told.
 pub(super) enum GateMail {
-    /// The targets from now on, and where their sessions go.
-    Targets(
-        Arc<TargetConfig>,
-        Arc<BTreeMap<String, Mailbox<TargetMail>>>,
-    ),
+    /// The targets have changed.
+    Published,
     /// No new connections; open logins end.
     Close,
 }
@@ -125,7 +151,7 @@ pub(super) struct GateParts {
     pub(super) listener: Descriptor,
     pub(super) options: SocketOptions,
     pub(super) sessions: Arc<Sessions>,
-    pub(super) config: Arc<TargetConfig>,
+    pub(super) published: Arc<Published>,
     pub(super) inlet: Inlet<GateMail>,
     /// Where random bytes come from.
     pub(super) random: File,
@@ -133,7 +159,8 @@ pub(super) struct GateParts {
 
 pub(super) struct Gate {
     parts: GateParts,
-    targets: Arc<BTreeMap<String, Mailbox<TargetMail>>>,
+    config: Arc<TargetConfig>,
+    targets: Targets,
     guests: Slab<Guest>,
     next_serial: u32,
     touched: Vec<Place>,
@@ -143,9 +170,11 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(cx: &mut Context<'_>, parts: GateParts) -> Self {
         cx.accept(&parts.listener, Purpose::Accept.token());
+        let (config, targets) = parts.published.get();
         Self {
             parts,
-            targets: Arc::default(),
+            config,
+            targets,
             guests: Slab::new(),
             next_serial: 0,
             touched: Vec::new(),
@@ -204,7 +233,7 @@ impl Gate {
                 group: self.parts.portal.group,
             },
         };
-        let session = TargetSession::new(self.parts.config.clone(), seed, cx.now());
+        let session = TargetSession::new(self.config.clone(), seed, cx.now());
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
         let place = self.seat(serial, socket, session, peer, tsih);
@@ -439,10 +468,7 @@ impl Actor for Gate {
     fn mail(&mut self, cx: &mut Context<'_>) {
         while let Some(mail) = self.parts.inlet.take() {
             match mail {
-                GateMail::Targets(config, targets) => {
-                    self.parts.config = config;
-                    self.targets = targets;
-                }
+                GateMail::Published => (self.config, self.targets) = self.parts.published.get(),
                 GateMail::Close => self.close(cx),
             }
         }

@@ -1,6 +1,9 @@
 //! The server as other threads see it: start, add and remove exports, numbers, stop.
 //!
 //! The list of targets lives here, under a lock that no data path takes; gates get a new immutable copy with every change.
+//!
+//! Invariant: no call here waits for a data thread without a limit. One whose disk hangs takes no mail, and who controls the server
+//! has others to see to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,14 +12,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use twinsite_iscsi::session::{Acl, Auth, Portal, TargetConfig, TargetEntry};
 
 use super::actor::TargetActor;
 use super::connection::TargetMail;
 use super::counters::TargetStats;
-use super::gate::{Gate, GateMail, GateParts};
+use super::gate::{Gate, GateMail, GateParts, Published};
 use super::units::prepare;
 use super::{ConnectionLimits, Export, PortalConfig, ServerConfig};
 use crate::backend::BackendError;
@@ -25,8 +28,10 @@ use crate::reactor::{Mailbox, PostError, Thread, listen};
 /// Messages that may wait for a target; logins are most of them.
 const TARGET_MAILBOX: usize = 256;
 const GATE_MAILBOX: usize = 64;
-/// How long an order to a target may take. A target whose store hangs does not answer in time.
+/// How long an order to a target or a gate may take. A target whose store hangs does not answer in time.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an order is tried that was not taken in time.
+const LATER: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -135,6 +140,8 @@ struct Inner {
     addresses: Vec<SocketAddr>,
     portals: Vec<PortalConfig>,
     sessions: Arc<Sessions>,
+    published: Arc<Published>,
+    order_timeout: Duration,
     /// Whether all that was ever served lies on one disk.
     one_disk: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -167,7 +174,7 @@ impl Server {
             offer,
             limits,
         };
-        let shared = Arc::new(config.clone());
+        let published = Arc::new(Published::new(config.clone()));
         let mut gates = Vec::new();
         let mut addresses = Vec::new();
         // All listen before any is served, so that a failure leaves nothing running.
@@ -191,7 +198,7 @@ impl Server {
                 listener,
                 options: socket.clone(),
                 sessions: sessions.clone(),
-                config: shared.clone(),
+                published: published.clone(),
                 inlet,
                 random,
             };
@@ -210,6 +217,8 @@ impl Server {
             addresses,
             portals,
             sessions,
+            published,
+            order_timeout: ORDER_TIMEOUT,
             one_disk: Arc::new(AtomicBool::new(true)),
             state: Mutex::new(state),
         })))
@@ -274,7 +283,7 @@ impl ServerHandle {
     }
 
     /// Ends the sessions of a target and gives its stores free; waits until that is done. When it gives `Busy`, the target
-    /// takes no more logins, and the stores are free as soon as their last operation has ended.
+    /// takes no more logins, and the stores are free as soon as its thread has heard of it and their last operation has ended.
     pub fn remove_export(&self, iqn: &str) -> Result<(), ServerError> {
         let mailbox = {
             let mut state = self.state();
@@ -286,8 +295,12 @@ impl ServerHandle {
         };
         let (done, gone) = sync_channel(1);
         // A target that is gone already has nothing to remove.
-        post_patiently(&mailbox, TargetMail::Remove(done));
-        match gone.recv_timeout(ORDER_TIMEOUT) {
+        let until = Instant::now() + self.0.order_timeout;
+        if let Err(order) = post_patiently(&mailbox, TargetMail::Remove(done), until) {
+            post_later(mailbox, order);
+            return Err(ServerError::Busy(iqn.into()));
+        }
+        match gone.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(()),
             Err(RecvTimeoutError::Timeout) => Err(ServerError::Busy(iqn.into())),
         }
@@ -344,23 +357,33 @@ impl ServerHandle {
         self.state().targets.keys().cloned().collect()
     }
 
-    /// Takes no more connections, asks initiators to log out, ends what is left after `grace` and waits for it.
+    /// Takes no more connections, asks initiators to log out, ends what is left after `grace` and waits for it; not for those
+    /// whose thread hangs.
     pub fn shutdown(&self, grace: Duration) {
+        let until = Instant::now() + self.0.order_timeout;
         for gate in &self.0.gates {
-            post_patiently(gate, GateMail::Close);
+            let _ = post_patiently(gate, GateMail::Close, until);
         }
         let targets = std::mem::take(&mut self.state().targets);
         let waiting: Vec<Receiver<()>> = targets
             .values()
-            .map(|mailbox| {
+            .filter_map(|mailbox| {
                 let (done, gone) = sync_channel(1);
-                post_patiently(mailbox, TargetMail::Drain { grace, done });
-                gone
+                let told = post_patiently(mailbox, TargetMail::Drain { grace, done }, until);
+                told.is_ok().then_some(gone)
             })
             .collect();
+        let until = Instant::now() + grace + self.0.order_timeout;
         for gone in waiting {
-            let _ = gone.recv_timeout(grace + ORDER_TIMEOUT);
+            let _ = gone.recv_timeout(until.saturating_duration_since(Instant::now()));
         }
+    }
+
+    /// Orders may take so long.
+    #[cfg(test)]
+    pub(super) fn set_order_timeout(&mut self, limit: Duration) {
+        let inner = Arc::get_mut(&mut self.0).expect("a server that nobody else has");
+        inner.order_timeout = limit;
     }
 
     fn order<T>(
@@ -375,7 +398,7 @@ impl ServerHandle {
             .post(mail(reply))
             .map_err(|_| ServerError::Busy(iqn.into()))?;
         answer
-            .recv_timeout(ORDER_TIMEOUT)
+            .recv_timeout(self.0.order_timeout)
             .map_err(|_| ServerError::Busy(iqn.into()))
     }
 
@@ -401,20 +424,43 @@ impl ServerHandle {
     }
 
     fn publish(&self, state: &State) {
-        let config = Arc::new(state.config.clone());
-        let targets = Arc::new(state.targets.clone());
+        self.0
+            .published
+            .set(state.config.clone(), state.targets.clone());
         for gate in &self.0.gates {
-            post_patiently(gate, GateMail::Targets(config.clone(), targets.clone()));
+            // One whose mailbox is full has a word of this kind in it already, and one that is gone needs none.
+            let _ = gate.post(GateMail::Published);
         }
     }
 }
 
-/// Posts although the mailbox may be full for a moment: a data thread empties it every turn.
-fn post_patiently<T>(mailbox: &Mailbox<T>, message: T) {
+/// Posts although the mailbox may be full for a moment: a data thread empties it every turn. Gives the message back if it does not;
+/// one for somebody who is gone is as good as posted.
+fn post_patiently<T>(mailbox: &Mailbox<T>, message: T, until: Instant) -> Result<(), T> {
     let mut message = message;
     while let Err(PostError::Full(back)) = mailbox.post(message) {
+        if Instant::now() >= until {
+            return Err(back);
+        }
         message = back;
         std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Leaves an order with a thread of its own, which ends when it is posted, or its target gone. Of those there is one for a target at
+/// the most: it is removed once.
+fn post_later(mailbox: Mailbox<TargetMail>, order: TargetMail) {
+    let keep_on = move || {
+        let mut order = order;
+        while let Err(back) = post_patiently(&mailbox, order, Instant::now()) {
+            order = back;
+            std::thread::sleep(LATER);
+        }
+    };
+    let name = "removal".to_owned();
+    if let Err(error) = std::thread::Builder::new().name(name).spawn(keep_on) {
+        tracing::error!(%error, "a target is served on: it takes no orders, and nobody is left to try again");
     }
 }
 

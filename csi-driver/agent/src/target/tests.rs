@@ -1,6 +1,7 @@
 //! Whole servers on loopback, spoken to by our own initiator session over a plain blocking socket.
 
 mod client;
+mod hanging;
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -278,6 +278,15 @@ impl Engine {
         engine.serve(now, served);
         engine
     }
+
+    /// It has decided again, on what a test made up.
+    #[cfg(test)]
+    pub(crate) fn decided(&mut self, now: Duration, served: Served) {
+        let Phase::Serving(serve) = self.enter(now, Phase::Off) else {
+            unreachable!("the engine of a test serves");
+        };
+        self.resume(now, serve, served);
+    }
 }
 
 /// Nothing is attached, or not yet.

@@ -272,10 +272,24 @@ impl Serve {
         if let Some(size) = size
             && std::mem::take(&mut self.orders.sizing)
         {
-            for sb in self.superblocks.iter_mut().flatten() {
-                sb.geometry = self.geometry;
-                sb.size_new = size;
-            }
+            self.only_mean(size);
+        }
+    }
+
+    /// No superblock has more than the device; what they mean to have is this.
+    fn only_mean(&mut self, size: u64) {
+        for sb in self.superblocks.iter_mut().flatten() {
+            sb.geometry = self.geometry;
+            sb.size_new = size;
+        }
+    }
+
+    /// A device goes on, or begins, with less than a leg says: an expansion was cut short there, and is as one that was given up.
+    pub(super) fn keep_size(&mut self) {
+        let legs = self.superblocks.iter().flatten();
+        let largest = legs.map(|sb| sb.geometry.size()).max();
+        if let Some(size) = largest.filter(|&size| size > self.geometry.size()) {
+            self.only_mean(size);
         }
     }
 

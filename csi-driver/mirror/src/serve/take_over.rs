@@ -71,12 +71,15 @@ impl Serve {
                 if both && equal.boot_changed && (self.continued || self.shown) {
                     self.flush_fails_once(Leg::A);
                 }
+                self.keep_size();
                 self.equalise(equal);
             }
             (Some(x), legs) => {
-                let leg = legs[x.index()]
+                let mut leg = legs[x.index()]
                     .take()
                     .expect("attach gives every leg of the set");
+                self.keep_size();
+                leg.pages.truncate(self.geometry.pages() as usize);
                 if leg.restarted && (self.continued || self.shown) {
                     self.flush_fails_once(x);
                 }

@@ -91,6 +91,15 @@ impl Bench {
         bench
     }
 
+    /// Another decision has come to this.
+    pub(super) fn decided(&mut self, setup: &Setup) {
+        self.register = register(self.key, setup.members);
+        self.reads.clear();
+        self.cas.clear();
+        self.engine.decided(self.now, served(setup));
+        self.collect();
+    }
+
     /// Answer everything with success until nothing is open; returns what was seen.
     pub(super) fn settle(&mut self) -> Vec<String> {
         for _ in 0..10_000 {

@@ -1,12 +1,14 @@
 //! Orders to a serving engine: drop a leg, expand, format.
 
-use twinsite_register::{Epoch, Key, KeyTag, Site};
+use twinsite_register::{Epoch, Key, KeyTag, Members, Site};
 
 use super::bench::{A, B, Bench, ms};
 use super::rejoin::{Far, far, join};
-use super::setup::Setup;
+use super::setup::{Setup, served};
+use crate::engine::Port;
 use crate::io::{DATA_START, Format, Input, LegError};
 use crate::layout::Superblock;
+use crate::serve::Serve;
 use crate::status::StateName;
 
 fn fs(name: &str) -> [u8; 15] {
@@ -332,6 +334,74 @@ fn a_leg_that_joins_after_an_expansion_was_cut_short_at_its_superblocks_is_zeroe
     let first_new = b.sizes.iter().position(|&(size, _)| size == NEW_SIZE);
     let last_old = b.sizes.iter().rposition(|&(size, _)| size == OLD_SIZE);
     assert!(last_old < first_new, "{:?}", b.sizes);
+}
+
+/// The same with another decision before B is back: its A says the new size, the device goes on with the old one.
+#[test]
+fn a_leg_that_joins_a_device_that_went_on_with_the_old_size_is_zeroed_before_it_says_the_new_one() {
+    let mut b = zeroing();
+    while !b.sizes.contains(&(NEW_SIZE, 0)) {
+        let name = b.open_lines()[0].to_owned();
+        b.ok(&name);
+    }
+    b.ok("A sb");
+    b.down(B);
+    b.wait(ms(3_500));
+    assert_eq!(b.state(), StateName::Frozen);
+    b.decided(&Setup {
+        a_grew: NEW_SIZE - OLD_SIZE,
+        ..Setup::solo(A)
+    });
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+    let far = far(&b);
+    let blank = Far {
+        superblock: Superblock {
+            epoch: Epoch(1),
+            ..far.superblock
+        },
+        ..far
+    };
+    b.seen();
+    b.sizes.clear();
+    join(&mut b, &blank);
+    let seen = b.settle();
+    assert_eq!(b.state(), StateName::Synced);
+    assert!(seen.contains(&"B zero 4194304+4194304".to_owned()));
+    assert!(seen.contains(&format!("resize {NEW_SIZE}")), "{seen:?}");
+    let first_new = b.sizes.iter().position(|&(size, _)| size == NEW_SIZE);
+    let last_old = b.sizes.iter().rposition(|&(size, _)| size == OLD_SIZE);
+    assert!(last_old.is_some() && last_old < first_new, "{:?}", b.sizes);
+}
+
+#[test]
+fn a_device_that_goes_on_keeps_its_size_its_pages_and_what_its_superblocks_say() {
+    let grown = |members| Setup {
+        a_grew: 20_000 << 16,
+        more_pages: 1,
+        members,
+        ..Setup::pair()
+    };
+    for members in [Members::only(A), Members::BOTH] {
+        let first = served(&Setup {
+            members,
+            ..Setup::pair()
+        });
+        let mut serve = Serve::new(ms(0), first, 1, Port::default());
+        serve.resume(ms(60_000), served(&grown(members)));
+        assert_eq!(serve.geometry.size(), OLD_SIZE);
+        assert_eq!(serve.map.numbers().len(), 1);
+        for sb in serve.superblocks.iter().flatten() {
+            let sizes = (sb.geometry.size(), sb.size_new);
+            assert_eq!(sizes, (OLD_SIZE, OLD_SIZE + (20_000 << 16)));
+        }
+    }
+    // One that begins has what the leg has.
+    let serve = Serve::new(ms(0), served(&grown(Members::only(A))), 1, Port::default());
+    assert_eq!(serve.geometry.size(), OLD_SIZE + (20_000 << 16));
+    assert_eq!(serve.map.numbers().len(), 2);
+    let sb = serve.superblocks[0].as_ref().expect("of A");
+    assert_eq!((sb.geometry, sb.size_new), (serve.geometry, 0));
 }
 
 #[test]

@@ -8,8 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -131,8 +130,27 @@ impl Machine {
         let text = ENTER
             .replace("CGROUP", &self.cgroup)
             .replace("FIRST", &self.first.to_string());
-        fs::write(self.enter(), text)?;
-        fs::set_permissions(self.enter(), fs::Permissions::from_mode(0o755))
+        // Not from this process: whatever another thread starts meanwhile would hold the file open for writing until its own
+        // exec, and a program that somebody may write cannot be run (ETXTBSY).
+        let mut writer = Command::new("sh")
+            .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+            .arg(self.enter())
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let sent = writer
+            .stdin
+            .take()
+            .map(|mut stdin| stdin.write_all(text.as_bytes()));
+        let status = writer.wait()?;
+        sent.transpose()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!(
+                "cannot write {}",
+                self.enter().display()
+            )))
+        }
     }
 
     /// A program that runs its arguments inside the machine.

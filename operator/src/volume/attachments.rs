@@ -190,12 +190,13 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
     // The Writer may have gone before its pod and VolumeAttachment did.
     let knows = is_forgotten || situation.live().is_some();
     if knows && situation.of_mode(AttachmentMode::Writer).next().is_none() {
-        let nodes = situation
-            .seen
-            .volume_attachments
-            .iter()
-            .map(|attachment| attachment.node.as_str());
-        let mut nodes: Vec<&str> = nodes.filter(|node| situation.is_lost(node)).collect();
+        let seen = situation.seen;
+        let attached = seen.volume_attachments.iter().map(|one| one.node.as_str());
+        // A pod that was placed there again, before Kubernetes counts the node as not ready, is attached nowhere: Kubernetes
+        // takes the volume for attached to this node, and looks only once a minute.
+        let placed = seen.pods.iter().filter_map(|pod| pod.node.as_deref());
+        let mut nodes: Vec<&str> = attached.chain(placed).collect();
+        nodes.retain(|node| situation.is_lost(node));
         nodes.sort_unstable();
         nodes.dedup();
         for node in nodes {

@@ -347,6 +347,26 @@ fn what_kubernetes_still_attaches_to_a_lost_node_is_left_to_it_until_it_is_attac
     assert!(!taken(&seen));
 }
 
+/// Kubernetes took the volume for attached to the node, and made no VolumeAttachment for a minute: the pod waited as long.
+#[test]
+fn a_pod_that_is_placed_on_the_lost_node_again_is_taken_away_though_nothing_is_attached_there() {
+    let mut world = World::running();
+    let node = &mut world.clusters[0].nodes[0];
+    node.silent_for = Some(Duration::from_secs(30));
+    let (desired, mut seen) = world.observe(0);
+    let desired = desired.unwrap();
+    seen.attachments.clear();
+    seen.volume_attachments.clear();
+    let taken = |seen: &Observed| {
+        let plan = plan(&desired, seen, Timestamp::from_second(world.now).unwrap());
+        let mut actions = plan.actions.iter();
+        actions.any(|action| matches!(action, Action::DeletePod { .. }))
+    };
+    assert!(taken(&seen));
+    seen.pods[0].node = Some("m2".to_owned());
+    assert!(!taken(&seen));
+}
+
 #[test]
 fn with_policy_kubernetes_a_lost_node_is_left_alone() {
     let mut world = World::running();

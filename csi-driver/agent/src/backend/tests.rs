@@ -203,6 +203,8 @@ fn a_hasty_store_writes_alike_and_leaves_its_syncs_to_the_ring() {
     );
 }
 
+type Change = fn(&mut Store);
+
 /// As those of a target by hand.
 fn hasty_to_the_disk(store: &mut Store) {
     store.write_at_once();
@@ -211,7 +213,7 @@ fn hasty_to_the_disk(store: &mut Store) {
 
 #[test]
 fn a_stable_write_alone_is_synced_by_the_thread_of_a_target_by_hand_and_never_by_that_of_a_leg() {
-    let changes: [(fn(&mut Store), bool); 3] = [
+    let changes: [(Change, bool); 3] = [
         (|_| {}, true),
         (Store::write_at_once, true),
         (hasty_to_the_disk, false),

@@ -294,9 +294,15 @@ impl Shared {
 
     /// Fails everything that is open and that will come, also while somebody still waits for the descriptor.
     fn abort(&self) {
-        if self.mounted.load(Ordering::Acquire) {
-            abort(&self.mount_point);
+        if self.mounted.load(Ordering::Acquire) && abort(&self.mount_point) {
+            self.mounted.store(false, Ordering::Release);
+            self.remove_mount_point();
         }
+    }
+
+    /// Not empty only if it is not the folder we made.
+    fn remove_mount_point(&self) {
+        let _ = fs::remove_dir(&self.mount_point);
     }
 
     fn unmount(&self) {
@@ -304,8 +310,7 @@ impl Shared {
             return;
         }
         match unmount(&self.mount_point) {
-            // Not empty only if it is not the folder we made.
-            Ok(()) => drop(fs::remove_dir(&self.mount_point)),
+            Ok(()) => self.remove_mount_point(),
             Err(error) => {
                 let at = self.mount_point.display();
                 tracing::warn!(%at, %error, "cannot unmount the device file");

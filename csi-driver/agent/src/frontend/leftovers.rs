@@ -30,6 +30,14 @@ pub struct Cleared {
     pub devices: Vec<PathBuf>,
 }
 
+impl Cleared {
+    fn unmounted(&mut self, at: PathBuf) {
+        // Not empty only if it is not the folder we made.
+        let _ = fs::remove_dir(&at);
+        self.mounts.push(at);
+    }
+}
+
 /// Clears the leftovers of earlier runs that used `run_dir`. To be called before the first device is shown, by the
 /// only agent that uses this folder.
 pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
@@ -40,7 +48,14 @@ pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
     cleared.devices.extend(ublk::clear(run_dir));
     let mounts = mounts_below(run_dir)?;
     // Nobody serves them any more. Whoever still waits for an answer gets an error, a dying child above all.
-    mounts.iter().for_each(|at| abort(at));
+    let mut there = Vec::new();
+    for at in mounts {
+        if abort(&at) {
+            cleared.unmounted(at);
+        } else {
+            there.push(at);
+        }
+    }
     let _lock = wait_for_children(&lock_file(run_dir))?;
     for device in bound_loops()? {
         match device.detach(run_dir) {
@@ -51,13 +66,9 @@ pub fn clear_leftovers(run_dir: &Path) -> Result<Cleared, FrontendError> {
             }
         }
     }
-    for at in mounts {
+    for at in there {
         match unmount(&at) {
-            Ok(()) => {
-                // Not empty only if it is not the folder we made.
-                let _ = fs::remove_dir(&at);
-                cleared.mounts.push(at);
-            }
+            Ok(()) => cleared.unmounted(at),
             Err(error) => {
                 tracing::warn!(at = %at.display(), %error, "cannot unmount a stale device file")
             }
@@ -96,10 +107,10 @@ pub(super) fn unmount(at: &Path) -> io::Result<()> {
     umount2(at, libc::MNT_DETACH)
 }
 
-/// Ends the connection of a mount, which stays in the tree while it is in use.
-pub(super) fn abort(at: &Path) {
-    // Busy, as it is meant to be: the connection was ended before that was looked at.
-    let _ = umount2(at, libc::MNT_FORCE);
+/// Ends the connection of a mount, which stays in the tree while it is in use: busy is an error that comes after that. One that
+/// nobody uses any more, since its loop device is gone already, goes with its connection.
+pub(super) fn abort(at: &Path) -> bool {
+    umount2(at, libc::MNT_FORCE).is_ok()
 }
 
 fn umount2(at: &Path, flags: i32) -> io::Result<()> {

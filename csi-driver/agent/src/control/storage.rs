@@ -264,16 +264,7 @@ impl Storage {
         let path = backing.path().to_owned();
         let (auth, acl) = access(spec, objects)?;
         let iqn = spec.target_name();
-        let mut lun = ExportLun::new(&iqn, spec.lun, backing);
-        // The threads of the server serve nothing but legs.
-        lun.write_at_once = true;
-        lun.naa = parse_naa(&spec.naa_text())
-            .ok_or_else(|| Fault::new(reason::INVALID_SPEC, "spec.naa is no NAA name"))?;
-        lun.block_size = if spec.block_size == 512 {
-            BlockSize::B512
-        } else {
-            BlockSize::B4096
-        };
+        let lun = unit(spec, backing)?;
         let server = self.server(&spec.pool, objects)?;
         server.add_export(Export {
             iqn: iqn.clone(),
@@ -522,6 +513,21 @@ fn portals_of(pool: &str, objects: &Objects) -> Result<Vec<SocketAddr>, Fault> {
     Ok(addresses.into_iter().collect())
 }
 
+/// A leg as it is served: stable writes are synced elsewhere, since its thread is that of other disks, too.
+fn unit(spec: &LegSpec, backing: Backing) -> Result<ExportLun, Fault> {
+    let mut unit = ExportLun::new(&spec.target_name(), spec.lun, backing);
+    // The threads of the server serve nothing but legs.
+    unit.write_at_once = true;
+    unit.naa = parse_naa(&spec.naa_text())
+        .ok_or_else(|| Fault::new(reason::INVALID_SPEC, "spec.naa is no NAA name"))?;
+    unit.block_size = if spec.block_size == 512 {
+        BlockSize::B512
+    } else {
+        BlockSize::B4096
+    };
+    Ok(unit)
+}
+
 /// Name of the leg's file in its pool.
 fn file_name(spec: &LegSpec) -> String {
     format!("{}-{}", spec.volume, spec.leg.letter())
@@ -559,3 +565,6 @@ fn is_wiped(path: &Path) -> io::Result<bool> {
     }
     Ok(Slots::parse([&blocks[0], &blocks[1]]) == Slots::Blank)
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,6 @@ impl Serve {
     pub(super) fn bump_won(&mut self) {
         let Some(y) = self.rejoin.target else { return };
         self.adopt();
-        self.last_member_seen();
         self.enter(State::SbWrite(Won::Bump));
         self.give_up_target(y, RejoinBlock::LegLost);
         let steps = self.member_steps(y.other(), "bump");

@@ -5,10 +5,11 @@ use std::time::Duration;
 use twinsite_register::{Epoch, Members};
 
 use super::bench::{A, B, Bench, ms};
+use super::grow;
+use super::orders;
 use super::rejoin::{self, Far};
 use super::setup::{Setup, served};
 use crate::engine::Port;
-use crate::io::Input;
 use crate::layout::Superblock;
 use crate::serve::Serve;
 use crate::status::{Condition, StateName};
@@ -20,17 +21,22 @@ fn raised(b: &Bench) -> Vec<Condition> {
 /// B is to leave by order, A loses its cache before: B stays.
 #[test]
 fn a_last_member_that_stays_after_all_is_not_called_lost() {
-    let mut b = Bench::served(Setup {
-        volatile: true,
-        ..Setup::pair()
-    });
-    b.written(0);
-    b.input(Input::DropLeg(B));
-    b.down(A);
-    b.infos[0].boot_id = Some(999);
-    b.back(A);
+    let mut b = orders::forgets_beside_a_drop();
     b.settle();
     assert_eq!(b.state(), StateName::Solo);
+    assert_eq!(raised(&b), []);
+}
+
+/// It was the last member while the request to grow was open.
+#[test]
+fn a_leg_of_a_pair_is_not_called_the_last_member() {
+    let mut b = grow::grow_wait();
+    b.down(A);
+    b.wait(ms(3_500));
+    assert_eq!(raised(&b), [Condition::LegLost]);
+    b.win_silently();
+    b.read();
+    assert_eq!(b.state(), StateName::Frozen);
     assert_eq!(raised(&b), []);
 }
 

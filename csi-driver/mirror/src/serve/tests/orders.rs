@@ -251,8 +251,8 @@ fn an_expansion_that_fails_beside_a_drop_does_not_answer_it() {
     assert!(seen.contains(&"order Ok(())".to_owned()), "{seen:?}");
 }
 
-#[test]
-fn a_leg_that_is_to_leave_stays_when_the_other_one_loses_what_was_written() {
+/// B is to leave by order, A loses its cache before.
+pub(super) fn forgets_beside_a_drop() -> Bench {
     let mut b = Bench::served(Setup {
         volatile: true,
         ..Setup::pair()
@@ -262,6 +262,12 @@ fn a_leg_that_is_to_leave_stays_when_the_other_one_loses_what_was_written() {
     b.down(A);
     b.infos[0].boot_id = Some(999);
     b.back(A);
+    b
+}
+
+#[test]
+fn a_leg_that_is_to_leave_stays_when_the_other_one_loses_what_was_written() {
+    let mut b = forgets_beside_a_drop();
     b.seen();
     b.read();
     b.check(&["cas e4 {B}"]);
@@ -301,22 +307,20 @@ fn a_leg_that_is_put_back_to_a_smaller_size_takes_nothing_away() {
     );
 }
 
-/// The zeros are durable, and the first superblock with the new size is on A; B fails, is replaced and is filled anew. It gets
-/// what the device has, and the rest is zeroed there too before any superblock of it says the new size.
-#[test]
-fn a_leg_that_joins_after_an_expansion_was_cut_short_at_its_superblocks_is_zeroed_too() {
+/// The zeros are durable, and the first superblock with the new size is on A.
+fn cut_short() -> Bench {
     let mut b = zeroing();
     while !b.sizes.contains(&(NEW_SIZE, 0)) {
         let name = b.open_lines()[0].to_owned();
         b.ok(&name);
     }
     b.ok("A sb");
-    b.sizes.clear();
-    b.fail("B sb", LegError::Medium);
-    b.settle();
-    assert_eq!(b.state(), StateName::Solo);
-    assert!(b.sizes.iter().all(|&sizes| sizes == (OLD_SIZE, NEW_SIZE)));
-    let far = far(&b);
+    b
+}
+
+/// B was replaced: what has no zeros of its own gets them before any superblock of it says the new size.
+fn a_blank_leg_joins(b: &mut Bench) {
+    let far = far(b);
     let blank = Far {
         superblock: Superblock {
             epoch: Epoch(1),
@@ -326,25 +330,32 @@ fn a_leg_that_joins_after_an_expansion_was_cut_short_at_its_superblocks_is_zeroe
     };
     b.seen();
     b.sizes.clear();
-    join(&mut b, &blank);
+    join(b, &blank);
     let seen = b.settle();
     assert_eq!(b.state(), StateName::Synced);
     assert!(seen.contains(&"B zero 4194304+4194304".to_owned()));
     assert!(seen.contains(&format!("resize {NEW_SIZE}")), "{seen:?}");
     let first_new = b.sizes.iter().position(|&(size, _)| size == NEW_SIZE);
     let last_old = b.sizes.iter().rposition(|&(size, _)| size == OLD_SIZE);
-    assert!(last_old < first_new, "{:?}", b.sizes);
+    assert!(last_old.is_some() && last_old < first_new, "{:?}", b.sizes);
+}
+
+/// B fails, is replaced and is filled anew: it gets what the device has, and the rest later.
+#[test]
+fn a_leg_that_joins_after_an_expansion_was_cut_short_at_its_superblocks_is_zeroed_too() {
+    let mut b = cut_short();
+    b.sizes.clear();
+    b.fail("B sb", LegError::Medium);
+    b.settle();
+    assert_eq!(b.state(), StateName::Solo);
+    assert!(b.sizes.iter().all(|&sizes| sizes == (OLD_SIZE, NEW_SIZE)));
+    a_blank_leg_joins(&mut b);
 }
 
 /// The same with another decision before B is back: its A says the new size, the device goes on with the old one.
 #[test]
 fn a_leg_that_joins_a_device_that_went_on_with_the_old_size_is_zeroed_before_it_says_the_new_one() {
-    let mut b = zeroing();
-    while !b.sizes.contains(&(NEW_SIZE, 0)) {
-        let name = b.open_lines()[0].to_owned();
-        b.ok(&name);
-    }
-    b.ok("A sb");
+    let mut b = cut_short();
     b.down(B);
     b.wait(ms(3_500));
     assert_eq!(b.state(), StateName::Frozen);
@@ -354,24 +365,7 @@ fn a_leg_that_joins_a_device_that_went_on_with_the_old_size_is_zeroed_before_it_
     });
     b.settle();
     assert_eq!(b.state(), StateName::Solo);
-    let far = far(&b);
-    let blank = Far {
-        superblock: Superblock {
-            epoch: Epoch(1),
-            ..far.superblock
-        },
-        ..far
-    };
-    b.seen();
-    b.sizes.clear();
-    join(&mut b, &blank);
-    let seen = b.settle();
-    assert_eq!(b.state(), StateName::Synced);
-    assert!(seen.contains(&"B zero 4194304+4194304".to_owned()));
-    assert!(seen.contains(&format!("resize {NEW_SIZE}")), "{seen:?}");
-    let first_new = b.sizes.iter().position(|&(size, _)| size == NEW_SIZE);
-    let last_old = b.sizes.iter().rposition(|&(size, _)| size == OLD_SIZE);
-    assert!(last_old.is_some() && last_old < first_new, "{:?}", b.sizes);
+    a_blank_leg_joins(&mut b);
 }
 
 #[test]

@@ -1,16 +1,12 @@
-//! Bad input and bad days.
-
-use std::{sync::Arc, time::Duration};
+//! Bad input and bad days, but for lost nodes ([`super::lost_nodes`]).
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, jiff::Timestamp};
-use twinsite_api::{
-    AttachmentMode, AttachmentState, DeletionPolicy, FailoverState, NodeLossPolicy,
-};
+use twinsite_api::{AttachmentMode, FailoverState};
 use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
 use super::world::{VOLUME, World};
-use crate::volume::{Action, Observed, Reach, Status, names, orphan, plan, status};
+use crate::volume::{Observed, Reach, Status, names, plan, status};
 
 #[test]
 fn a_cluster_rebuilt_from_git_adopts_its_full_copies() {
@@ -272,111 +268,6 @@ fn the_operator_killed_between_any_two_actions_loses_nothing() {
     }
 }
 
-#[test]
-fn a_lost_node_is_fenced_and_its_pod_starts_on_another() {
-    let mut world = World::running();
-    world.say("-- node m1 is silent");
-    for second in 0..60 {
-        let node = &mut world.clusters[0].nodes[0];
-        (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
-        world.rounds(1);
-    }
-    assert!(world.serves(0), "{}", world.transcript());
-    assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m2"));
-    golden("node-loss", &world);
-}
-
-#[test]
-fn the_pod_whose_device_died_with_its_agent_starts_anew_once() {
-    let mut world = World::running();
-    let before = world.clusters[0].pods[0].uid.clone();
-    let key = |world: &World| {
-        let status = world.clusters[0].volume.as_ref().unwrap().status.clone();
-        status.unwrap().device.unwrap().key
-    };
-    let old = key(&world);
-    // The agent comes up again and attaches with another key.
-    let writer = world.clusters[0]
-        .attachments
-        .iter_mut()
-        .find(|attachment| attachment.spec.mode == AttachmentMode::Writer)
-        .unwrap();
-    writer.status.as_mut().unwrap().state = AttachmentState::Pending;
-    world.settle();
-    assert!(world.serves(0), "{}", world.transcript());
-    let pod = world.clusters[0].pods[0].uid.clone();
-    assert_ne!(pod, before, "{}", world.transcript());
-    assert_ne!(key(&world), old);
-    world.settle();
-    assert_eq!(world.clusters[0].pods[0].uid, pod, "once is enough");
-}
-
-#[test]
-fn a_node_whose_writer_beats_is_not_lost() {
-    let mut world = World::running();
-    // Kubelet and agent are cut off from the API server; the writer goes on.
-    let node = &mut world.clusters[0].nodes[0];
-    node.ready = false;
-    for second in 0..60 {
-        world.beat_at = world.now;
-        world.clusters[0].nodes[0].silent_for = Some(Duration::from_secs(second));
-        world.beat_at = world.now;
-        world.rounds(1);
-        world.beat_at = world.now;
-    }
-    assert!(world.serves(0), "{}", world.transcript());
-    assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m1"));
-}
-
-#[test]
-fn what_kubernetes_still_attaches_to_a_lost_node_is_left_to_it_until_it_is_attached() {
-    let mut world = World::running();
-    let node = &mut world.clusters[0].nodes[0];
-    (node.ready, node.silent_for) = (false, Some(Duration::from_secs(600)));
-    let (desired, mut seen) = world.observe(0);
-    let desired = desired.unwrap();
-    seen.attachments.clear();
-    let taken = |seen: &Observed| {
-        let plan = plan(&desired, seen, Timestamp::from_second(world.now).unwrap());
-        let mut actions = plan.actions.iter();
-        actions.any(|action| matches!(action, Action::DeleteVolumeAttachment { .. }))
-    };
-    assert!(taken(&seen));
-    // The new pod was placed on the lost node too: nobody has told the scheduler yet.
-    seen.volume_attachments[0].attached = false;
-    assert!(!taken(&seen));
-}
-
-/// Kubernetes took the volume for attached to the node, and made no VolumeAttachment for a minute: the pod waited as long.
-#[test]
-fn a_pod_that_is_placed_on_the_lost_node_again_is_taken_away_though_nothing_is_attached_there() {
-    let mut world = World::running();
-    let node = &mut world.clusters[0].nodes[0];
-    node.silent_for = Some(Duration::from_secs(30));
-    let (desired, mut seen) = world.observe(0);
-    let desired = desired.unwrap();
-    seen.attachments.clear();
-    seen.volume_attachments.clear();
-    let taken = |seen: &Observed| {
-        let plan = plan(&desired, seen, Timestamp::from_second(world.now).unwrap());
-        let mut actions = plan.actions.iter();
-        actions.any(|action| matches!(action, Action::DeletePod { .. }))
-    };
-    assert!(taken(&seen));
-    seen.pods[0].node = Some("m2".to_owned());
-    assert!(!taken(&seen));
-}
-
-#[test]
-fn with_policy_kubernetes_a_lost_node_is_left_alone() {
-    let mut world = World::running();
-    world.clusters[0].pair.spec.node_loss.policy = NodeLossPolicy::Kubernetes;
-    let node = &mut world.clusters[0].nodes[0];
-    (node.ready, node.silent_for) = (false, Some(Duration::from_secs(600)));
-    world.rounds(40);
-    assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m1"));
-}
-
 fn claim(text: &str) -> PersistentVolumeClaim {
     serde_yaml::from_str(text).unwrap()
 }
@@ -534,112 +425,6 @@ fn a_mark_of_a_register_that_is_gone_prevents_a_birth() {
     assert!(
         world.register.is_none() && world.told(0, "Stalled").starts_with("True RegisterMissing")
     );
-}
-
-/// Nobody of this cluster opens the volume any more, so that no fence would ever come.
-#[test]
-fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {
-    for policy in [DeletionPolicy::Retain, DeletionPolicy::Delete] {
-        let mut world = World::running();
-        for second in 0..300 {
-            let node = &mut world.clusters[0].nodes[0];
-            // Kubernetes calls it Ready longer than it takes to be lost.
-            (node.ready, node.silent_for) = (second < 50, Some(Duration::from_secs(second)));
-            if second == 3 {
-                let now = world.time();
-                world.edit_both(|volume| {
-                    volume.spec.deletion_policy = policy;
-                    volume.metadata.deletion_timestamp = Some(now.clone());
-                });
-                for cluster in &mut world.clusters {
-                    cluster.workloads[0].1 = 0;
-                }
-            }
-            world.rounds(1);
-        }
-        for cluster in &world.clusters {
-            assert!(cluster.volume.is_none(), "{}", world.transcript());
-            let writers = cluster.attachments.iter();
-            let writers = writers.filter(|one| one.spec.mode == AttachmentMode::Writer);
-            assert_eq!(writers.count(), 0, "{policy:?}: {}", world.transcript());
-            assert!(cluster.volume_attachments.is_empty());
-            assert!(
-                cluster.legs.is_empty(),
-                "{policy:?}: {}",
-                world.transcript()
-            );
-        }
-        assert!(
-            caretakers(&world) <= 1,
-            "{policy:?}: {}",
-            world.transcript()
-        );
-    }
-}
-
-/// How many were made.
-fn caretakers(world: &World) -> usize {
-    let text = world.transcript();
-    text.matches("create Attachment ID-caretaker").count()
-}
-
-#[test]
-fn what_is_left_of_a_forgotten_volume_is_destroyed_although_its_holder_died() {
-    let mut world = World::running();
-    let delete = |world: &mut World, place: usize| {
-        let now = world.time();
-        world.edit(place, |volume| {
-            volume.metadata.deletion_timestamp = Some(now.clone());
-        });
-    };
-    world.edit_both(|volume| volume.spec.deletion_policy = DeletionPolicy::Delete);
-    world.settle();
-    delete(&mut world, 0);
-    world.settle();
-    assert!(world.clusters[0].volume.is_none() && world.serves(0));
-    for second in 0..300 {
-        let node = &mut world.clusters[0].nodes[0];
-        (node.ready, node.silent_for) = (second < 50, Some(Duration::from_secs(second)));
-        if second == 3 {
-            delete(&mut world, 1);
-            for cluster in &mut world.clusters {
-                cluster.workloads[0].1 = 0;
-            }
-        }
-        world.rounds(1);
-    }
-    for cluster in &world.clusters {
-        assert!(cluster.volume.is_none() && cluster.attachments.is_empty());
-        assert!(cluster.legs.is_empty(), "{}", world.transcript());
-    }
-    assert!(world.register.is_none(), "{}", world.transcript());
-    assert_eq!(caretakers(&world), 1, "{}", world.transcript());
-}
-
-#[test]
-fn a_caretaker_that_clears_a_dead_holder_for_what_is_left_stays_until_it_has_attached() {
-    let mut world = World::running();
-    world.edit_both(|volume| volume.spec.deletion_policy = DeletionPolicy::Delete);
-    world.settle();
-    for cluster in &mut world.clusters {
-        cluster.volume = None;
-    }
-    let (_, mut seen) = world.observe(0);
-    let left = world.orphan(0, &seen);
-    let mut caretaker = (*seen.attachments[0]).clone();
-    caretaker.spec.mode = AttachmentMode::Caretaker;
-    for (state, goes) in [
-        (AttachmentState::Pending, false),
-        (AttachmentState::Attached, true),
-    ] {
-        caretaker.status.as_mut().unwrap().state = state;
-        seen.attachments = vec![Arc::new(caretaker.clone())];
-        let now = Timestamp::from_second(world.now).unwrap();
-        let planned = orphan::plan(&left, &seen, now);
-        let mut actions = planned.actions.iter();
-        let is_deleted = actions.any(|one| matches!(one, Action::DeleteAttachment { .. }));
-        assert_eq!(is_deleted, goes, "{state:?}: {planned}");
-    }
 }
 
 #[test]

@@ -146,8 +146,8 @@ fn a_lost_node_is_fenced_for_all_volumes_and_the_pod_starts_on_another() {
     same_text("group-node-loss", &world.transcript());
 }
 
-#[test]
-fn a_copy_that_was_away_is_rebuilt_without_a_pod_by_one_set_of_caretakers() {
+/// A site returns to a group that no pod uses any more.
+fn back_without_a_pod() -> GroupWorld {
     let mut world = GroupWorld::running();
     world.each(|part| part.kill(1));
     world.settle();
@@ -156,6 +156,12 @@ fn a_copy_that_was_away_is_rebuilt_without_a_pod_by_one_set_of_caretakers() {
     }
     world.settle();
     world.each(|part| part.revive(1));
+    world
+}
+
+#[test]
+fn a_copy_that_was_away_is_rebuilt_without_a_pod_by_one_set_of_caretakers() {
+    let mut world = back_without_a_pod();
     world.settle();
     let register = world.parts[0].register.clone().unwrap();
     assert_eq!(register.members, Members::BOTH, "{}", world.transcript());
@@ -172,14 +178,7 @@ fn a_copy_that_was_away_is_rebuilt_without_a_pod_by_one_set_of_caretakers() {
 
 #[test]
 fn no_caretaker_is_made_beside_one_that_goes() {
-    let mut world = GroupWorld::running();
-    world.each(|part| part.kill(1));
-    world.settle();
-    for group in world.groups.iter_mut().flatten() {
-        group.spec.workloads[0].replicas = 0;
-    }
-    world.settle();
-    world.each(|part| part.revive(1));
+    let mut world = back_without_a_pod();
     let caretaker = |one: &twinsite_api::Attachment| one.spec.mode == AttachmentMode::Caretaker;
     let has = |world: &GroupWorld, at: usize| {
         let mut there = world.parts[at].clusters[0].attachments.iter();

@@ -9,6 +9,7 @@ mod group;
 mod group_world;
 mod kubernetes;
 mod linter;
+mod lost_nodes;
 mod moving;
 mod newer;
 mod ordinary;

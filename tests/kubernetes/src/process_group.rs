@@ -234,14 +234,22 @@ mod tests {
         !state.is_empty() && !state.contains(") Z ")
     }
 
-    #[test]
-    fn a_dropped_group_ends_its_members() {
+    fn sleeping() -> (tempfile::TempDir, ProcessGroup) {
         let folder = tempfile::tempdir().unwrap();
         let mut group = ProcessGroup::new().unwrap();
-        let log = folder.path().join("log");
-        group
-            .start("sleeper", Command::new("sleep").arg("1000"), &log)
-            .unwrap();
+        sleep(&mut group, folder.path());
+        (folder, group)
+    }
+
+    fn sleep(group: &mut ProcessGroup, folder: &Path) {
+        let mut command = Command::new("sleep");
+        let started = group.start("sleeper", command.arg("1000"), &folder.join("log"));
+        started.unwrap();
+    }
+
+    #[test]
+    fn a_dropped_group_ends_its_members() {
+        let (_folder, mut group) = sleeping();
         let id = group.id("sleeper").unwrap();
         assert!(group.running("sleeper") && alive(id));
         drop(group);
@@ -250,12 +258,7 @@ mod tests {
 
     #[test]
     fn a_group_ends_when_the_pipe_of_its_maker_closes() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut group = ProcessGroup::new().unwrap();
-        let log = folder.path().join("log");
-        group
-            .start("sleeper", Command::new("sleep").arg("1000"), &log)
-            .unwrap();
+        let (_folder, mut group) = sleeping();
         drop(group.keeper.stdin.take());
         until(Duration::from_secs(10), "the end", || {
             !group.running("sleeper")
@@ -265,17 +268,10 @@ mod tests {
 
     #[test]
     fn a_killed_member_can_be_started_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut group = ProcessGroup::new().unwrap();
-        let log = folder.path().join("log");
-        group
-            .start("a", Command::new("sleep").arg("1000"), &log)
-            .unwrap();
-        group.kill("a");
-        assert!(!group.running("a"));
-        group
-            .start("a", Command::new("sleep").arg("1000"), &log)
-            .unwrap();
-        assert!(group.running("a"));
+        let (folder, mut group) = sleeping();
+        group.kill("sleeper");
+        assert!(!group.running("sleeper"));
+        sleep(&mut group, folder.path());
+        assert!(group.running("sleeper"));
     }
 }

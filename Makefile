@@ -1,5 +1,8 @@
 # The list of chores. Each target that measures or proves something ends with one line of figures and
 # writes target/<name>/report.json (the kills are a kind of demo; `test` and `history` have no report).
+#
+# Options are taken alike from the command line and from the environment, `make sim ROUNDS=10` and `ROUNDS=10 make sim`. So a default stands
+# where it is used: make 4.3 hides a variable of the environment from all recipes once one target has a `target: NAME ?= ..` for it.
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
@@ -19,8 +22,9 @@ demo: setup
 	target/release/demo
 
 # Deaths at random instants, in the middle of whatever is under way. KILLS=200 SEED=7
-kills: export KILLS ?= 200
-kills: demo
+kills: setup
+	$(CARGO) build --release --bin twinsite-agent --bin demo
+	KILLS=$(or $(KILLS),200) target/release/demo
 
 # Everything that CI runs. The whole clusters take about ten minutes of it; TWINSITE_CLUSTERS=0 leaves them out.
 test: setup setup-kubernetes
@@ -29,23 +33,18 @@ test: setup setup-kubernetes
 	$(CARGO) test --workspace
 
 # Judges the history of a run again. FILE=target/demo/history.jsonl
-history: FILE ?= target/demo/history.jsonl
 history:
-	$(CARGO) run --quiet --release --package twinsite-tests --bin history -- $(FILE)
+	$(CARGO) run --quiet --release --package twinsite-tests --bin history -- $(or $(FILE),target/demo/history.jsonl)
 
 # Simulated histories of faults in virtual time. ROUNDS=10000 SEED=1; SEED=7 ROUNDS=1 PRINT=1 tells one history.
-sim: ROUNDS ?= 1000
-sim: SEED ?= 1
-sim: PRINT ?= 0
 sim:
 	$(CARGO) build --release --package twinsite-sim
-	target/release/twinsite-sim rounds=$(ROUNDS) seed=$(SEED) print=$(PRINT)
+	target/release/twinsite-sim rounds=$(or $(ROUNDS),1000) seed=$(or $(SEED),1) print=$(or $(PRINT),0)
 
 # The protocol as a checked model: all rules on, then each rule off (docs/evidence.md): an hour or more; PART=short: a minute.
-model: PART ?= all
 model:
 	$(CARGO) build --release --package twinsite-model
-	target/release/twinsite-model $(PART)
+	target/release/twinsite-model $(or $(PART),all)
 
 # The fault catalogue, row by row: on real processes, simulated, shown by a named test, or the reason why not.
 faults: setup
@@ -95,9 +94,8 @@ ublk: setup
 	tests/ublk/run.sh target "$$($(CARGO) test --package twinsite-agent --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)"
 
 # Every reader of strange bytes under coverage-guided inputs, TIME seconds each (docs/fuzz.md). Not part of `test`.
-fuzz: TIME ?= 60
 fuzz:
-	@csi-driver/iscsi/fuzz/run.sh $(TIME)
+	@csi-driver/iscsi/fuzz/run.sh $(or $(TIME),60)
 
 # The programs of Kubernetes that the cluster tests run, from their Go modules into the cache: about 20 minutes, once
 # (docs/kubernetes-tests.md).
@@ -114,10 +112,9 @@ demo-kubernetes: setup setup-kubernetes
 	target/debug/demo-kubernetes
 
 # Whole clusters and all their bad days. BAD_DAYS=name,name
-test-clusters: export BAD_DAYS ?= all
 test-clusters: setup setup-kubernetes
 	$(CARGO) build --workspace --bins --test stage --test two_clusters
-	$(CARGO) test --workspace --test stage --test two_clusters
+	BAD_DAYS=$(or $(BAD_DAYS),all) $(CARGO) test --workspace --test stage --test two_clusters
 
 # Two clusters and a third API server to try things on, until Ctrl-C.
 clusters: setup-kubernetes

@@ -5,7 +5,7 @@
 //! | [`volume`], [`failover`], [`policy`] | what is done about one volume, said of an order, judged without a person: pure planners |
 //! | `moves` | where a volume should be, and whether this site lets it go or takes it |
 //! | [`shell`] | watches, queue, workers, leadership; observes for the planners and carries their plans out |
-//! | [`site_pair`], [`pool`] | what is said of pairs and pools; the links to witness and peer |
+//! | [`site_pair`], [`pool`], [`node`] | what is said of pairs, of pools and of what silent agents served; the links to witness and peer |
 //! | [`witness`], [`peer`] | the register, the claims and signs of life; the other cluster, read-only |
 //! | [`metrics`], [`health`] | `/metrics`, `/healthz`, `/readyz` |
 //!
@@ -16,6 +16,7 @@ pub mod failover;
 pub mod health;
 pub mod metrics;
 mod moves;
+pub mod node;
 pub mod peer;
 pub mod policy;
 pub mod pool;

@@ -255,6 +255,7 @@ impl Metrics {
             Key::Failover(_) => "Failover",
             Key::Group(_) => "MirrorGroup",
             Key::Orphan(_) => "Orphan",
+            Key::Node(_) => "Node",
         };
         let outcome = match outcome {
             Outcome::Again(_) | Outcome::Settled => "ok",

@@ -270,6 +270,7 @@ async fn an_agent_lives_by_its_cluster_and_without_it() {
     let mut lab = Lab::new().await;
     lab.apply(OBJECTS).await;
     objects_become_files_and_statuses_come_back(&mut lab).await;
+    whoever_is_called_silent_speaks_and_takes_its_fields_back(&lab).await;
     a_deletion_waits_for_the_agent(&lab).await;
     a_name_that_another_cluster_has_is_said(&lab).await;
     the_api_server_goes_and_comes(&mut lab).await;
@@ -322,6 +323,48 @@ async fn objects_become_files_and_statuses_come_back(lab: &mut Lab) {
         fs::metadata(objects).unwrap().permissions().mode() & 0o777,
         0o700
     );
+}
+
+/// As the operator does when nothing is heard of a node.
+async fn whoever_is_called_silent_speaks_and_takes_its_fields_back(lab: &Lab) {
+    let silent = json!({"type": "Ready", "status": "Unknown", "reason": "AgentSilent", "message": "since noon",
+        "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let operator = PatchParams::apply("twinsite-operator").force();
+    let status = |kind: &str, name: &str, status: serde_json::Value| json!({"apiVersion": "twinsite.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "status": status});
+    let legs = Api::<Leg>::all(lab.client.clone());
+    let pools = Api::<StoragePool>::all(lab.client.clone());
+    let start = Instant::now();
+    let said = json!({"state": "Pending", "conditions": [silent]});
+    let said = Patch::Apply(status("Leg", "served", said));
+    let leg = legs.patch_status("served", &operator, &said).await.unwrap();
+    let leg = leg.status.unwrap();
+    assert_eq!(leg.conditions[0].reason, "AgentSilent");
+    let said = Patch::Apply(status("StoragePool", "m1", json!({"conditions": [silent]})));
+    pools.patch_status("m1", &operator, &said).await.unwrap();
+    lab.until("both say again what the agent says", || async {
+        let leg = lab.get::<Leg>("served").await.unwrap();
+        let pool = lab.get::<StoragePool>("m1").await.unwrap();
+        let (leg, pool) = (leg.status.unwrap(), pool.status.unwrap());
+        let conditions = [&leg.conditions[..], &pool.conditions[..]].concat();
+        leg.state == twinsite_api::LegState::Serving
+            && conditions.iter().all(|one| one.status == "True")
+            && conditions.len() == 2
+    })
+    .await;
+    // The next routine word would have come after a minute.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let leg = lab.get::<Leg>("served").await.unwrap();
+    let owns_ready = |manager: &str| {
+        let fields = leg.metadata.managed_fields.iter().flatten();
+        let mut fields = fields.filter(|one| one.manager.as_deref() == Some(manager));
+        fields.any(|one| {
+            serde_json::to_string(&one.fields_v1)
+                .unwrap()
+                .contains("f:reason")
+        })
+    };
+    assert!(owns_ready("twinsite-agent") && !owns_ready("twinsite-operator"));
 }
 
 async fn a_deletion_waits_for_the_agent(lab: &Lab) {

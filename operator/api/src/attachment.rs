@@ -38,11 +38,7 @@ pub use status::{
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
     printcolumn(name = "Engine", type_ = "string", json_path = ".status.engine"),
     printcolumn(name = "Device", type_ = "string", json_path = ".status.device.path"),
-    printcolumn(
-        name = "Resync",
-        type_ = "integer",
-        json_path = ".status.resyncPercent"
-    ),
+    printcolumn(name = "Resync", type_ = "string", json_path = ".status.resync"),
     printcolumn(
         name = "Volume",
         type_ = "string",

@@ -35,6 +35,8 @@ pub mod condition_type {
     pub const MEMBERSHIP_UNKNOWN: &str = "MembershipUnknown";
     /// A comparison found blocks that are not the same in both copies.
     pub const LEGS_DIFFER: &str = "LegsDiffer";
+    /// An annotation of a person asks for what is not done; the message says why, and what to do. There only while one does.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
     /// Every field of the spec is known to this version; there only while one is not.
     pub const SPEC_UNDERSTOOD: &str = "SpecUnderstood";
     /// A pool serves its legs.
@@ -84,12 +86,16 @@ pub mod reason {
     pub const ORDER_STALE: &str = "OrderStale";
     /// Another writer took over.
     pub const SUPERSEDED: &str = "Superseded";
+    /// The copy is a member: only one that has left can be given up.
+    pub const STILL_MEMBER: &str = "StillMember";
     /// A leg of a lost branch waits for `confirm`.
     pub const LOST_BRANCH: &str = "LostBranch";
     /// The holder is still writing: no failover.
     pub const STILL_ACTIVE: &str = "StillActive";
     /// The volume is on its way here, and the other site has not let go of it yet.
     pub const HELD_ELSEWHERE: &str = "HeldElsewhere";
+    /// Nothing was heard of the agent that would know.
+    pub const AGENT_SILENT: &str = "AgentSilent";
     /// The pool's marker file is not there: its disk is not mounted.
     pub const POOL_NOT_MOUNTED: &str = "PoolNotMounted";
     /// The pool's marker names another pool.

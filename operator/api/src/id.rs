@@ -110,9 +110,22 @@ impl VolumeId {
         naa
     }
 
+    /// The name of a LUN that takes the place of one that was given up for good; another number, another name.
+    pub fn leg_naa_after(&self, leg: LegIndex, number: u32) -> [u8; 16] {
+        let mut naa = [0; 16];
+        let hash = Sha256::new()
+            .chain_update(b"twinsite.io/naa-after")
+            .chain_update(self.leg_naa(leg))
+            .chain_update(number.to_be_bytes())
+            .finalize();
+        naa.copy_from_slice(&hash[..16]);
+        naa[0] = 0x60 | (naa[0] & 0x0f);
+        naa
+    }
+
     /// [`Self::leg_naa`] as manifests write it: `naa.6...`.
     pub fn leg_naa_text(&self, leg: LegIndex) -> String {
-        format!("naa.{}", hex(&self.leg_naa(leg)))
+        naa_text(&self.leg_naa(leg))
     }
 
     /// The iSCSI name that our own target gives the LUN of a leg.
@@ -153,6 +166,11 @@ pub fn group_uid(uids: &[[u8; 16]]) -> [u8; 16] {
     let mut uids: Vec<String> = uids.iter().map(|uid| hex(uid)).collect();
     uids.sort_unstable();
     attachment_uid(&format!("group of {}", uids.join(" and ")))
+}
+
+/// An NAA name as manifests write it.
+pub fn naa_text(naa: &[u8; 16]) -> String {
+    format!("naa.{}", hex(naa))
 }
 
 /// An NAA name as manifests write it, `naa.` and 16 or 32 hex digits, as 16 bytes, zero padded.

@@ -21,7 +21,17 @@ use crate::{ChapRef, GroupId, LegIndex, Quantity, VolumeId};
     status = "LegStatus",
     derive = "PartialEq",
     selectable = ".spec.node",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
     printcolumn(name = "Leg", type_ = "string", json_path = ".spec.leg"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
@@ -108,7 +118,7 @@ pub struct LegStatus {
     /// Generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Pending, Serving, Failed or Stopped.
+    /// Pending, Serving, Failed or Stopped. Pending also when nothing was heard of its agent.
     #[serde(default)]
     pub state: LegState,
     /// Why, in a sentence that says what to do.
@@ -144,7 +154,7 @@ pub struct LegStatus {
     /// When this was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
-    /// Ready, with the reason if it is not served.
+    /// Ready, with the reason if it is not served; Unknown with the reason AgentSilent when nothing was heard of its agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -58,7 +58,9 @@ pub use failover::{
     Failover, FailoverMode, FailoverSpec, FailoverState, FailoverStatus, FailoverVolume,
     ForceToken, ReseedToken, VolumeSelection,
 };
-pub use id::{GroupId, IdError, LegIndex, VolumeId, attachment_uid, group_uid, parse_naa};
+pub use id::{
+    GroupId, IdError, LegIndex, VolumeId, attachment_uid, group_uid, naa_text, parse_naa,
+};
 pub use leg::{Leg, LegRemoval, LegSpec, LegState, LegStatus};
 pub use mirror_group::{GroupVolume, MirrorGroup, MirrorGroupSpec, MirrorGroupStatus};
 pub use mirrored_volume::{
@@ -67,7 +69,7 @@ pub use mirrored_volume::{
     OnNoQuorum, PodDevice, Role, VolumeGroup, VolumeLeg, VolumeLegState, VolumeLegStatus,
     VolumeMode, Workload,
 };
-pub use quantity::{Quantity, QuantityError};
+pub use quantity::{Quantity, QuantityError, rounded};
 pub use seen::{Seen, Unreadable};
 pub use site_pair::{
     FailoverPolicy, FailoverSettings, NodeLoss, NodeLossPolicy, Resync, Site, SiteClaim, SitePair,

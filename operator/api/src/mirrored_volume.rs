@@ -38,12 +38,7 @@ use crate::{ChapRef, GroupId, LegIndex, Quantity, VolumeId};
         json_path = ".status.conditions[?(@.type=='InSync')].status"
     ),
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.capacity"),
-    printcolumn(
-        name = "Resync",
-        type_ = "string",
-        json_path = ".status.legs[*].resyncPercent",
-        priority = 1
-    ),
+    printcolumn(name = "Resync", type_ = "string", json_path = ".status.resync"),
     printcolumn(
         name = "Node",
         type_ = "string",
@@ -282,6 +277,9 @@ pub struct MirroredVolumeStatus {
     /// The copies as last seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legs: Vec<VolumeLegStatus>,
+    /// How much of a resync is done, for people: `35%`. Left out: none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<String>,
     /// The last move between the sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_move: Option<LastMove>,
@@ -291,7 +289,8 @@ pub struct MirroredVolumeStatus {
     /// Size that pods can use now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Quantity>,
-    /// Ready, Reconciling, Stalled, InSync, FailoverReady, Degraded, SplitBrain, LegsDiffer, PeerReachable, WitnessReachable.
+    /// Ready, Reconciling, Stalled, InSync, FailoverReady, Degraded, SplitBrain, LegsDiffer, PeerReachable, WitnessReachable,
+    /// and RequestRefused while an annotation asks for what is not done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

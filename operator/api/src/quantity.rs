@@ -70,6 +70,22 @@ impl Quantity {
     }
 }
 
+/// A byte count for people, rounded down to three figures at most: `731`, `1.5Gi`, `120Gi`.
+pub fn rounded(bytes: u64) -> String {
+    let Some((suffix, unit)) = SUFFIXES[..6].iter().rev().find(|(_, unit)| bytes >= *unit) else {
+        return bytes.to_string();
+    };
+    let (whole, tenths) = (
+        bytes / unit,
+        u128::from(bytes % unit) * 10 / u128::from(*unit),
+    );
+    if whole < 100 && tenths > 0 {
+        format!("{whole}.{tenths}{suffix}")
+    } else {
+        format!("{whole}{suffix}")
+    }
+}
+
 impl FromStr for Quantity {
     type Err = QuantityError;
 
@@ -207,6 +223,20 @@ mod tests {
             ("0.5Ki", 512),
         ] {
             assert_eq!(text.parse::<Quantity>().unwrap().bytes(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn people_get_three_figures_with_their_unit() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1536, "1.5Ki"),
+            (13_207_024_435, "12.2Gi"),
+            ((120 << 30) + (900 << 20), "120Gi"),
+            (u64::MAX, "15.9Ei"),
+        ] {
+            assert_eq!(rounded(bytes), text);
         }
     }
 

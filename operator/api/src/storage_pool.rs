@@ -22,10 +22,21 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].status"
     ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
     printcolumn(name = "Class", type_ = "string", json_path = ".spec.class"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node.name"),
-    printcolumn(name = "Free", type_ = "string", json_path = ".status.freeBytes"),
+    printcolumn(name = "Free", type_ = "string", json_path = ".status.free"),
+    printcolumn(
+        name = "Capacity",
+        type_ = "string",
+        json_path = ".status.capacity",
+        priority = 1
+    ),
     printcolumn(name = "Legs", type_ = "integer", json_path = ".status.legs"),
     printcolumn(
         name = "Age",
@@ -113,6 +124,12 @@ pub struct StoragePoolStatus {
     /// Bytes that are free there now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
+    /// The same for people, rounded: `1.8Ti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
+    /// What is free for people, rounded: `12.3Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<String>,
     /// Legs served from here.
     #[serde(default)]
     pub legs: u32,
@@ -122,7 +139,8 @@ pub struct StoragePoolStatus {
     /// When this was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
-    /// Ready, with the reason if the pool serves nothing.
+    /// Ready, with the reason if the pool serves nothing: True also in the cluster of the other site, with the reason
+    /// OtherSite; Unknown with the reason AgentSilent when nothing was heard of its agent. Accepted at its own site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
-use twinsite_api::{Attachment, FailoverPolicy, MirroredVolume, RegisterView, VolumeId};
+use twinsite_api::{Attachment, MirroredVolume, RegisterView, VolumeId};
 use twinsite_register::{GroupId, State};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     health::Health,
     metrics::Metrics,
-    peer, pool,
+    node, peer, pool,
     site_pair::{self, Links},
     witness,
 };
@@ -41,6 +41,8 @@ pub enum Key {
     Group(VolumeKey),
     /// What is left of a volume whose object is gone.
     Orphan(VolumeId),
+    /// A node whose agent is silent.
+    Node(String),
 }
 
 /// What all rounds share.
@@ -96,6 +98,7 @@ impl Operator {
             Key::Failover(name) => orders::reconcile(self, name).await,
             Key::Group(key) => group::reconcile(self, key).await,
             Key::Orphan(id) => volume::orphan::reconcile(self, *id).await,
+            Key::Node(name) => node::reconcile(self, name).await,
         }
     }
 
@@ -257,9 +260,6 @@ impl Operator {
         let (Some(object), Some(access)) = (self.own.pair(pair), self.links.witness(pair)) else {
             return;
         };
-        if object.spec.failover.policy == FailoverPolicy::Manual {
-            return;
-        }
         let enough = object.spec.failover.detect_after.length();
         // Before that nothing can follow from it.
         if access
@@ -273,7 +273,7 @@ impl Operator {
         }
     }
 
-    /// Volumes that are open on a node which gives no sign of life: nothing else tells that it stays silent.
+    /// Volumes that are open on a node which gives no sign of life, and what its agent said: nothing else tells that it stays silent.
     pub fn suspect_nodes(&self) {
         let open = |one: &Attachment| !one.spec.mode.is_one_shot();
         let mut silent = HashMap::new();
@@ -285,6 +285,9 @@ impl Operator {
             if is_silent && open(&one) {
                 self.add_of(one.spec.volume);
             }
+        }
+        for node in node::wanting(self) {
+            self.queue.add(Key::Node(node));
         }
     }
 

@@ -29,6 +29,9 @@ pub struct Options {
     /// Objects that are reconciled at the same time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
+    /// Keep new pods off a node that is lost, by a taint, until it is back (chart value `operator.taintLostNodes`).
+    #[arg(long)]
+    pub taint_lost_nodes: bool,
     /// How logs are written.
     #[arg(long, default_value = "text")]
     pub log_format: LogFormat,

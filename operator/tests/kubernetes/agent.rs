@@ -17,7 +17,7 @@ use twinsite_api::{Attachment, AttachmentMode, Leg, StoragePool};
 use twinsite_register::{Create, Gen, GroupId, Register, RegisterId, Site, TxId, VolumeId};
 use twinsite_witness::{Kubernetes, Swap, Witness};
 
-const PORTAL: &str = "127.0.0.1:3260";
+pub(crate) const PORTAL: &str = "127.0.0.1:3260";
 
 pub(crate) struct Agent {
     site: String,
@@ -134,6 +134,9 @@ pub(crate) async fn serve(legs: &Api<Leg>, leg: &Leg, portal: &str) -> Result<()
         "status": {
             "observedGeneration": leg.metadata.generation, "state": "Serving", "portals": [portal],
             "iqn": leg.spec.target_name(), "lun": leg.spec.lun, "naa": leg.spec.naa_text(), "size": leg.spec.size.bytes(),
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "AsDesired", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
         },
     });
     legs.patch_status(&leg.name_any(), &params, &Patch::Apply(&status))

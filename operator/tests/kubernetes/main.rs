@@ -5,6 +5,7 @@
 
 mod agent;
 mod newer;
+mod silent;
 mod thousand;
 mod world;
 
@@ -78,6 +79,9 @@ async fn two_sites_bear_a_volume_and_go_on_without_each_other_and_without_the_wi
 
     world.step("a change at the other site shows here within a moment");
     shows_soon(&world).await?;
+
+    world.step("a node is silent: what its agent said is taken back, and given back by it");
+    silent::what_a_silent_agent_said_is_taken_back(&world).await?;
 
     world.step("the peer is away: said, and nothing else");
     world.research.plane.stop_api_server();

@@ -225,7 +225,7 @@ spec:
                 "--lease",
                 lease,
             ])
-            .args(["--http", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0", "--taint-lost-nodes"])
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig())
             .stdin(Stdio::null())

@@ -34,8 +34,10 @@ use std::{
 };
 
 use kube::{
-    Client, Config,
+    Client, Config, ResourceExt as _,
+    api::DynamicObject,
     config::{KubeConfigOptions, Kubeconfig},
+    runtime::watcher::Event,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -117,6 +119,8 @@ pub struct Bridge {
     /// Statuses of objects that the node cannot read.
     unreadable: BTreeMap<Label, Arc<Value>>,
     problems: Vec<Problem>,
+    /// Objects on which somebody wrote that this agent is silent: their statuses go at once.
+    called_silent: BTreeSet<Label>,
     /// The look after which an object without a file is untouched.
     let_go: BTreeMap<Label, u64>,
     looks: u64,
@@ -158,6 +162,7 @@ impl Bridge {
             paces: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             problems: Vec::new(),
+            called_silent: BTreeSet::new(),
             let_go: BTreeMap::new(),
             looks: 0,
             requests: JoinSet::new(),
@@ -211,6 +216,11 @@ impl Bridge {
             Ok(event) => {
                 if self.troubles.remove(&heard.source).is_some() && self.troubles.is_empty() {
                     tracing::info!("the API server answers again");
+                }
+                match called_silent(&heard.source, &event) {
+                    Some((label, true)) => drop(self.called_silent.insert(label)),
+                    Some((label, false)) => drop(self.called_silent.remove(&label)),
+                    None => {}
                 }
                 self.cache.hear(heard.source, event)
             }
@@ -326,7 +336,12 @@ impl Bridge {
                 pace.forget();
             }
             let last_words = farewell && pace.owes(&status);
-            if pace.due(&status) > now && !last_words {
+            let due = if self.called_silent.contains(&label) {
+                pace.due(&status).min(pace.answer())
+            } else {
+                pace.due(&status)
+            };
+            if due > now && !last_words {
                 continue;
             }
             idle = false;
@@ -386,6 +401,23 @@ impl Bridge {
             }
         }
     }
+}
+
+/// The object of this event, and whether it says of its agent that nothing is heard of it.
+fn called_silent(source: &Source, event: &Event<DynamicObject>) -> Option<(Label, bool)> {
+    let Source::All(kind) = source else {
+        return None;
+    };
+    let (object, is_there) = match event {
+        Event::Apply(object) | Event::InitApply(object) => (object, true),
+        Event::Delete(object) => (object, false),
+        Event::Init | Event::InitDone => return None,
+    };
+    let conditions = object.data.pointer("/status/conditions");
+    let mut conditions = conditions.and_then(Value::as_array).into_iter().flatten();
+    let is_silent = conditions
+        .any(|one| one["type"] == condition_type::READY && one["reason"] == reason::AGENT_SILENT);
+    Some(((kind.word(), object.name_any()), is_there && is_silent))
 }
 
 impl Leaving {

@@ -9,6 +9,7 @@
 //! | numbers, while a resync runs | [`PROGRESS`] |
 //! | numbers | [`NUMBERS`] |
 //! | nothing | [`LIFE`] |
+//! | nothing, but the object says otherwise | [`NEWS`], until the watch shows it again |
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,15 +27,17 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(15);
 
 /// Fields whose change is not news.
-const NUMBER_FIELDS: [&str; 11] = [
+const NUMBER_FIELDS: [&str; 13] = [
     "allocatedBytes",
     "bytesPerSecond",
     "chunks",
     "comparedBytes",
     "dirtyBytes",
     "etaSeconds",
+    "free",
     "freeBytes",
     "percent",
+    "resync",
     "resyncBytesPerSecond",
     "resyncCopiedBytes",
     "resyncPercent",
@@ -93,6 +96,15 @@ impl Pace {
             }
         };
         at.max(self.hold)
+    }
+
+    /// When a status may go that stands otherwise on the object than it was sent.
+    pub(crate) fn answer(&self) -> Duration {
+        let sent = self
+            .sent
+            .as_ref()
+            .map_or(Duration::ZERO, |sent| sent.at + NEWS);
+        sent.max(self.hold)
     }
 
     /// Whether it has something to tell that the API server does not know, however soon that is.
@@ -217,6 +229,7 @@ mod tests {
             NEWS,
         );
         check(json!({"dirtyBytes": 1}), json!({"dirtyBytes": 2}), NUMBERS);
+        check(json!({"free": "9Gi"}), json!({"free": "8Gi"}), NUMBERS);
         check(
             json!({"resyncPercent": 1}),
             json!({"resyncPercent": 2}),
@@ -234,6 +247,18 @@ mod tests {
         check(legs(1, "Member"), legs(1, "Outdated"), NEWS);
         let read = |at: &str| json!({"register": {"epoch": 1, "readAt": at}});
         check(read("now"), read("then"), LIFE);
+    }
+
+    #[test]
+    fn what_stands_otherwise_on_the_object_is_said_again_each_second() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.answer(), Duration::ZERO);
+        let status = Arc::new(json!({"state": "Serving"}));
+        pace.sent(SENT, Arc::clone(&status));
+        assert_eq!(pace.due(&status), SENT + LIFE);
+        assert_eq!(pace.answer(), SENT + NEWS);
+        pace.failed(SENT + NEWS);
+        assert_eq!(pace.answer(), SENT + NEWS + BACK_OFF);
     }
 
     #[test]

@@ -349,6 +349,7 @@ pub fn attachment_status(
             .unwrap_or_default(),
         dirty_bytes: engine.map(|engine| engine.dirty_bytes),
         resync_percent: resync.map(|resync| resync.percent()),
+        resync: resync.map(|resync| format!("{}%", resync.percent())),
         resync_copied_bytes: engine.map(|engine| engine.counters.copied_bytes),
         resync_bytes_per_second: resync.map(|resync| resync.bytes_per_second),
         eta_seconds: resync

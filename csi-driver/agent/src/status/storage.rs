@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use twinsite_api::{
     Condition, LegIndex, LegSpec, LegState, LegStatus, SiteClaim, SitePairStatus,
-    StoragePoolStatus, condition, condition_type, reason, set_condition,
+    StoragePoolStatus, condition, condition_type, reason, rounded, set_condition,
 };
 use twinsite_register::Site;
 
@@ -64,6 +64,14 @@ pub fn pool_status(view: &mut PoolView, now: Time) -> StoragePoolStatus {
         observed_generation: view.generation,
         capacity_bytes: view.space.as_ref().map(|(capacity, _)| capacity.total),
         free_bytes: view.space.as_ref().map(|(capacity, _)| capacity.free),
+        capacity: view
+            .space
+            .as_ref()
+            .map(|(capacity, _)| rounded(capacity.total)),
+        free: view
+            .space
+            .as_ref()
+            .map(|(capacity, _)| rounded(capacity.free)),
         legs: view.legs,
         marker: view.space.as_ref().map(|(_, marker)| marker.clone()),
         observed_at: None,

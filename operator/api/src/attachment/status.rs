@@ -50,6 +50,9 @@ pub struct AttachmentStatus {
     /// How much of a resync is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync_percent: Option<u8>,
+    /// The same for people: `35%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<String>,
     /// Bytes copied by the resync so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync_copied_bytes: Option<u64>,

@@ -19,6 +19,7 @@ use k8s_openapi::api::{
     storage::v1::{CSINode, VolumeAttachment},
 };
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use tokio::time::Instant;
 use twinsite_api::{
     Attachment, Failover, GroupId, Leg, MirrorGroup, MirroredVolume, SitePair, StoragePool,
     VolumeId,
@@ -243,6 +244,34 @@ impl Own {
         let freshest = index.signs.values().map(|sign| sign.at).max()?;
         let silence = index.signs.get(node)?.at.elapsed();
         (freshest.elapsed() < LIVELY && silence >= LIVELY).then_some(silence)
+    }
+
+    /// Whether the node's kubelet was seen to renew its lease, lately.
+    pub fn node_speaks(&self, node: &str) -> bool {
+        let index = self.index();
+        let sign = index.signs.get(node);
+        sign.is_some_and(|sign| sign.moved && sign.lease.elapsed() < LIVELY)
+    }
+
+    /// For how long nothing was heard of the agent of a node, if that means that it is not there; `None`: it is there, or nobody can look now.
+    pub fn agent_silence(&self, node: &str) -> Option<Duration> {
+        let watched = [
+            &self.node_leases.sync,
+            &self.pools.sync,
+            &self.legs.sync,
+            &self.attachments.sync,
+        ];
+        if watched.iter().any(|sync| sync.failing().is_some()) {
+            return None;
+        }
+        let index = self.index();
+        let freshest = index.signs.values().map(|sign| sign.lease).max()?;
+        if freshest.elapsed() >= LIVELY {
+            return None;
+        }
+        let agent = index.agents.get(node).copied().or(index.began)?;
+        let lease = index.signs.get(node).map(|sign| sign.lease);
+        index::silence(agent, lease, Instant::now())
     }
 }
 

@@ -54,7 +54,20 @@ impl Own {
             all(),
             move |change, pool: Option<&StoragePool>, _| {
                 if let Some(pool) = pool {
-                    let edit = locked(&i).edit(change, "StoragePool", &pool.metadata);
+                    let edit = {
+                        let mut index = locked(&i);
+                        let said = pool
+                            .status
+                            .as_ref()
+                            .and_then(|status| status.observed_at.as_ref());
+                        match (&pool.spec.node, change) {
+                            (Some(node), Change::Applied) => {
+                                index.said(of_pool(pool), &node.name, said);
+                            }
+                            _ => drop(index.said.remove(&of_pool(pool))),
+                        }
+                        index.edit(change, "StoragePool", &pool.metadata)
+                    };
                     t(Told::Pool(pool.name_any(), edit));
                 }
             },
@@ -283,11 +296,10 @@ impl Own {
                     _ => {
                         let now = Instant::now();
                         index.signs.clear();
+                        index.agents.clear();
+                        index.began = Some(now);
                         for lease in store.state() {
-                            let sign = Sign {
-                                renewed: renewed(&lease),
-                                at: now,
-                            };
+                            let sign = Sign::first(renewed(&lease), now);
                             index.signs.insert(lease.name_any(), sign);
                         }
                     }
@@ -312,6 +324,11 @@ impl Own {
             index,
         }
     }
+}
+
+/// By what the word of an agent about a pool is known; a Leg or Attachment has no such name.
+fn of_pool(pool: &StoragePool) -> String {
+    format!("pool/{}", pool.name_any())
 }
 
 fn renewed(lease: &Lease) -> Option<MicroTime> {

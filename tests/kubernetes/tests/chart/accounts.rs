@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use kube::{
-    Api,
+    Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use tokio::time::sleep;
 use twinsite_api::{Attachment, Leg, MirroredVolume, SitePair, StoragePool};
 
-use crate::server::{NAMESPACE, Site, WORLD, code};
+use crate::{
+    helm::chart,
+    server::{NAMESPACE, Site, WORLD, code},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_account_may_do_what_it_needs_and_no_more() {
@@ -226,19 +229,89 @@ async fn operator(site: &Site) {
         200
     );
 
+    // What a silent agent said is taken back.
+    let legs: Api<Leg> = Api::all(client.clone());
+    let status = json!({"apiVersion": "twinsite.io/v1alpha1", "kind": "Leg", "status": {"state": "Pending"}});
+    let answer = code(
+        legs.patch_status("on-m2", &ours, &Patch::Apply(&status))
+            .await,
+    );
+    assert_eq!(answer.0, 200, "{}", answer.1);
+
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     assert_eq!(code(secrets.get("twinsite-peer").await).0, 200);
     assert_eq!(code(secrets.get("twinsite-witness").await).0, 200);
     assert_eq!(code(secrets.get("twinsite-pair").await).0, 403);
     assert_eq!(
         code(
-            Api::<Secret>::namespaced(client, "rv")
+            Api::<Secret>::namespaced(client.clone(), "rv")
                 .get("somebody")
                 .await
         )
         .0,
         403
     );
+    operator_on_nodes(site, client).await;
+}
+
+/// Nothing of a node, and with `operator.taintLostNodes` one taint.
+async fn operator_on_nodes(site: &Site, client: Client) {
+    let nodes: Api<Node> = Api::all(client);
+    let merge = PatchParams::default();
+    let taints = |keys: &[&str]| {
+        let taints = keys
+            .iter()
+            .map(|key| json!({"key": key, "effect": "NoSchedule"}));
+        json!({"spec": {"taints": taints.collect::<Vec<_>>()}})
+    };
+    let lost = taints(&["disk", "twinsite.io/lost"]);
+    let admin: Api<Node> = Api::all(site.admin.clone());
+    let disk = Patch::Merge(taints(&["disk"]));
+    admin.patch("m2", &merge, &disk).await.unwrap();
+    assert_eq!(
+        code(nodes.patch("m2", &merge, &Patch::Merge(&lost)).await).0,
+        403
+    );
+
+    let chart = chart();
+    let upgrade = [
+        "upgrade",
+        "twinsite",
+        chart.to_str().unwrap(),
+        "--reuse-values",
+    ];
+    let set = ["--set", "operator.taintLostNodes=true"];
+    site.helm(&[&upgrade[..], &set].concat()).await.unwrap();
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+    let end = Instant::now() + Duration::from_secs(60);
+    let trial = merge.clone().dry_run();
+    while code(nodes.patch("m2", &trial, &Patch::Merge(&labelled)).await).0 != 422 {
+        assert!(
+            Instant::now() < end,
+            "the policy is not in force after a minute"
+        );
+        sleep(Duration::from_millis(100)).await;
+    }
+    let answer = code(nodes.patch("m2", &merge, &Patch::Merge(&lost)).await);
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    let cordon = json!({"spec": {"unschedulable": true}});
+    for refused in [
+        &cordon,
+        &taints(&["twinsite.io/lost"]),
+        &taints(&["disk", "other"]),
+    ] {
+        let answer = code(nodes.patch("m2", &merge, &Patch::Merge(refused)).await);
+        assert!(
+            answer.0 == 422 && answer.1.contains("but the taint twinsite.io/lost"),
+            "{refused}: {answer:?}"
+        );
+    }
+    let back = code(
+        nodes
+            .patch("m2", &merge, &Patch::Merge(&taints(&["disk"])))
+            .await,
+    );
+    assert_eq!(back.0, 200, "{}", back.1);
 }
 
 async fn peer(site: &Site) {

@@ -19,6 +19,7 @@ const EVERYTHING: &[&str] = &[
     "apiServer.port=6443",
     "witness.local=true",
     "operator.hostNetwork=true",
+    "operator.taintLostNodes=true",
     "operator.extraArgs[0]=--verbose=yes",
     "operator.workloads[0].apiGroup=kubevirt.io",
     "operator.workloads[0].resources[0]=virtualmachines",

@@ -275,6 +275,7 @@ impl Metrics {
             Action::AddFinalizer | Action::RemoveFinalizer => "finalizer",
             Action::ApplyLeg(_) => "apply_leg",
             Action::DeleteLeg { .. } => "delete_leg",
+            Action::ReleaseLeg { .. } => "release_leg",
             Action::ApplyPersistentVolume(_) | Action::RebindPersistentVolume { .. } => {
                 "apply_persistent_volume"
             }

@@ -440,12 +440,27 @@ fn takeover(
         };
         return Some(Course::Arrive(ordered));
     }
-    let case = case(situation, register, active.clone(), is_member);
+    let mut case = case(situation, register, active.clone(), is_member);
+    let by_hand = situation.pair.spec.failover.policy == FailoverPolicy::Manual;
+    if by_hand && !register.members.is_empty() {
+        // Nothing is moved, but a person is told what is seen.
+        case.policy = FailoverPolicy::Observe;
+    }
     match policy::judge(&case) {
         Verdict::Quiet => None,
         Verdict::Wait(text) => {
             plan.policy = Some(Why::new("NotYet", text));
             plan.again(Duration::from_secs(1));
+            None
+        }
+        Verdict::Would(text) if by_hand => {
+            let (volume, site) = (situation.desired.reference(), situation.site);
+            plan.policy = Some(Why::new(
+                PERSON_NEEDED,
+                format!(
+                    "{text}, and with policy Manual nothing moves by itself: if {active} is down, kubectl twinsite failover {volume} --to {site} --mode unplanned, or --all instead of the volume"
+                ),
+            ));
             None
         }
         Verdict::Would(text) => {
@@ -469,6 +484,9 @@ fn takeover(
         }
     }
 }
+
+/// The active site shows no sign of life, and only a person moves the volume.
+pub(crate) const PERSON_NEEDED: &str = "PersonNeeded";
 
 fn case(
     situation: &Situation<'_>,

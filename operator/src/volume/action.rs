@@ -26,6 +26,8 @@ pub struct Plan {
     pub stalled: Option<Why>,
     /// What the plan waits for, most important first.
     pub waiting: Vec<Why>,
+    /// What a person asked for and does not get as it is asked: nothing waits for it.
+    pub refused: Vec<Why>,
     /// What the automatic policy found.
     pub policy: Option<Why>,
     /// The plan used the move permit of the observation.
@@ -60,6 +62,11 @@ pub enum Action {
     /// Server-side apply.
     ApplyLeg(Box<Leg>),
     DeleteLeg {
+        name: String,
+        uid: String,
+    },
+    /// Take the agent's finalizer from a Leg that is being deleted: its node is not in the cluster any more.
+    ReleaseLeg {
         name: String,
         uid: String,
     },
@@ -190,6 +197,13 @@ impl Plan {
         }
     }
 
+    pub(crate) fn refuse(&mut self, word: &'static str, message: impl Into<String>) {
+        let why = Why::new(word, message);
+        if !self.refused.contains(&why) {
+            self.refused.push(why);
+        }
+    }
+
     /// The first thing that needs a human is told; it is the one that hides the others.
     pub(crate) fn stall(&mut self, word: &'static str, message: impl Into<String>) {
         if self.stalled.is_none() {
@@ -213,6 +227,7 @@ impl fmt::Display for Plan {
             .iter()
             .map(|why| ("stalled", why))
             .chain(self.waiting.iter().map(|why| ("waiting", why)))
+            .chain(self.refused.iter().map(|why| ("refused", why)))
             .chain(self.policy.iter().map(|why| ("policy", why)))
         {
             writeln!(f, "{what}: {}: {}", why.word, why.message)?;
@@ -239,6 +254,7 @@ impl fmt::Display for Action {
                 )
             }
             Self::DeleteLeg { name, .. } => write!(f, "delete Leg {name}"),
+            Self::ReleaseLeg { name, .. } => write!(f, "release Leg {name} of a node that is gone"),
             Self::ApplyPersistentVolume(volume) => {
                 write!(
                     f,

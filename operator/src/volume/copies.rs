@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use twinsite_api::{
     Attachment, AttachmentMode, ChapRef, Leg, LegIndex, LegRemoval, LegSpec, LegState, LegTarget,
-    LunRef, StoragePool, VolumeLegState, VolumeLegStatus, reason,
+    LunRef, StoragePool, VolumeLegState, VolumeLegStatus, naa_text, reason,
 };
-use twinsite_register::Class;
+use twinsite_register::{Class, Naa};
 
 use super::place::{self, Refused};
 use super::situation::{self, Situation, leg_of};
@@ -21,6 +21,15 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     let Some(wanted) = situation.leg_spec(situation.site) else {
         return leave(situation, there, plan);
     };
+    if let Some(leg) = there.filter(|leg| leg.metadata.deletion_timestamp.is_some()) {
+        // It is wanted again, or a person deleted it: another one is made when it has gone.
+        let is_member = situation
+            .live()
+            .is_none_or(|register| register.members.contains(situation.own_leg()));
+        if !is_member {
+            return remove(situation, leg, plan);
+        }
+    }
     let pool = match there {
         Some(leg) => place::of_leg(situation, leg),
         None => match place::choose(situation, wanted, lived(situation)) {
@@ -94,11 +103,7 @@ fn says_all(there: &Leg, wanted: &Leg) -> bool {
             .flatten()
             .all(|(key, value)| have.as_ref().and_then(|have| have.get(key)) == Some(value))
     };
-    let held = have
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|held| held == names::AGENT_FINALIZER);
+    let held = is_held(there);
     there.spec == wanted.spec
         && held
         && has(&have.labels, &want.labels)
@@ -115,6 +120,11 @@ pub(super) fn lived(situation: &Situation<'_>) -> bool {
 
 fn trouble(leg: &Leg) -> Option<String> {
     let status = leg.status.as_ref()?;
+    let mut conditions = status.conditions.iter();
+    let silent = conditions.find(|one| one.reason == reason::AGENT_SILENT);
+    if let Some(silent) = silent {
+        return Some(format!("the copy of this site: {}", silent.message));
+    }
     let text = status.message.as_deref().filter(|text| !text.is_empty())?;
     (status.state != LegState::Serving)
         .then(|| format!("the copy of this site is not served: {text}"))
@@ -138,7 +148,10 @@ fn leg_spec(situation: &Situation<'_>, pool: &StoragePool, there: Option<&Leg>) 
         block_size: there.map_or(4096, |leg| leg.spec.block_size),
         iqn: there.and_then(|leg| leg.spec.iqn.clone()),
         lun: there.map_or(0, |leg| leg.spec.lun),
-        naa: there.and_then(|leg| leg.spec.naa.clone()),
+        naa: match there {
+            Some(leg) => leg.spec.naa.clone(),
+            None => name_after_retired(situation),
+        },
         chap: pair_chap(situation),
         initiators: there
             .map(|leg| leg.spec.initiators.clone())
@@ -146,6 +159,19 @@ fn leg_spec(situation: &Situation<'_>, pool: &StoragePool, there: Option<&Leg>) 
         // Only a leg that was wiped is removed with its object.
         removal: LegRemoval::DeleteWiped,
     })
+}
+
+/// A copy in a pool has a name that follows from its volume. If a person gave that one up for good, a new copy gets another.
+fn name_after_retired(situation: &Situation<'_>) -> Option<String> {
+    let register = situation.live()?;
+    let is_retired = |naa: [u8; 16]| register.is_retired(situation.own_leg(), Naa(naa));
+    if !is_retired(situation.id.leg_naa(situation.own)) {
+        return None;
+    }
+    let mut names = (0..=u32::MAX).map(|number| situation.id.leg_naa_after(situation.own, number));
+    // The register keeps few.
+    let free = names.find(|name| !is_retired(*name))?;
+    Some(naa_text(&free))
 }
 
 fn pair_chap(situation: &Situation<'_>) -> Option<ChapRef> {
@@ -177,17 +203,47 @@ fn leave(situation: &Situation<'_>, there: Option<&Leg>, plan: &mut Plan) {
     let dropped = situation.live().is_some_and(|register| {
         !register.members.contains(own) && register.no_rejoin.contains(own)
     });
-    if dropped && leg.metadata.deletion_timestamp.is_none() {
-        plan.act(Action::DeleteLeg {
-            name: situation::name(&leg.metadata),
-            uid: situation::uid(&leg.metadata),
-        });
-    } else if !dropped {
+    if dropped {
+        remove(situation, leg, plan);
+    } else {
         plan.wait(
             reason::PENDING,
             "the copy of this site is served until it has left the membership",
         );
     }
+}
+
+/// A Leg goes that serves no member any more. Its agent takes its finalizer off when it has stopped to serve; for a node that is not in
+/// the cluster any more we do. Its file stays on that node's disk, and what stands there is judged by its superblock if it ever returns.
+pub(super) fn remove(situation: &Situation<'_>, leg: &Leg, plan: &mut Plan) {
+    let (name, uid) = (
+        situation::name(&leg.metadata),
+        situation::uid(&leg.metadata),
+    );
+    if leg.metadata.deletion_timestamp.is_none() {
+        return plan.act(Action::DeleteLeg { name, uid });
+    }
+    let node = situation.seen.node(&leg.spec.node);
+    match node {
+        Some(node) if node.gone && node.agent_silent => {
+            if is_held(leg) {
+                plan.act(Action::ReleaseLeg { name, uid });
+            }
+        }
+        Some(node) if node.agent_silent => plan.wait(
+            reason::AGENT_SILENT,
+            format!(
+                "Leg {name} waits for the agent of node {node}, of which nothing is heard: bring the node back or, if it never returns, kubectl delete node {node}, and the Leg goes; what is on its disk stays there",
+                node = node.name
+            ),
+        ),
+        _ => {}
+    }
+}
+
+fn is_held(leg: &Leg) -> bool {
+    let mut finalizers = leg.metadata.finalizers.iter().flatten();
+    finalizers.any(|held| held == names::AGENT_FINALIZER)
 }
 
 /// Number and NAA id of a LUN; without the id nothing tells it from another one.

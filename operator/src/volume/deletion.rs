@@ -9,7 +9,7 @@ use twinsite_api::{AttachmentMode, AttachmentState, DeletionPolicy, LegIndex, re
 use twinsite_register::Class;
 
 use super::situation::{self, Situation, leg_of};
-use super::{Action, Plan, RegisterChange, Why, attachments, binding, edits, names};
+use super::{Action, Plan, RegisterChange, Why, attachments, binding, copies, edits, names};
 
 pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     if let Some(claim) = situation.seen.claim.as_deref() {
@@ -258,13 +258,8 @@ fn order_wipe(situation: &Situation<'_>, plan: &mut Plan) {
 
 /// The Leg object goes; its agent removes the file, since it was wiped or never written.
 fn leg_goes(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why> {
-    if let Some(leg) = situation.leg_object()
-        && leg.metadata.deletion_timestamp.is_none()
-    {
-        plan.act(Action::DeleteLeg {
-            name: situation::name(&leg.metadata),
-            uid: situation::uid(&leg.metadata),
-        });
+    if let Some(leg) = situation.leg_object() {
+        copies::remove(situation, leg, plan);
     }
     None
 }

@@ -6,7 +6,7 @@
 use twinsite_api::{LegIndex, MirroredVolume, parse_naa, reason};
 use twinsite_register::Naa;
 
-use super::situation::{Situation, leg_of};
+use super::situation::{Situation, leg_of, site_of};
 use super::{Action, Plan, RegisterChange, attachments, names};
 use crate::moves::Wish;
 
@@ -15,7 +15,7 @@ pub(super) fn plan(situation: &Situation<'_>, wish: Option<&Wish>, plan: &mut Pl
         return;
     };
     if !situation.is_active(register) {
-        return;
+        return said_elsewhere(situation, plan);
     }
     let change = latch(situation, wish)
         .or_else(|| rejoin(situation))
@@ -95,7 +95,7 @@ fn confirmed(
             return Some(RegisterChange::Confirm { leg, who });
         }
         Some((leg, _)) if !register.unconfirmed.contains(leg_of(leg)) => {}
-        _ => plan.wait(
+        _ => plan.refuse(
             reason::INVALID_SPEC,
             format!(
                 "{who}: {}: {text:?} must be <leg>@<epoch>, such as B@{}",
@@ -116,22 +116,70 @@ fn retired(
     let (text, who) = said(volume, names::RETIRE_ANNOTATION)?;
     match retire(text) {
         Some((leg, naa)) if register.members.contains(leg_of(leg)) => {
-            let text =
-                format!("leg {leg} ({naa}) is a member: only a copy that has left can be given up");
-            plan.wait(reason::INVALID_SPEC, text);
+            let site = situation.site_name(site_of(leg));
+            let text = format!(
+                "{who}: leg {leg} ({naa}) is a member: it has every acknowledged write, and only a copy that has left can be given up; take the leg at {site} out of spec.legs in both clusters, and it leaves; or take the annotation away: {}",
+                without(volume, names::RETIRE_ANNOTATION)
+            );
+            plan.refuse(reason::STILL_MEMBER, text);
             None
         }
         Some((leg, naa)) => (!register.is_retired(leg_of(leg), naa))
             .then_some(RegisterChange::Retire { leg, naa, who }),
         None => {
             let key = names::RETIRE_ANNOTATION;
-            plan.wait(
+            plan.refuse(
                 reason::INVALID_SPEC,
                 format!("{who}: {key}: {text:?} must be <leg>=<naa>, such as B=naa.6..."),
             );
             None
         }
     }
+}
+
+/// A person's word counts in the cluster where the volume is active, and is not heard in the other one.
+fn said_elsewhere(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(register) = situation.live() else {
+        return;
+    };
+    let volume = &situation.desired.volume;
+    let twin = situation.seen.peer.volume.as_deref();
+    for key in [names::CONFIRM_ANNOTATION, names::RETIRE_ANNOTATION] {
+        let Some((text, who)) = said(volume, key) else {
+            continue;
+        };
+        let is_there = twin
+            .and_then(|twin| said(twin, key))
+            .is_some_and(|(theirs, _)| theirs == text);
+        let is_done = match (key, confirm(text), retire(text)) {
+            (names::CONFIRM_ANNOTATION, Some((leg, _)), _) => {
+                !register.unconfirmed.contains(leg_of(leg))
+            }
+            (_, _, Some((leg, naa))) => register.is_retired(leg_of(leg), naa),
+            _ => false,
+        };
+        if is_there || is_done {
+            continue;
+        }
+        let active = situation.site_name(register.active.site);
+        plan.refuse(
+            reason::NOT_ACTIVE,
+            format!(
+                "{who}: {key} is heard in the cluster of {active} only, where the volume is active: say it there, and take it away here: {}",
+                without(volume, key)
+            ),
+        );
+    }
+}
+
+/// The command that takes an annotation away.
+fn without(volume: &MirroredVolume, key: &str) -> String {
+    let (namespace, name) = (&volume.metadata.namespace, &volume.metadata.name);
+    format!(
+        "kubectl -n {} annotate mirroredvolume {} {key}-",
+        namespace.as_deref().unwrap_or_default(),
+        name.as_deref().unwrap_or_default()
+    )
 }
 
 fn index(text: &str) -> Option<LegIndex> {

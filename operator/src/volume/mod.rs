@@ -203,7 +203,13 @@ pub fn wants_beat(desired: &Desired, seen: &Observed) -> bool {
             order.object.spec.mode == FailoverMode::Unplanned
                 && order.object.spec.to == desired.site
         };
+        // With policy Manual it is worth its reads only once a person may have to be told.
+        let is_silent = seen
+            .evidence
+            .site_still_for
+            .is_some_and(|still| still >= SILENT);
         return pair.spec.failover.policy != FailoverPolicy::Manual
+            || is_silent
             || seen.failovers.iter().any(ordered);
     }
     // At the active site: is the holder's node lost, or nobody left who holds?
@@ -219,7 +225,7 @@ pub fn wants_beat(desired: &Desired, seen: &Observed) -> bool {
     holders.peek().is_none() || holders.any(|holder| silent(&holder.spec.node))
 }
 
-/// A node that is silent for this long may turn out to be lost.
+/// A node, or the other site, that is silent for this long may turn out to be lost.
 const SILENT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn tell_of_the_twin(situation: &Situation<'_>, plan: &mut Plan) {

@@ -136,6 +136,8 @@ pub struct NodeView {
     pub volume_in_use: bool,
     /// The Node object is gone.
     pub gone: bool,
+    /// Nothing was heard of its agent for so long that it is not there.
+    pub agent_silent: bool,
 }
 
 /// What was read of the register.

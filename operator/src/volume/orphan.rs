@@ -15,7 +15,7 @@ use twinsite_api::{
 use twinsite_register::Class;
 
 use super::situation::Situation;
-use super::{Action, Desired, Observed, Plan, Why, attachments, binding, deletion, names};
+use super::{Desired, Observed, Plan, Why, attachments, binding, copies, deletion, names};
 
 /// What is known of a volume without its object: what stands on its Leg, or on its PersistentVolume.
 #[derive(Clone, Debug)]
@@ -233,14 +233,8 @@ fn copy(situation: &Situation<'_>, plan: &mut Plan) {
                 Some(why) => plan.wait(why.word, why.message),
                 // The file stays, since it was not wiped: a volume of the same name adopts it.
                 None => {
-                    if let Some(leg) = situation
-                        .leg_object()
-                        .filter(|leg| leg.metadata.deletion_timestamp.is_none())
-                    {
-                        plan.act(Action::DeleteLeg {
-                            name: super::situation::name(&leg.metadata),
-                            uid: super::situation::uid(&leg.metadata),
-                        });
+                    if let Some(leg) = situation.leg_object() {
+                        copies::remove(situation, leg, plan);
                     }
                 }
             }

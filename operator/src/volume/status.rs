@@ -83,6 +83,8 @@ pub fn status(
 
 fn whereabouts(situation: &Situation<'_>, new: &mut MirroredVolumeStatus) {
     new.legs = copies::entries(situation);
+    let percent = new.legs.iter().find_map(|leg| leg.resync_percent);
+    new.resync = percent.map(|percent| format!("{percent}%"));
     if let Some(register) = situation.live() {
         new.epoch = Some(register.epoch.0);
         new.active_site = Some(ActiveSite {
@@ -247,6 +249,19 @@ fn events(
             note,
             on_claim,
         );
+    }
+    if let Some(refused) = of_type(new, condition_type::REQUEST_REFUSED)
+        && of_type(old, condition_type::REQUEST_REFUSED)
+            .is_none_or(|before| before.message != refused.message)
+    {
+        let note = refused.message.clone();
+        tell(true, condition_type::REQUEST_REFUSED, note, false);
+    }
+    let lost = |status| {
+        of_type(status, condition_type::READY).filter(|one| one.reason == conditions::NODE_LOST)
+    };
+    if let (None, Some(lost)) = (lost(old), lost(new)) {
+        tell(true, conditions::NODE_LOST, lost.message.clone(), true);
     }
     if is(new, condition_type::READY, "True") && !is(old, condition_type::READY, "True") {
         tell(

@@ -94,6 +94,7 @@ async fn step(
         Action::RemoveFinalizer => finalizer(operator, desired, Finalizer::Off).await,
         Action::ApplyLeg(leg) => apply(Api::<Leg>::all(client()), &**leg).await,
         Action::DeleteLeg { name, uid } => delete(Api::<Leg>::all(client()), name, uid).await,
+        Action::ReleaseLeg { name, uid } => release(Api::<Leg>::all(client()), name, uid).await,
         Action::ApplyPersistentVolume(one) => {
             apply(Api::<PersistentVolume>::all(client()), &**one).await
         }
@@ -140,7 +141,9 @@ async fn step(
         Action::DeleteAttachment { name, uid } => {
             delete(Api::<Attachment>::all(client()), name, uid).await
         }
-        Action::ReleaseAttachment { name, uid } => release(operator, name, uid).await,
+        Action::ReleaseAttachment { name, uid } => {
+            release(Api::<Attachment>::all(client()), name, uid).await
+        }
         Action::DeletePod { name, uid } => {
             let params = DeleteParams {
                 grace_period_seconds: Some(0),
@@ -278,8 +281,10 @@ fn or_gone(done: Result<(), StepError>) -> Result<(), StepError> {
     }
 }
 
-async fn release(operator: &Operator, name: &str, uid: &str) -> Result<(), StepError> {
-    let api: Api<Attachment> = Api::all(operator.client.clone());
+async fn release<K>(api: Api<K>, name: &str, uid: &str) -> Result<(), StepError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
     // As it is now: its deletion, ordered a moment ago, has changed it.
     let known = within(api.get_opt(name)).await?;
     let Some(known) = known.filter(|known| known.uid().as_deref() == Some(uid)) else {

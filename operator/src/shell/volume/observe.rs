@@ -269,6 +269,13 @@ fn nodes(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) -> Vec<N
         .map(|node| node.name.clone());
     agents.extend(pool_nodes);
     found.extend(agents.iter().cloned());
+    for leg in LegIndex::BOTH {
+        let leg = own
+            .legs
+            .store
+            .get(&ObjectRef::new(&names::leg_name(id, leg)));
+        found.extend(leg.map(|leg| leg.spec.node.clone()));
+    }
     for mode in MODES {
         let name = names::attachment_name(id, mode);
         found.extend(
@@ -295,6 +302,7 @@ fn nodes(operator: &Operator, pools: &[Arc<StoragePool>], id: VolumeId) -> Vec<N
                 silent_for: own.node_silence(&name),
                 volume_in_use: node.as_deref().is_some_and(has),
                 gone: node.is_none(),
+                agent_silent: own.agent_silence(&name).is_some(),
                 name,
             }
         })

@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use twinsite_api::{
-    Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, Role,
-    VerifyState, VolumeLegState, condition, condition_type, parse_naa, reason,
+    Attachment, AttachmentMode, AttachmentState, Condition, MirroredVolumeStatus, NodeLossPolicy,
+    Role, VerifyState, VolumeLegState, condition, condition_type, parse_naa, reason,
 };
 use twinsite_register::{Class, Members, Naa, Register};
 
@@ -14,6 +14,8 @@ use crate::volume::{Desired, Observed, Plan, Reach, copies};
 
 /// What the automatic policy would do or waits for; only while there is something to say.
 pub(super) const AUTOMATIC_FAILOVER: &str = "AutomaticFailover";
+/// The node where the volume is attached gives no sign of life.
+pub(super) const NODE_LOST: &str = "NodeLost";
 /// An action of the last round failed.
 pub(super) const APPLY_FAILED: &str = "ApplyFailed";
 
@@ -74,8 +76,17 @@ pub(super) fn all(
             said(Some(true), reason::PENDING, waits.message.clone()),
         ));
     }
+    if let Some(why) = plan.refused.first() {
+        let texts: Vec<&str> = plan
+            .refused
+            .iter()
+            .map(|why| why.message.as_str())
+            .collect();
+        let told = said(Some(true), why.word, texts.join("; "));
+        all.push((condition_type::REQUEST_REFUSED, told));
+    }
     if let Some(policy) = &plan.policy {
-        let advised = policy.word == "WouldFailOver";
+        let advised = matches!(policy.word, "WouldFailOver" | crate::moves::PERSON_NEEDED);
         all.push((
             AUTOMATIC_FAILOVER,
             said(Some(advised), policy.word, policy.message.clone()),
@@ -96,6 +107,7 @@ pub(super) fn stays(condition: &Condition, plan: &Plan, seen: &Observed) -> bool
             .waiting
             .iter()
             .any(|why| why.word == condition_type::WAITING_FOR_LEG),
+        condition_type::REQUEST_REFUSED => !plan.refused.is_empty(),
         AUTOMATIC_FAILOVER => plan.policy.is_some(),
         _ => true,
     }
@@ -123,6 +135,9 @@ fn ready(plan: &Plan, situation: Option<&Situation<'_>>, new: &MirroredVolumeSta
 fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
     let writer = situation.attachment(AttachmentMode::Writer);
     if let Some(writer) = writer {
+        if let Some(told) = without_its_node(situation, &writer.spec.node) {
+            return told;
+        }
         let status = writer.status.clone().unwrap_or_default();
         let told = || {
             (
@@ -181,7 +196,12 @@ fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
         ),
         (_, None) => said(None, reason::CREATING, "the volume is being made"),
         (_, Some(_)) if writer.is_some() => {
-            said(None, reason::PENDING, "a node is attaching the volume")
+            let node = writer.map_or("a node", |writer| writer.spec.node.as_str());
+            said(
+                None,
+                reason::PENDING,
+                format!("{node} is attaching the volume"),
+            )
         }
         (_, Some(register))
             if register.members == Members::only(situation.own_leg())
@@ -198,6 +218,30 @@ fn ready_active(plan: &Plan, situation: &Situation<'_>) -> Said {
         }
         (_, Some(_)) => said(Some(true), as_desired(), "can be attached here"),
     }
+}
+
+/// What the agent of a node said last counts no more when nothing is heard of the node.
+fn without_its_node(situation: &Situation<'_>, node: &str) -> Option<Said> {
+    if situation.is_lost(node) {
+        let text = match situation.pair.spec.node_loss.policy {
+            NodeLossPolicy::Fence => format!(
+                "node {node}, where the volume is attached, gives no sign of life: its writer is fenced, then its pod starts on another node of {}",
+                situation.site
+            ),
+            NodeLossPolicy::Kubernetes => format!(
+                "node {node}, where the volume is attached, gives no sign of life: by nodeLoss.policy Kubernetes its pod is let go by Kubernetes alone, after about 11 minutes"
+            ),
+        };
+        return Some(said(Some(false), NODE_LOST, text));
+    }
+    let view = situation.seen.node(node)?;
+    view.agent_silent.then(|| {
+        said(
+            None,
+            reason::AGENT_SILENT,
+            format!("attached on {node}, of whose agent nothing is heard: whether the volume works there is not known"),
+        )
+    })
 }
 
 fn ready_standby(situation: &Situation<'_>) -> Said {
@@ -408,11 +452,14 @@ fn failover_ready(plan: &Plan, situation: &Situation<'_>, new: &MirroredVolumeSt
             reason::WAIT_MEMBER,
             format!("the copy at {} is {:?}", leg.site, leg.state),
         ),
-        _ => said(
-            Some(true),
-            as_desired(),
-            "the other site can take over without losing an acknowledged write",
-        ),
+        standby => {
+            let site = standby.map_or("the other site", |leg| leg.site.as_str());
+            said(
+                Some(true),
+                as_desired(),
+                format!("{site} can take over without losing an acknowledged write"),
+            )
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bad input and bad days, but for lost nodes ([`super::lost_nodes`]).
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, jiff::Timestamp};
-use twinsite_api::{AttachmentMode, FailoverState};
+use twinsite_api::{AttachmentMode, FailoverState, MirroredVolume};
 use twinsite_register::{Leg, Mark, Members};
 
 use super::golden;
@@ -495,4 +495,100 @@ fn a_copy_whose_lun_was_given_up_is_not_promised_to_be_rebuilt() {
     world.settle();
     let told = world.told(0, "InSync");
     assert!(told.contains("its LUN was given up for good"), "{told}");
+}
+
+#[test]
+fn a_member_is_not_given_up_and_whoever_asked_for_it_is_told() {
+    let mut world = World::running();
+    let naa = world.clusters[1].legs[0].spec.naa_text();
+    let say = |world: &mut World, place: usize, text: Option<&str>| {
+        world.edit(place, |volume| {
+            let annotations = volume.metadata.annotations.get_or_insert_default();
+            annotations.remove(names::RETIRE_ANNOTATION);
+            annotations
+                .extend(text.map(|text| (names::RETIRE_ANNOTATION.to_owned(), text.to_owned())));
+        });
+        world.settle();
+    };
+    let retire = format!("B={naa}");
+    say(&mut world, 0, Some(&retire));
+    let told = world.told(0, "RequestRefused");
+    assert!(
+        told.starts_with("True StillMember: annotation on MirroredVolume rv/records"),
+        "{told}"
+    );
+    assert!(
+        told.contains("take the leg at research out of spec.legs in both clusters"),
+        "{told}"
+    );
+    let command = "kubectl -n rv annotate mirroredvolume records twinsite.io/retire-leg-";
+    assert!(told.contains(command), "{told}");
+    let event = "medical: event RequestRefused annotation on MirroredVolume";
+    assert_eq!(
+        world.transcript().matches(event).count(),
+        1,
+        "{}",
+        world.transcript()
+    );
+    // A person's mistake is not work under way.
+    assert!(world.told(0, "Reconciling").starts_with("False"));
+    assert!(world.register.as_ref().unwrap().retired.is_empty());
+
+    // In the other cluster it would never be heard.
+    say(&mut world, 0, None);
+    assert_eq!(world.told(0, "RequestRefused"), "");
+    say(&mut world, 1, Some(&retire));
+    let told = world.told(1, "RequestRefused");
+    assert!(
+        told.starts_with("True NotActive") && told.contains("in the cluster of medical only"),
+        "{told}"
+    );
+    // Git says it in both.
+    say(&mut world, 0, Some(&retire));
+    assert_eq!(world.told(1, "RequestRefused"), "");
+    // Once the copy has left it is done.
+    world.edit_both(|volume| volume.spec.legs.retain(|leg| leg.site == "medical"));
+    world.settle();
+    assert_eq!(
+        world.told(0, "RequestRefused"),
+        "",
+        "{}",
+        world.transcript()
+    );
+    assert_eq!(world.register.as_ref().unwrap().retired.len(), 1);
+    // The next copy is another LUN: by the old name it would be kept out for ever, in whatever pool it stands.
+    world.edit_both(|volume| {
+        volume.metadata.annotations = None;
+        let legs: MirroredVolume = serde_yaml::from_str(VOLUME).unwrap();
+        volume.spec.legs = legs.spec.legs;
+    });
+    world.settle();
+    let new = world.clusters[1].legs[0].spec.naa_text();
+    assert_ne!(new, naa);
+    let target = |place: usize| {
+        let status = world.clusters[place]
+            .volume
+            .as_ref()
+            .unwrap()
+            .status
+            .clone()
+            .unwrap();
+        let leg = status
+            .legs
+            .into_iter()
+            .find(|leg| leg.site == "research")
+            .unwrap();
+        leg.target.unwrap().naa
+    };
+    assert_eq!(
+        (target(0), target(1)),
+        (new.clone(), new),
+        "{}",
+        world.transcript()
+    );
+    assert!(
+        world.told(0, "InSync").starts_with("True"),
+        "{}",
+        world.transcript()
+    );
 }

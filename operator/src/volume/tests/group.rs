@@ -378,7 +378,7 @@ fn what_a_person_says_on_any_volume_of_the_group_is_heard() {
         world.settle();
         let register = world.parts[0].register.clone().unwrap();
         assert_eq!(register.retired.len(), 1, "{at}: {}", world.transcript());
-        let told = world.told(0, "Reconciling").remove(0);
+        let told = world.told(0, "RequestRefused").remove(0);
         assert!(told.contains("must be <leg>@<epoch>"), "{told}");
         let name = world.parts[at].name;
         assert!(told.contains(&format!("rv/{name}")), "{told}");

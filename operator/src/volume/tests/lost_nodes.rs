@@ -232,3 +232,82 @@ fn the_beat_of_what_is_left_is_watched_as_long_as_somebody_may_hold_it() {
     seen.peer.volume = None;
     assert!(!orphan::wants_beat(&seen));
 }
+
+/// The copy of research is given up in the spec; its node has gone silent, and then a person deletes the Node.
+#[test]
+fn a_leg_whose_node_never_returns_goes_with_the_node_object_and_says_so_before() {
+    let mut world = World::running();
+    let silent = |world: &mut World, gone: bool| {
+        let node = &mut world.clusters[1].nodes[0];
+        (node.ready, node.agent_silent, node.gone) = (false, true, gone);
+        node.silent_for = (!gone).then(|| Duration::from_secs(600));
+    };
+    silent(&mut world, false);
+    world.edit_both(|volume| volume.spec.legs.retain(|leg| leg.site == "medical"));
+    world.settle();
+    let leg = world.clusters[1].legs[0].clone();
+    assert!(
+        leg.metadata.deletion_timestamp.is_some(),
+        "{}",
+        world.transcript()
+    );
+    let told = world.told(1, "Reconciling");
+    assert!(told.contains("kubectl delete node r1"), "{told}");
+    silent(&mut world, true);
+    world.settle();
+    assert!(world.clusters[1].legs.is_empty(), "{}", world.transcript());
+    let told = world.told(1, "Reconciling");
+    assert!(told.starts_with("False"), "{told}");
+}
+
+#[test]
+fn a_leg_of_a_member_is_not_let_go_of_because_somebody_deleted_it() {
+    let mut world = World::running();
+    let node = &mut world.clusters[1].nodes[0];
+    (node.ready, node.agent_silent, node.gone) = (false, true, true);
+    let now = world.time();
+    world.clusters[1].legs[0].metadata.deletion_timestamp = Some(now);
+    let (desired, seen) = world.observe(1);
+    let now = Timestamp::from_second(world.now).unwrap();
+    let planned = plan(&desired.unwrap(), &seen, now);
+    let mut actions = planned.actions.iter();
+    let lets_go = actions.any(|one| matches!(one, Action::ReleaseLeg { .. }));
+    assert!(!lets_go, "{planned}");
+}
+
+#[test]
+fn a_volume_on_a_node_that_is_lost_is_not_said_to_be_attached_and_well() {
+    for policy in [NodeLossPolicy::Fence, NodeLossPolicy::Kubernetes] {
+        let mut world = World::running();
+        assert_eq!(world.told(0, "Ready"), "True AsDesired: attached on m1");
+        world.clusters[0].pair.spec.node_loss.policy = policy;
+        // Nobody else can fence, so that it lasts.
+        world.clusters[0].nodes[1].ready = false;
+        let node = &mut world.clusters[0].nodes[0];
+        (node.ready, node.silent_for) = (false, Some(Duration::from_secs(60)));
+        world.rounds(30);
+        let told = world.told(0, "Ready");
+        assert!(told.starts_with("False NodeLost: node m1"), "{told}");
+        let says = match policy {
+            NodeLossPolicy::Fence => "its pod starts on another node of medical",
+            NodeLossPolicy::Kubernetes => "by Kubernetes alone",
+        };
+        assert!(told.contains(says), "{told}");
+        let event = "medical: event NodeLost node m1";
+        assert_eq!(
+            world.transcript().matches(event).count(),
+            1,
+            "{}",
+            world.transcript()
+        );
+    }
+    // The agent alone: kubelet lives, and the node is not lost.
+    let mut world = World::running();
+    world.clusters[0].nodes[0].agent_silent = true;
+    world.rounds(1);
+    let told = world.told(0, "Ready");
+    assert!(
+        told.starts_with("Unknown AgentSilent: attached on m1, of whose agent nothing is heard"),
+        "{told}"
+    );
+}

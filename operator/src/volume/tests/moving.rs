@@ -520,3 +520,34 @@ fn a_force_with_an_old_token_fails_and_touches_nothing() {
         FailoverState::Failed
     );
 }
+
+#[test]
+fn with_policy_manual_a_dead_site_is_told_with_the_command_that_moves_the_volume() {
+    let mut world = World::running();
+    for cluster in &mut world.clusters {
+        cluster.pair.spec.failover.policy = FailoverPolicy::Manual;
+    }
+    world.settle();
+    assert_eq!(world.told(1, "AutomaticFailover"), "");
+    world.kill(0);
+    world.settle();
+    let told = world.told(1, "AutomaticFailover");
+    assert!(
+        told.starts_with("True PersonNeeded: no sign of life of medical"),
+        "{told}"
+    );
+    let command = "kubectl twinsite failover rv/records --to research --mode unplanned";
+    assert!(told.contains(command), "{told}");
+    let event = "research: event FailoverAdvised no sign of life";
+    assert_eq!(
+        world.transcript().matches(event).count(),
+        1,
+        "{}",
+        world.transcript()
+    );
+    assert!(!world.serves(1), "a person moves it, or nobody");
+    // It is back.
+    world.revive(0);
+    world.settle();
+    assert_eq!(world.told(1, "AutomaticFailover"), "");
+}

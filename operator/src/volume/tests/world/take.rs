@@ -88,7 +88,17 @@ impl Cluster {
                 new.status = old.and_then(|old| old.status);
                 self.legs.push(new);
             }
-            Action::DeleteLeg { .. } => self.legs.clear(),
+            // Its agent takes the finalizer off when it has stopped to serve; one that is silent does not.
+            Action::DeleteLeg { .. } => {
+                let nodes = self.nodes.iter().filter(|node| node.agent_silent);
+                let silent: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
+                self.legs
+                    .retain(|leg| silent.contains(&leg.spec.node.as_str()));
+                for leg in &mut self.legs {
+                    leg.metadata.deletion_timestamp = Some(now.clone());
+                }
+            }
+            Action::ReleaseLeg { .. } => self.legs.clear(),
             Action::ApplyPersistentVolume(volume) => {
                 let old = self.persistent_volume.take();
                 let mut new = (**volume).clone();

@@ -303,6 +303,10 @@ pub struct ExpectedLeg {
 }
 
 /// Details of a force, as a person accepted them after a plan: the register and the superblock must still be these.
+///
+/// Of a group there is one such order per volume, on one node, and all name the group, its volumes and the same register
+/// (`expectEpoch`, `expectTxid`), person and acceptance; the superblock is that of their own volume. They are carried out together, by
+/// one change of the register, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ForceOrder {
@@ -321,6 +325,9 @@ pub struct ForceOrder {
     /// Who forces, for the note in the register.
     #[schemars(length(min = 1, max = 512))]
     pub who: String,
+    /// The person accepted a copy that is a mix of old and new, or copies of a group that are not of one moment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inconsistent: bool,
 }
 
 impl AttachmentSpec {

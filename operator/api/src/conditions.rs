@@ -82,6 +82,10 @@ pub mod reason {
     pub const LEG_DAMAGED: &str = "LegDamaged";
     /// The LUN carries something that is not this volume.
     pub const FOREIGN_DATA: &str = "ForeignData";
+    /// The copies of a group at one site are not of one moment.
+    pub const MIXED_COPIES: &str = "MixedCopies";
+    /// Nothing was done with this volume because of another one of its group.
+    pub const GROUP_HINDERED: &str = "GroupHindered";
     /// Another attachment came later: this one never attaches again.
     pub const ORDER_STALE: &str = "OrderStale";
     /// Another writer took over.

@@ -29,6 +29,7 @@ mod conditions;
 mod credentials;
 mod definitions;
 mod failover;
+mod forced;
 mod id;
 mod instant;
 mod leg;
@@ -58,6 +59,7 @@ pub use failover::{
     Failover, FailoverMode, FailoverSpec, FailoverState, FailoverStatus, FailoverVolume,
     ForceToken, ReseedToken, VolumeSelection,
 };
+pub use forced::{FoundCopy, Unfit, judge_copies};
 pub use id::{
     GroupId, IdError, LegIndex, VolumeId, attachment_uid, group_uid, naa_text, parse_naa,
 };

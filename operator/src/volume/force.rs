@@ -77,6 +77,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
                         generation,
                         sb_seq,
                         who: named.clone(),
+                        inconsistent: accepted.inconsistent,
                     };
                     let mode = AttachmentMode::Force;
                     attachments::one_shot(situation, mode, &named, plan, |spec| {

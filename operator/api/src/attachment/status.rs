@@ -276,6 +276,10 @@ pub struct InspectedLeg {
     /// How often the volume had moved when its superblock was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
+    /// Until which membership it had every write, in a form of the agent's own: copies of the volumes of a group are of one moment
+    /// if this is equal. Left out: it is a copy that was not completed, or has no data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<String>,
     /// Beat of its last writer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beat: Option<u64>,

@@ -72,6 +72,9 @@ pub struct Granted {
     pub sb_gen: Gen,
     /// Its sequence number.
     pub sb_seq: u64,
+    /// Of which volume, in the register of a group; there each volume has one for the leg, or none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeId>,
 }
 
 /// A leg that a human gave up: never adopted, joined or wiped again.
@@ -140,7 +143,7 @@ pub struct Register {
     pub order: Order,
     /// New in every compare-and-swap.
     pub txid: TxId,
-    /// Superblocks that run by the word of a human, at most one per leg.
+    /// Superblocks that run by the word of a human, at most one per leg and volume.
     pub granted: Vec<Granted>,
     /// Registers that a reseed replaced.
     pub former: Vec<RegisterId>,
@@ -217,11 +220,6 @@ impl Register {
         if self.state == State::Live && self.active.seq == 0 {
             return Err("live without an active sequence");
         }
-        if self.granted.len() > 2
-            || (self.granted.len() == 2 && self.granted[0].leg == self.granted[1].leg)
-        {
-            return Err("more than one grant for a leg");
-        }
         if self.parents.len() > MAX_PARENTS {
             return Err("too many parents");
         }
@@ -243,6 +241,7 @@ impl Register {
         if self.volumes.is_empty() || self.volumes.len() > MAX_VOLUMES {
             return Err("no volume, or too many");
         }
+        self.check_granted()?;
         if self.former.len() > MAX_FORMER || self.former.contains(&self.register_id) {
             return Err("former registers out of bounds");
         }
@@ -252,9 +251,41 @@ impl Register {
         Ok(())
     }
 
-    /// The grant for this leg, if a human gave one.
-    pub fn granted_to(&self, leg: Leg) -> Option<&Granted> {
-        self.granted.iter().find(|granted| granted.leg == leg)
+    /// A grant names its volume exactly where there are several, and a leg has one for each of them or for none: a group never
+    /// runs on the word for one of its volumes.
+    fn check_granted(&self) -> Result<(), &'static str> {
+        let several = self.volumes.len() > 1;
+        if self.granted.len() > 2 * self.volumes.len() {
+            return Err("more than one grant for a leg");
+        }
+        for (at, granted) in self.granted.iter().enumerate() {
+            let known = match granted.volume {
+                Some(volume) => several && self.volumes.contains(&volume),
+                None => !several,
+            };
+            if !known {
+                return Err("a grant for another volume");
+            }
+            let same = |other: &Granted| (other.leg, other.volume) == (granted.leg, granted.volume);
+            if self.granted[..at].iter().any(same) {
+                return Err("more than one grant for a leg");
+            }
+        }
+        let of = |leg| self.granted.iter().filter(|g| g.leg == leg).count();
+        if Leg::BOTH
+            .iter()
+            .any(|&leg| ![0, self.volumes.len()].contains(&of(leg)))
+        {
+            return Err("a grant for some volumes only");
+        }
+        Ok(())
+    }
+
+    /// The grant for this leg of this volume, if a human gave one.
+    pub fn granted_to(&self, leg: Leg, volume: VolumeId) -> Option<&Granted> {
+        let of_volume = |granted: &&Granted| granted.volume.is_none_or(|of| of == volume);
+        let mut granted = self.granted.iter().filter(of_volume);
+        granted.find(|granted| granted.leg == leg)
     }
 
     /// Was this LUN given up by a human?

@@ -6,7 +6,7 @@
 
 pub use twinsite_mirror::activation::Refusal;
 use twinsite_mirror::activation::{
-    self, BeatView, Change, Grant, LegView, LiveView, Mv, RegView, RegisterIdView, SbView,
+    self, BeatView, Change, LegView, LiveView, Mv, RegView, RegisterIdView, SbView,
 };
 use twinsite_mirror::ids::{Epoch, Gen, Members, Site};
 pub use twinsite_mirror::layout::Role;
@@ -127,7 +127,7 @@ pub fn may_fence(
 
 /// Part 2 of protocol 2.8, with the fences held. `behind`: legs whose volatile cache was lost while a region is dirty.
 pub fn decide(site: u8, moving: bool, r: Reg, a: Leg, b: Leg, behind: u8) -> Act {
-    let legs = [leg(a), leg(b)];
+    let legs = [leg(r, 0, a), leg(r, 1, b)];
     let decision = activation::decide(
         site_of(site),
         mv(moving),
@@ -159,7 +159,8 @@ fn act_of(act: activation::Act) -> Act {
 
 /// Part 2 for the volumes of a group (2.10).
 pub fn decide_all(site: u8, moving: bool, r: Reg, volumes: &[[Leg; 2]], behind: u8) -> Act {
-    let legs: Vec<_> = volumes.iter().map(|l| l.map(leg)).collect();
+    let both = |l: &[Leg; 2]| [leg(r, 0, l[0]), leg(r, 1, l[1])];
+    let legs: Vec<_> = volumes.iter().map(both).collect();
     let decision = activation::decide_all(
         site_of(site),
         mv(moving),
@@ -190,7 +191,7 @@ fn generation(epoch: u8, ok: bool) -> Gen {
     Gen([if ok { epoch } else { 0xee }; 16])
 }
 
-fn leg(l: Leg) -> LegView {
+fn leg(r: Reg, x: usize, l: Leg) -> LegView {
     match l {
         Leg::Away => LegView::Away,
         Leg::Bad => LegView::Bad,
@@ -201,7 +202,7 @@ fn leg(l: Leg) -> LegView {
             members: members(s.members),
             site: site_of(s.site),
             seq: s.seq.into(),
-            sb_seq: s.sb_seq.into(),
+            granted: s.gen_ok && granted(r, x) == Some((s.epoch, s.sb_seq)),
             register: s.register,
             beat: if s.beat_behind {
                 BeatView::Behind
@@ -210,6 +211,13 @@ fn leg(l: Leg) -> LegView {
             },
             awaits_register: s.awaits_register,
         }),
+    }
+}
+
+fn granted(r: Reg, x: usize) -> Option<(u8, u8)> {
+    match r {
+        Reg::Live(l) => l.granted[x],
+        Reg::Unreadable | Reg::Absent | Reg::Creating | Reg::Tombstone | Reg::Below => None,
     }
 }
 
@@ -242,12 +250,5 @@ fn register(r: Reg) -> RegView {
         seq: l.seq.into(),
         landed: members(l.landed),
         parents,
-        granted: l.granted.map(|g| {
-            g.map(|(epoch, sb_seq)| Grant {
-                epoch: Epoch(epoch.into()),
-                generation: generation(epoch, true),
-                sb_seq: sb_seq.into(),
-            })
-        }),
     })
 }

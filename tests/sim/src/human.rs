@@ -172,6 +172,7 @@ impl World {
             },
             site: y.site(),
             generation: Gen(self.random.bytes()),
+            inconsistent: false,
             who: "a person".into(),
             why: "the other site is dead".into(),
         };

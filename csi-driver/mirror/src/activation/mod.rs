@@ -12,7 +12,7 @@
 
 mod view;
 
-pub use view::{BeatView, Fit, Grant, LegView, LiveView, RegView, RegisterIdView, SbView};
+pub use view::{BeatView, Fit, LegView, LiveView, RegView, RegisterIdView, SbView};
 
 use crate::ids::{Epoch, Gen, Leg, Members, Site};
 pub use crate::status::Refusal;

@@ -2,11 +2,11 @@
 
 mod enumeration;
 
-use twinsite_register::{BeatObject, MAX_PARENTS, Parent};
+use twinsite_register::{BeatObject, MAX_PARENTS, Parent, Register};
 
 use super::*;
 use crate::ids::{Epoch, Gen};
-use crate::layout::Role;
+use crate::layout::{Role, Superblock};
 
 pub(super) const EPOCH: u64 = 4;
 pub(super) const SEQ: u64 = 2;
@@ -31,7 +31,7 @@ pub(super) fn sb(
         members: Members::from_bits(members).unwrap(),
         site,
         seq,
-        sb_seq: 0,
+        granted: false,
         awaits_register: false,
         register: RegisterIdView::Same,
         beat: BeatView::Fresh,
@@ -57,7 +57,6 @@ pub(super) fn live(members: u8, site: Site, landed: u8, hist: [u8; 4]) -> LiveVi
         seq: SEQ,
         landed: Members::from_bits(landed).unwrap(),
         parents,
-        granted: [None; 2],
     }
 }
 
@@ -207,43 +206,69 @@ fn r44_a_leg_that_a_person_named_stops_every_attach_without_the_register() {
 
 #[test]
 fn r44_a_granted_superblock_runs_whatever_its_history_until_it_lands() {
-    let seen = SbView {
-        sb_seq: 9,
-        awaits_register: false,
-        ..sb(Role::Member, 1, false, 3, Site::A, 1)
+    let seen = sb(Role::Member, 1, false, 3, Site::A, 1);
+    let r = RegView::Live(live(1, Site::A, 0, [0; 4]));
+    let row = |granted| {
+        let leg = LegView::Sb(SbView { granted, ..seen });
+        decide(Site::A, Mv::None, &r, &[leg, LegView::Away], Members::NONE).row
     };
-    let mut r = live(1, Site::A, 0, [0; 4]);
-    let without = decide(
-        Site::A,
-        Mv::None,
-        &RegView::Live(r),
-        &[LegView::Sb(seen), LegView::Away],
-        Members::NONE,
-    );
-    assert_eq!(without.row, Row::L11);
-    r.granted[0] = Some(Grant {
-        epoch: seen.epoch,
-        generation: seen.generation,
-        sb_seq: 9,
-    });
-    let with = decide(
-        Site::A,
-        Mv::None,
-        &RegView::Live(r),
-        &[LegView::Sb(seen), LegView::Away],
-        Members::NONE,
-    );
-    assert_eq!(with.row, Row::L8);
+    assert_eq!((row(false), row(true)), (Row::L11, Row::L8));
+}
+
+#[test]
+fn r44_a_grant_is_of_exactly_one_superblock_of_one_volume() {
+    use twinsite_register::{Create, Granted, GroupId, Naa, RegisterId, TxId, VolumeId};
+    let create = Create {
+        register_id: RegisterId([1; 16]),
+        group: GroupId([2; 16]),
+        volumes: vec![VolumeId([3; 16])],
+        generation: generation(1),
+        site: Site::A,
+        txid: TxId([4; 16]),
+    };
+    let born = Register::create(create).unwrap();
+    let mut register = born.birth(Site::A, TxId([5; 16])).unwrap();
+    let geometry = crate::layout::Geometry::for_new(4 << 20).unwrap();
+    let volume = register.volumes[0];
+    let forced = Superblock::born(&register, volume, Leg::B, geometry, Naa([4; 16]));
+    let granted = |register: &Register, sb: &Superblock| {
+        SbView::of(sb, Some(register), BeatView::Fresh).granted
+    };
+    assert!(!granted(&register, &forced));
+    let grant = Granted {
+        leg: Leg::B,
+        sb_epoch: forced.epoch,
+        sb_gen: forced.generation,
+        sb_seq: forced.sb_seq,
+        volume: None,
+    };
+    register.granted = vec![grant];
+    assert!(granted(&register, &forced));
     // Another write to the same leg, and it is no longer the superblock that the human saw.
-    let later = LegView::Sb(SbView { sb_seq: 10, ..seen });
-    let changed = decide(
-        Site::A,
-        Mv::None,
-        &RegView::Live(r),
-        &[later, LegView::Away],
-        Members::NONE,
-    );
-    assert_eq!(changed.row, Row::L11);
+    let edits: [fn(&mut Superblock); 4] = [
+        |sb| sb.sb_seq += 1,
+        |sb| sb.generation = OTHER_GEN,
+        |sb| sb.epoch = Epoch(EPOCH),
+        |sb| sb.leg = Leg::A,
+    ];
+    for edit in edits {
+        let mut other = forced.clone();
+        edit(&mut other);
+        assert!(!granted(&register, &other), "{other:?}");
+    }
+    // In a group each volume has its own.
+    let own = VolumeId([7; 16]);
+    register.volumes = vec![forced.volume, own];
+    register.granted = vec![Granted {
+        volume: Some(own),
+        ..grant
+    }];
+    assert!(!granted(&register, &forced));
+    let of_volume = Superblock {
+        volume: own,
+        ..forced
+    };
+    assert!(granted(&register, &of_volume));
 }
 
 #[test]

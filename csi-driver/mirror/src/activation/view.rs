@@ -1,6 +1,6 @@
 //! Register and legs as the activation table sees them, and the class of a leg.
 
-use twinsite_register::{BeatObject, Class, Granted, MAX_PARENTS, Parent, Register};
+use twinsite_register::{BeatObject, Class, MAX_PARENTS, Parent, Register};
 
 use crate::ids::{Epoch, Gen, Leg, Members, RegisterId, Site};
 use crate::layout::{Beat, Role, Superblock};
@@ -39,17 +39,6 @@ impl RegView {
     }
 }
 
-/// What a human allowed to run (R44): exactly this superblock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Grant {
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Its generation.
-    pub generation: Gen,
-    /// Its sequence number.
-    pub sb_seq: u64,
-}
-
 /// A live register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LiveView {
@@ -67,8 +56,6 @@ pub struct LiveView {
     pub landed: Members,
     /// Earlier memberships, newest first.
     pub parents: [Option<Parent>; MAX_PARENTS],
-    /// By leg.
-    pub granted: [Option<Grant>; 2],
 }
 
 impl LiveView {
@@ -77,13 +64,6 @@ impl LiveView {
         for (slot, parent) in parents.iter_mut().zip(&register.parents) {
             *slot = Some(*parent);
         }
-        let grant = |leg| {
-            register.granted_to(leg).map(|granted: &Granted| Grant {
-                epoch: granted.sb_epoch,
-                generation: granted.sb_gen,
-                sb_seq: granted.sb_seq,
-            })
-        };
         Self {
             epoch: register.epoch,
             generation: register.generation,
@@ -92,7 +72,6 @@ impl LiveView {
             seq: register.active.seq,
             landed: register.landed,
             parents,
-            granted: [grant(Leg::A), grant(Leg::B)],
         }
     }
 }
@@ -173,8 +152,9 @@ pub struct SbView {
     pub site: Site,
     /// Its active sequence.
     pub seq: u64,
-    /// Its sequence number, for a grant.
-    pub sb_seq: u64,
+    /// A human allowed exactly this superblock of this volume to run (R44): then it has no base, and every region is dirty if it
+    /// is a Target.
+    pub granted: bool,
     /// For which register.
     pub register: RegisterIdView,
     /// Against the beat object.
@@ -193,7 +173,7 @@ impl SbView {
             members: superblock.members,
             site: superblock.active_site,
             seq: superblock.active_seq,
-            sb_seq: superblock.sb_seq,
+            granted: register.is_some_and(|register| is_granted(register, superblock)),
             register: register.map_or(RegisterIdView::Same, |register| {
                 register_id_view(register, superblock.register_id)
             }),
@@ -218,6 +198,13 @@ impl SbView {
         let copied = matches!(self.role, Role::Target | Role::New);
         self.epoch < epoch || (self.epoch == epoch && copied)
     }
+}
+
+fn is_granted(register: &Register, sb: &Superblock) -> bool {
+    let granted = register.granted_to(sb.leg, sb.volume);
+    granted.is_some_and(|granted| {
+        (granted.sb_epoch, granted.sb_gen, granted.sb_seq) == (sb.epoch, sb.generation, sb.sb_seq)
+    })
 }
 
 fn register_id_view(register: &Register, id: RegisterId) -> RegisterIdView {
@@ -259,18 +246,11 @@ impl LiveView {
             Fit::Ahead
         } else if !self.members.contains(leg) {
             Fit::Stale
-        } else if self.is_granted(leg, sb) || self.is_usable(leg, sb) {
+        } else if sb.granted || self.is_usable(leg, sb) {
             Fit::Usable
         } else {
             Fit::Damaged
         }
-    }
-
-    /// Does this leg run by the word of a human only? Then it has no base, and every region is dirty if it is a Target.
-    pub fn is_granted(&self, leg: Leg, sb: &SbView) -> bool {
-        self.granted[leg.index()].is_some_and(|grant| {
-            (grant.epoch, grant.generation, grant.sb_seq) == (sb.epoch, sb.generation, sb.sb_seq)
-        })
     }
 
     fn is_ahead(&self, sb: &SbView) -> bool {

@@ -9,7 +9,7 @@ use super::lease::{Evidence, wait_until};
 use super::sequence::Sequence;
 use super::settle::{Settlement, settle};
 use super::{Attach, OfVolume, Phase, Plan, order};
-use crate::activation::{BeatView, RegView, SbView, boot_changed};
+use crate::activation::{BeatView, SbView, boot_changed};
 use crate::engine::{AttachEnd, Port, Served, ServedLeg};
 use crate::io::{AttachOrder, Output};
 
@@ -45,7 +45,7 @@ impl Attach {
             place: self.place(),
             set: plan.set,
             register,
-            granted: register.is_some_and(|register| is_granted(register, leg, &body)),
+            granted: register.is_some_and(|register| is_granted(register, &body)),
             other_damaged: other.is_some_and(|other| {
                 let object = volume.beat_object.as_ref();
                 BeatView::of(&other.superblock, other.beat.as_ref(), object) == BeatView::Behind
@@ -227,8 +227,6 @@ impl Attach {
     }
 }
 
-fn is_granted(register: &Register, leg: Leg, body: &Body) -> bool {
-    let view = RegView::of(twinsite_register::Class::Live, Some(register));
-    let sb = SbView::of(&body.superblock, Some(register), BeatView::Fresh);
-    matches!(view, RegView::Live(live) if live.is_granted(leg, &sb))
+fn is_granted(register: &Register, body: &Body) -> bool {
+    SbView::of(&body.superblock, Some(register), BeatView::Fresh).granted
 }

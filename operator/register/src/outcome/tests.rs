@@ -169,6 +169,7 @@ fn every_free_field_and_no_other_is_free() {
                 sb_epoch: Epoch(1),
                 sb_gen: Gen([1; 16]),
                 sb_seq: 1,
+                volume: None,
             })
         },
         |r| r.unconfirmed = Members::only(Leg::B),

@@ -26,12 +26,13 @@ pub struct LegSeed {
 }
 
 impl LegSeed {
-    const fn granted(self, leg: Leg) -> Granted {
+    const fn granted(self, leg: Leg, volume: Option<VolumeId>) -> Granted {
         Granted {
             leg,
             sb_epoch: self.epoch,
             sb_gen: self.generation,
             sb_seq: self.sb_seq,
+            volume,
         }
     }
 }
@@ -45,12 +46,14 @@ pub struct Force {
     pub expect_txid: TxId,
     /// The leg to run.
     pub leg: Leg,
-    /// What the plan saw on it.
+    /// What the plan saw on it, of the volume that the order is about.
     pub seen: LegSeed,
     /// Where it will be active.
     pub site: Site,
     /// New generation.
     pub generation: Gen,
+    /// A mix of old and new, or copies of several moments, were accepted.
+    pub inconsistent: bool,
     /// Who forces.
     pub who: String,
     /// Why.
@@ -142,8 +145,21 @@ impl Register {
         Ok(next)
     }
 
-    /// Run `force.leg` alone. The only way from Solo of one leg to Solo of the other.
+    /// Run `force.leg` alone. The only way from Solo of one leg to Solo of the other. Only of a register of one volume.
     pub fn force(&self, force: &Force, txid: TxId) -> Result<Self, Refusal> {
+        let [volume] = self.volumes.as_slice() else {
+            return Err(Refusal::Argument("a force of one volume of several"));
+        };
+        self.force_all(force, &[(*volume, force.seen)], txid)
+    }
+
+    /// The same for all volumes of the register, by what was seen of that leg of each: `force.seen` is not asked.
+    pub fn force_all(
+        &self,
+        force: &Force,
+        seen: &[(VolumeId, LegSeed)],
+        txid: TxId,
+    ) -> Result<Self, Refusal> {
         self.expect_state(State::Live)?;
         if (force.expect_epoch, force.expect_txid) != (self.epoch, self.txid) {
             return Err(Refusal::PlanStale(self.epoch));
@@ -158,7 +174,7 @@ impl Register {
         };
         // The old holder learns from this, too, that it is superseded.
         next.holder = None;
-        next.granted = vec![force.seen.granted(force.leg)];
+        next.granted = self.grants(force.leg, seen)?;
         next.unconfirmed = Members::only(force.leg.other());
         next.no_rejoin = next.no_rejoin.without(force.leg);
         next.push_note(
@@ -167,6 +183,20 @@ impl Register {
             true,
         );
         Ok(next)
+    }
+
+    /// Each volume has its own, in the order of the register's list.
+    fn grants(&self, leg: Leg, seen: &[(VolumeId, LegSeed)]) -> Result<Vec<Granted>, Refusal> {
+        if seen.len() != self.volumes.len() {
+            return Err(Refusal::Argument("other volumes than the register's"));
+        }
+        let several = self.volumes.len() > 1;
+        let grant = |volume: &VolumeId| {
+            let (_, seed) = seen.iter().find(|(of, _)| of == volume)?;
+            Some(seed.granted(leg, several.then_some(*volume)))
+        };
+        let grants = self.volumes.iter().map(grant).collect::<Option<_>>();
+        grants.ok_or(Refusal::Argument("other volumes than the register's"))
     }
 
     /// The value for create-if-absent, or for a compare-and-swap over a register that is Below (then given as `replaced`,
@@ -199,6 +229,9 @@ impl Register {
         if reseed.generation.is_zero() || reseed.txid.is_zero() {
             return Err(Refusal::Argument("an id that is not set"));
         }
+        if reseed.volumes.len() > 1 {
+            return Err(Refusal::Argument("a reseed of one volume of several"));
+        }
         let (members, granted, unconfirmed) = match reseed.members {
             SeedMembers::Pair { a, b } => {
                 if (a.epoch, a.generation) != (b.epoch, b.generation) {
@@ -206,13 +239,13 @@ impl Register {
                 }
                 (
                     Members::BOTH,
-                    vec![a.granted(Leg::A), b.granted(Leg::B)],
+                    vec![a.granted(Leg::A, None), b.granted(Leg::B, None)],
                     Members::NONE,
                 )
             }
             SeedMembers::Alone { leg, seen } => (
                 Members::only(leg),
-                vec![seen.granted(leg)],
+                vec![seen.granted(leg, None)],
                 Members::only(leg.other()),
             ),
         };

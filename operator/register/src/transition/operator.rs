@@ -97,6 +97,9 @@ impl Register {
         if volumes.is_empty() || volumes.len() > MAX_VOLUMES {
             return Err(Refusal::Argument("no volume, or too many"));
         }
+        if !self.granted.is_empty() {
+            return Err(Refusal::Argument("other volumes than those of a grant"));
+        }
         let mut next = self.with_txid(txid)?;
         next.volumes = volumes;
         Ok(next)

@@ -81,6 +81,7 @@ pub(super) fn force_b(register: &Register) -> Force {
         },
         site: Site::B,
         generation: generation(50),
+        inconsistent: false,
         who: "ann".into(),
         why: "site A burnt".into(),
     }

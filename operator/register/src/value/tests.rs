@@ -21,7 +21,13 @@ fn the_stored_form_is_pinned() {
     assert_eq!(register.epoch, Epoch(4));
     assert_eq!(register.members, Members::only(Leg::A));
     assert_eq!(register.holder, Some(Key::from_u64(0xa100_0000_0000_0700)));
-    assert_eq!(register.granted_to(Leg::A).unwrap().sb_seq, 9);
+    assert_eq!(
+        register
+            .granted_to(Leg::A, VolumeId([3; 16]))
+            .unwrap()
+            .sb_seq,
+        9
+    );
     assert_eq!(String::from_utf8(register.to_json()).unwrap(), STORED);
 }
 
@@ -136,4 +142,57 @@ fn a_created_register_survives_its_stored_form() {
     })
     .unwrap();
     assert_eq!(Register::from_json(&register.to_json()).unwrap(), register);
+}
+
+/// A group of two, forced.
+fn of_two() -> String {
+    let volumes = r#"["03030303030303030303030303030303","0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c"]"#;
+    let grant = |volume: &str, seq: u8| {
+        format!(
+            r#"{{"leg":"A","sb_epoch":1,"sb_gen":"08080808080808080808080808080808","sb_seq":{seq},"volume":"{volume}"}}"#
+        )
+    };
+    let (one, two) = (grant(&"03".repeat(16), 9), grant(&"0c".repeat(16), 11));
+    let text = STORED.replacen(r#"["03030303030303030303030303030303"]"#, volumes, 1);
+    let from = text.find(r#""granted":["#).unwrap();
+    let to = text.find(r#","former""#).unwrap();
+    format!("{}\"granted\":[{one},{two}]{}", &text[..from], &text[to..])
+}
+
+#[test]
+fn a_group_is_granted_a_superblock_of_every_volume_or_none() {
+    let text = of_two();
+    let register = Register::from_json(text.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(register.to_json()).unwrap(), text);
+    let seq = |volume: u8| {
+        register
+            .granted_to(Leg::A, VolumeId([volume; 16]))
+            .map(|g| g.sb_seq)
+    };
+    assert_eq!((seq(3), seq(0xc), seq(9)), (Some(9), Some(11), None));
+    assert_eq!(register.granted_to(Leg::B, VolumeId([3; 16])), None);
+    let volume = |of: &str| format!(r#","volume":"{}""#, of.repeat(16));
+    for (from, to) in [
+        // Of nobody, of a stranger, and twice of one.
+        (volume("0c"), String::new()),
+        (volume("0c"), volume("0d")),
+        (volume("0c"), volume("03")),
+    ] {
+        let broken = text.replacen(&from, &to, 1);
+        assert_ne!(broken, text, "{from}");
+        assert!(
+            Register::from_json(broken.as_bytes()).is_err(),
+            "{from} -> {to}"
+        );
+    }
+    let mut half = register.clone();
+    half.granted.truncate(1);
+    assert_eq!(half.check(), Err("a grant for some volumes only"));
+    // One volume alone does not name itself.
+    let named = STORED.replacen(
+        r#""sb_seq":9}"#,
+        &format!(r#""sb_seq":9{}}}"#, volume("03")),
+        1,
+    );
+    assert!(Register::from_json(named.as_bytes()).is_err());
 }

@@ -180,6 +180,7 @@ impl World {
                 },
                 site: [Site::A, Site::B][place],
                 generation: Gen(attachment_uid(attachment.metadata.uid.as_ref().unwrap())),
+                inconsistent: false,
                 who: order.who.clone(),
                 why: String::new(),
             },

@@ -122,7 +122,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("beats-before-the-last-pending-region", "R42", Tests, TAKE_OVER, "if self.pending.is_empty() && equal.rolled_back.is_none() {", "if equal.rolled_back.is_none() {"),
     mutant("below-is-asked-last", "R43", Tests, MARK, "    if let Some(below) = below(register, marks, superblocks) {", "    if register.state == State::Live\n        && let Some(below) = below(register, marks, superblocks)\n    {"),
     mutant("behind-the-fence-nothing-is-read-again", "R43", Tests, ONESHOT, "        if !self.is_as_judged(read.as_deref()) {\n", "        if !self.is_as_judged(read.as_deref()) && self.end.is_some() {\n"),
-    mutant("a-grant-is-not-asked", "R44", Tests, VIEW, "} else if self.is_granted(leg, sb) || self.is_usable(leg, sb) {", "} else if self.is_usable(leg, sb) {"),
+    mutant("a-grant-is-not-asked", "R44", Tests, VIEW, "} else if sb.granted || self.is_usable(leg, sb) {", "} else if self.is_usable(leg, sb) {"),
     mutant("a-named-leg-runs-by-its-own-word", "R44", Tests, DECIDE, "if volumes.iter().flatten().any(named) {", "if volumes.iter().flatten().any(named) && volumes.is_empty() {"),
     mutant("who-is-registered-renews-the-lease", "R27", Both, COMMANDS, "if needs_registration(purpose) {", "if needs_registration(purpose) || sent <= self.now {"),
     mutant("an-expansion-adds-what-is-there", "2.17", Both, ORDERS, "            next: self.geometry.size(),\n", "            next: end,\n"),

@@ -24,10 +24,6 @@ fn class(r: &LiveView, x: Leg, view: &LegView) -> Fit {
     if !r.members.contains(x) {
         return Fit::Stale;
     }
-    let granted = match r.granted[x.index()] {
-        Some(g) => g.epoch == s.epoch && g.generation == s.generation && g.sb_seq == s.sb_seq,
-        None => false,
-    };
     let members_at = |epoch: Epoch| {
         if epoch == r.epoch {
             return Some((r.generation, r.members));
@@ -49,7 +45,7 @@ fn class(r: &LiveView, x: Leg, view: &LegView) -> Fit {
     };
     let overtaken = r.landed.contains(x) && (s.epoch != r.epoch || s.role == Role::Candidate);
     let fresh = s.beat == BeatView::Fresh && s.register == RegisterIdView::Same;
-    if granted || (role_fits && later_all && !overtaken && fresh) {
+    if s.granted || (role_fits && later_all && !overtaken && fresh) {
         Fit::Usable
     } else {
         Fit::Damaged
@@ -211,7 +207,7 @@ fn safe(site: Site, mv: Mv, r: &RegView, legs: &[LegView; 2], set: Members, cas:
         let LegView::Sb(s) = legs[leg.index()] else {
             panic!("{}", context())
         };
-        let granted = matches!(r, RegView::Live(l) if l.is_granted(leg, &s));
+        let granted = s.granted && matches!(r, RegView::Live(_));
         // I6: a Target is never promoted but by a human's grant.
         assert!(
             granted || !matches!(s.role, Role::Target | Role::New),
@@ -304,29 +300,16 @@ fn every_combination_matches_exactly_one_row() {
             ..sb(role, 4, true, 3, Site::A, SEQ)
         }));
     }
-    // This one is granted where the register grants.
-    let granted = SbView {
-        sb_seq: 77,
+    live_legs.push(LegView::Sb(SbView {
+        granted: true,
         ..sb(Role::Target, 2, false, 0, Site::A, SEQ)
-    };
-    live_legs.push(LegView::Sb(granted));
-    let grant = Grant {
-        epoch: granted.epoch,
-        generation: granted.generation,
-        sb_seq: granted.sb_seq,
-    };
+    }));
     let mut registers = Vec::new();
     for members in 1..=3 {
         for landed in 0..=3 {
             for h3 in 0..=3 {
                 for h2 in [0, 2, 3] {
-                    for grants in 0..3 {
-                        let mut l = live(members, Site::A, landed, [0, 3, h2, h3]);
-                        if grants > 0 {
-                            l.granted[grants - 1] = Some(grant);
-                        }
-                        registers.push(l);
-                    }
+                    registers.push(live(members, Site::A, landed, [0, 3, h2, h3]));
                 }
             }
         }

@@ -76,7 +76,8 @@ fn a_force_runs_exactly_the_superblock_that_the_plan_saw() {
             leg: Leg::B,
             sb_epoch: Epoch(1),
             sb_gen: generation(1),
-            sb_seq: 9
+            sb_seq: 9,
+            volume: None,
         }]
     );
     assert_eq!(next.unconfirmed, A);
@@ -107,6 +108,48 @@ fn a_force_runs_exactly_the_superblock_that_the_plan_saw() {
         held.confirm(Leg::B, "ann", tx(53)),
         Err(Refusal::Leg(Leg::B))
     );
+}
+
+#[test]
+fn a_force_of_a_group_grants_a_superblock_of_every_volume_by_one_change() {
+    let (solo, _) = solo();
+    let own = solo.volumes[0];
+    let other = VolumeId([0x77; 16]);
+    let register = Register {
+        volumes: vec![own, other],
+        ..solo
+    };
+    let force = force_b(&register);
+    let seen = |sb_seq| LegSeed {
+        sb_seq,
+        ..force.seen
+    };
+    let all = [(other, seen(20)), (own, seen(10))];
+    let next = register.force_all(&force, &all, tx(50)).unwrap();
+    assert_eq!(
+        (next.epoch, next.members, next.unconfirmed),
+        (Epoch(3), B, A)
+    );
+    let seqs = [own, other].map(|v| next.granted_to(Leg::B, v).map(|g| g.sb_seq));
+    assert_eq!(seqs, [Some(10), Some(20)]);
+    assert_eq!(next.check(), Ok(()));
+    assert_eq!(Register::from_json(&next.to_json()).unwrap(), next);
+    // Nothing of it speaks for one volume alone.
+    let argument = |result: Result<Register, Refusal>| matches!(result, Err(Refusal::Argument(_)));
+    assert!(argument(register.force(&force, tx(50))));
+    assert!(argument(register.force_all(&force, &all[..1], tx(50))));
+    let twice = [all[0], all[0]];
+    assert!(argument(register.force_all(&force, &twice, tx(50))));
+    let stranger = [all[0], (VolumeId([1; 16]), seen(1))];
+    assert!(argument(register.force_all(&force, &stranger, tx(50))));
+    assert!(argument(next.list(vec![own], tx(51))));
+    // The land of the leg clears all of them.
+    let held = next
+        .attach(&attach(Site::B, 51, Membership::Keep), tx(51))
+        .unwrap();
+    let running = Running::of(&held, key(Site::B, 51));
+    let landed = held.land(&running, B, tx(52)).unwrap();
+    assert!(landed.granted.is_empty());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use twinsite_register::{Epoch, Gen, Key, Leg, Members, Register, State, VolumeId};
 
-use super::{Done, Failure, Judged, OneShot, OneShotOrder, Phase};
+use super::{Done, Failure, Gate, Judged, OneShot, OneShotOrder, Phase};
 use crate::attach::head::Head;
 use crate::attach::sequence::{Sequence, Zeroing};
 use crate::io::{Format, LegInfo, LegOp};
@@ -156,11 +156,7 @@ impl OneShot {
             let live = register.state == State::Live;
             return self.finish(Done::Born { live });
         }
-        if self.of_group {
-            self.phase = Phase::Born;
-        } else {
-            self.tell_birth(now, register);
-        }
+        self.reach(now, Gate::Tell);
     }
 
     /// The request that makes the volumes of this register live.

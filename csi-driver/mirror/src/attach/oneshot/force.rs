@@ -9,12 +9,12 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Class, Epoch, Force, Leg, LegSeed, Register, classify};
+use twinsite_register::{Class, Epoch, Force, Leg, LegSeed, Register, VolumeId, classify};
 
 use super::{Done, Failure, Judged, OneShot, Phase, reseed};
 use crate::attach::head::Head;
 use crate::attach::sequence::Sequence;
-use crate::layout::Superblock;
+use crate::layout::{Role, Superblock};
 
 /// Was this very force executed before?
 pub(super) fn is_done(register: &Register, force: &Force) -> bool {
@@ -37,6 +37,14 @@ fn marked(force: &Force) -> Option<u64> {
     force.seen.sb_seq.checked_add(2)
 }
 
+/// The superblock that the register will name.
+pub(super) fn granted(force: &Force) -> Option<LegSeed> {
+    Some(LegSeed {
+        sb_seq: marked(force)?,
+        ..force.seen
+    })
+}
+
 impl OneShot {
     /// The leg carries exactly the superblock that the plan named.
     pub(super) fn judge_force(
@@ -47,6 +55,11 @@ impl OneShot {
     ) -> Result<Judged, Failure> {
         let body = head.body.as_ref().ok_or(Failure::ForeignData(leg))?;
         let (sb, seen) = (&body.superblock, &force.seen);
+        match sb.role {
+            Role::New => return Err(Failure::NeverJoined(leg)),
+            Role::Target if !force.inconsistent => return Err(Failure::Incomplete(leg)),
+            Role::Target | Role::Member | Role::Growing | Role::Candidate => {}
+        }
         let same = leg == force.leg && (sb.epoch, sb.generation) == (seen.epoch, seen.generation);
         let half = |seq: u64| sb.awaits_register && seq.checked_add(1) == Some(sb.sb_seq);
         if same && (sb.sb_seq == seen.sb_seq || half(seen.sb_seq)) {
@@ -72,22 +85,17 @@ impl OneShot {
         )
     }
 
-    /// The leg is held: now the register may say so.
-    pub(super) fn force(&mut self, now: Duration, force: &Force) {
+    /// The leg of every volume is held: now the register may say so.
+    pub(super) fn tell_force(
+        &mut self,
+        now: Duration,
+        force: &Force,
+        granted: &[(VolumeId, LegSeed)],
+    ) {
         let Some(register) = self.seen().cloned() else {
             return self.fail(Failure::WrongState);
         };
-        let Some(sb_seq) = marked(force) else {
-            return self.fail(Failure::Changed);
-        };
-        let granted = Force {
-            seen: LegSeed {
-                sb_seq,
-                ..force.seen
-            },
-            ..force.clone()
-        };
-        match register.force(&granted, self.ids.txid()) {
+        match register.force_all(force, granted, self.ids.txid()) {
             Ok(forced) => {
                 let id = self.port.cas_register(register, forced.clone());
                 let until = now + self.order.config.register_timeout;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Class, Leg, LegSeed, Register, classify};
+use twinsite_register::{Class, Epoch, Gen, Leg, LegSeed, Register, classify};
 
 use super::{At, Done, OneShot, Phase};
 use crate::activation::{BeatView, Fit, LegView, RegView, SbView};
@@ -26,6 +26,8 @@ pub struct LegInspection {
     pub beat: Option<Beat>,
     /// Bytes of the regions that may differ from the other leg.
     pub dirty_bytes: u64,
+    /// Until which membership it had every write; none: it was not completed, or was put back.
+    pub moment: Option<(Epoch, Gen)>,
 }
 
 impl LegInspection {
@@ -49,7 +51,13 @@ impl LegInspection {
     }
 }
 
-fn inspection(leg: Leg, head: &Head, info: LegInfo, register: Option<&Register>) -> LegInspection {
+fn inspection(
+    leg: Leg,
+    head: &Head,
+    info: LegInfo,
+    register: Option<&Register>,
+    moment: Option<(Epoch, Gen)>,
+) -> LegInspection {
     let body = head.body.as_ref();
     let dirty = body.map_or(0, |body| {
         let geometry = body.superblock.geometry;
@@ -79,6 +87,7 @@ fn inspection(leg: Leg, head: &Head, info: LegInfo, register: Option<&Register>)
         fit,
         beat: body.and_then(|body| body.beat),
         dirty_bytes: dirty,
+        moment,
     }
 }
 
@@ -109,7 +118,14 @@ impl OneShot {
         let register = self.seen().cloned();
         let legs = Leg::BOTH.map(|leg| {
             let (head, info) = self.head(leg)?;
-            Some(Box::new(inspection(leg, head, info, register.as_ref())))
+            let moment = self.moment_of(leg);
+            Some(Box::new(inspection(
+                leg,
+                head,
+                info,
+                register.as_ref(),
+                moment,
+            )))
         });
         self.finish(Done::Inspected {
             register: register.map(Box::new),

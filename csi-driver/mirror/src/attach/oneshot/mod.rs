@@ -7,6 +7,7 @@
 //! Write   birth: zero, map, beat, superblock; wipe: map, slots, CLEAR; reseed: the new register id in both slots; force: a mark in both
 //! Cas     birth, if both legs were born here; force
 //! ```
+//! The volumes of a group wait for each other between these steps (`group`).
 //! Same use as an engine: `handle`, then `poll` until `None`, `deadline`; over when [`OneShot::end`] answers. A crash at any
 //! point is repaired by the same order again.
 //!
@@ -19,6 +20,7 @@ mod force;
 mod group;
 mod judge;
 mod look;
+mod moment;
 mod order;
 mod plan;
 mod reseed;
@@ -30,7 +32,7 @@ pub use plan::{Approval, ForceError, Token, force, reseed_seed};
 
 use std::time::Duration;
 
-use twinsite_register::{Key, KeyTag, Leg, LegSeed, Register};
+use twinsite_register::{BeatObject, Key, KeyTag, Leg, LegSeed, Register};
 
 use super::head::Head;
 use super::leg::{Ended, Kind, LegTrack};
@@ -40,7 +42,7 @@ use crate::io::{CasResult, Input, LegDown, LegInfo, LegOp, Output, RegisterId, S
 use crate::layout::Geometry;
 use crate::script::Fault;
 
-pub use group::GroupBirth;
+pub use group::GroupOneShot;
 use judge::Judged;
 pub use look::LegInspection;
 pub use order::{Done, Failure, OneShotOrder, Reseeding, Task};
@@ -61,8 +63,8 @@ enum Phase {
     },
     Verify,
     Write,
-    /// Born, one of a group: the register hears of it when all volumes are.
-    Born,
+    /// One of a group waits for the others.
+    Gate(Gate),
     Cas {
         register: Register,
         id: RegisterId,
@@ -74,6 +76,17 @@ enum Phase {
         until: Duration,
     },
     Over,
+}
+
+/// Where the volumes of a group wait for each other: before this step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gate {
+    Fence,
+    /// The register is read once more.
+    Again,
+    Write,
+    /// The register hears of it.
+    Tell,
 }
 
 /// Where a leg stands.
@@ -101,9 +114,12 @@ pub struct OneShot {
     tracks: [LegTrack; 2],
     at: [At; 2],
     register: Option<Result<Option<Box<Register>>, ()>>,
+    /// The beat object was asked for and has not answered.
+    beat_asked: bool,
+    beat_object: Option<BeatObject>,
     phase: Phase,
     seeds: [Option<LegSeed>; 2],
-    /// The birth of one volume of a group.
+    /// One of the volumes of a group.
     of_group: bool,
     end: Option<Result<Done, Failure>>,
 }
@@ -111,12 +127,25 @@ pub struct OneShot {
 impl OneShot {
     /// Begin.
     pub fn new(now: Duration, order: OneShotOrder) -> Self {
+        Self::begin(now, order, false)
+    }
+
+    fn of_group(now: Duration, order: OneShotOrder) -> Self {
+        Self::begin(now, order, true)
+    }
+
+    fn begin(now: Duration, order: OneShotOrder, of_group: bool) -> Self {
         let random = order.key.to_u64() >> 8;
         let mut port = Port::default();
         for leg in order.legs.iter() {
             port.push(Output::Connect { leg });
         }
         let register = Some(port.read_register());
+        let joint_force = of_group && matches!(order.task, Task::Force(_));
+        let beat_asked = joint_force || order.task == Task::Inspect;
+        if beat_asked {
+            port.push(Output::ReadBeat);
+        }
         let until = now
             + order
                 .config
@@ -131,13 +160,15 @@ impl OneShot {
             tracks: Leg::BOTH.map(|leg| LegTrack::new(0, leg)),
             at: [At::Away; 2],
             register: None,
+            beat_asked,
+            beat_object: None,
             phase: Phase::Look {
                 register,
                 until,
                 late: false,
             },
             seeds: [None; 2],
-            of_group: false,
+            of_group,
             end: None,
             order,
         }
@@ -165,7 +196,7 @@ impl OneShot {
             | Phase::Fence
             | Phase::Verify
             | Phase::Write
-            | Phase::Born
+            | Phase::Gate(_)
             | Phase::Over => None,
         };
         self.tracks
@@ -194,6 +225,10 @@ impl OneShot {
             Input::RegisterRead { id, result } => {
                 let read = result.clone().map_err(|_| ());
                 self.register_read(now, *id, read);
+            }
+            Input::BeatObject { result } => {
+                self.beat_asked = false;
+                self.beat_object = result.as_ref().ok().copied().flatten();
             }
             Input::RegisterCas { id, result } => self.cas_answered(now, *id, *result),
             Input::Detach => self.fail(Failure::Changed),
@@ -337,7 +372,7 @@ impl OneShot {
             | Phase::Fence
             | Phase::Verify
             | Phase::Write
-            | Phase::Born
+            | Phase::Gate(_)
             | Phase::Over => {}
         }
     }
@@ -352,21 +387,22 @@ impl OneShot {
         let idle = self.tracks.iter().all(LegTrack::is_idle);
         match &self.phase {
             Phase::Look { register, late, .. } => {
-                if !idle || !self.is_settled(register.is_none(), *late) {
+                let answered = register.is_none() && !self.beat_asked;
+                if !idle || !self.is_settled(answered, *late) {
                     return false;
                 }
                 self.looked(now);
             }
             Phase::Unregister if idle => self.inspected(),
-            Phase::Fence if idle => self.ask_again(now),
-            Phase::Verify if idle => self.write(now),
+            Phase::Fence if idle => self.reach(now, Gate::Again),
+            Phase::Verify if idle => self.verified(now),
             Phase::Write if idle => self.written(now),
             Phase::Unregister
             | Phase::Fence
             | Phase::Again { .. }
             | Phase::Verify
             | Phase::Write
-            | Phase::Born
+            | Phase::Gate(_)
             | Phase::Cas { .. }
             | Phase::Outcome { .. }
             | Phase::Over => return false,
@@ -398,6 +434,46 @@ impl OneShot {
             self.unregister(now);
             return;
         }
+        self.reach(now, Gate::Fence);
+    }
+
+    /// Goes on at once, or waits for the other volumes of the group.
+    fn reach(&mut self, now: Duration, gate: Gate) {
+        if self.waits() {
+            self.phase = Phase::Gate(gate);
+        } else {
+            self.pass(now, gate);
+        }
+    }
+
+    /// What is erased under a tombstone is so whatever becomes of the other volumes.
+    fn waits(&self) -> bool {
+        self.of_group && self.order.task != Task::Wipe
+    }
+
+    const fn gate(&self) -> Option<Gate> {
+        match self.phase {
+            Phase::Gate(gate) => Some(gate),
+            _ => None,
+        }
+    }
+
+    fn pass(&mut self, now: Duration, gate: Gate) {
+        match gate {
+            Gate::Fence => self.fence(now),
+            Gate::Again => self.ask_again(now),
+            Gate::Write => self.write(now),
+            Gate::Tell => self.tell(now),
+        }
+    }
+
+    /// All volumes of the group stand at this gate.
+    fn go_through(&mut self, now: Duration, gate: Gate) {
+        self.pass(now, gate);
+        self.advance(now);
+    }
+
+    fn fence(&mut self, now: Duration) {
         self.phase = Phase::Fence;
         for leg in self.order.legs.iter() {
             if self.at[leg.index()] != At::Looked {
@@ -452,7 +528,17 @@ impl OneShot {
         }
     }
 
-    /// Judged once more, behind the fence: then the leg is written.
+    /// Judged once more, behind the fence.
+    fn verified(&mut self, now: Duration) {
+        let judged = self
+            .written_legs()
+            .try_for_each(|leg| self.judge(leg).map(drop));
+        match judged {
+            Ok(()) => self.reach(now, Gate::Write),
+            Err(failure) => self.fail(failure),
+        }
+    }
+
     fn write(&mut self, now: Duration) {
         self.phase = Phase::Write;
         let legs: Vec<Leg> = self.written_legs().collect();
@@ -507,7 +593,7 @@ impl OneShot {
         match self.order.task.clone() {
             Task::Birth { .. } => self.born(now),
             Task::Wipe => self.finish(Done::Wiped),
-            Task::Force(force) => self.force(now, &force),
+            Task::Force(_) => self.reach(now, Gate::Tell),
             Task::Reseed(order) => {
                 for leg in order.chosen.iter() {
                     let seed = self.head(leg).and_then(|(head, _)| {
@@ -518,6 +604,21 @@ impl OneShot {
                 self.finish(Done::Reseeded { legs: self.seeds });
             }
             Task::Inspect => {}
+        }
+    }
+
+    /// The one volume of its register tells it.
+    fn tell(&mut self, now: Duration) {
+        let Some(register) = self.seen().cloned() else {
+            return self.fail(Failure::WrongState);
+        };
+        match self.order.task.clone() {
+            Task::Birth { .. } => self.tell_birth(now, register),
+            Task::Force(force) => match force::granted(&force) {
+                Some(seed) => self.tell_force(now, &force, &[(self.order.volume, seed)]),
+                None => self.fail(Failure::Changed),
+            },
+            Task::Wipe | Task::Reseed(_) | Task::Inspect => self.fail(Failure::WrongState),
         }
     }
 

@@ -127,6 +127,21 @@ pub enum Failure {
     /// The register is of several volumes, and this order is of one, or of others.
     #[error("the register is of other volumes than the order")]
     OtherVolumes,
+    /// A force of a leg without data.
+    #[error("leg {0} never joined: it has no data")]
+    NeverJoined(Leg),
+    /// A force of a mix of old and new that no person took as such.
+    #[error("leg {0} is a copy that was not completed")]
+    Incomplete(Leg),
+    /// A force of copies that no person took as such.
+    #[error("the copies of volumes {0} and {1} are not of one moment")]
+    Mixed(VolumeId, VolumeId),
+    /// The orders to the volumes of a group do not ask the same.
+    #[error("the orders of the group are not alike")]
+    OrdersDiffer,
+    /// Nothing speaks against this volume, but something against another one of its group.
+    #[error("another volume of the group was not ready")]
+    Companion,
     /// The size cannot be a volume.
     #[error("the size is out of bounds")]
     BadSize,

@@ -118,6 +118,7 @@ pub fn force(
         seen: seed,
         site: approval.site,
         generation,
+        inconsistent: approval.inconsistent,
         who: approval.who,
         why: approval.why,
     })

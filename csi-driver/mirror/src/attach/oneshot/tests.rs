@@ -2,6 +2,7 @@
 
 mod birth;
 mod group;
+mod group_force;
 mod others;
 mod wipe;
 
@@ -79,6 +80,10 @@ impl<'a> Run<'a> {
                     _ => Ok(self.world.register.clone().map(Box::new)),
                 };
                 self.inbox.push_back(Input::RegisterRead { id, result });
+            }
+            Output::ReadBeat => {
+                let result = Ok(self.world.beat);
+                self.inbox.push_back(Input::BeatObject { result });
             }
             Output::CasRegister { id, expected, new } => {
                 self.said.push("cas".into());

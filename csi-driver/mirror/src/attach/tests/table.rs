@@ -504,6 +504,7 @@ fn r44_a_granted_target_runs_all_dirty_and_without_a_base() {
         },
         site: Site::B,
         generation: generation(50),
+        inconsistent: false,
         who: "ann".into(),
         why: "site A burnt".into(),
     };

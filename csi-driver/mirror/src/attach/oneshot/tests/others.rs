@@ -272,6 +272,7 @@ fn forced(w: &World) -> Force {
         },
         site: Site::B,
         generation: generation(50),
+        inconsistent: false,
         who: "ann".into(),
         why: "site A burnt".into(),
     }

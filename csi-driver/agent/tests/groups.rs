@@ -7,7 +7,7 @@
 mod lab;
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     os::unix::fs::FileExt as _,
     path::PathBuf,
     sync::{
@@ -23,8 +23,8 @@ use lab::{
 };
 use serde_yaml::Value;
 use twinsite_witness::{
-    Witness,
-    register::{GroupId, Members, Register, State},
+    Swap, Witness,
+    register::{GroupId, Leg, Members, Register, State, TxId},
 };
 
 const VOLUMES: [&str; 2] = [
@@ -90,7 +90,25 @@ spec: {{volume: {id}, leg: {leg}, site: {name}, sitePair: ctrc, pool: p, node: {
 
     /// Orders this of the agent of a site, for one volume of the group.
     fn order(&self, site: usize, volume: usize, name: &str, mode: &str, rest: &str) {
+        self.order_to(&[0, 1], (site, volume), name, mode, rest);
+    }
+
+    /// With the copies of these sites.
+    fn order_to(
+        &self,
+        sites: &[usize],
+        (site, volume): (usize, usize),
+        name: &str,
+        mode: &str,
+        rest: &str,
+    ) {
         let place = &self.sites[site];
+        let leg = |of: &usize| {
+            let (letter, place) = (["A", "B"][*of], &self.sites[*of]);
+            let (name, port) = (place.name, place.port);
+            format!("  - {{leg: {letter}, site: {name}, portals: ['127.0.0.1:{port}']}}\n")
+        };
+        let legs: String = sites.iter().map(leg).collect();
         let text = format!(
             "apiVersion: twinsite.io/v1alpha1
 kind: Attachment
@@ -105,16 +123,12 @@ spec:
   mode: {mode}
   size: 16Mi
   legs:
-  - {{leg: A, site: medical, portals: ['127.0.0.1:{}']}}
-  - {{leg: B, site: research, portals: ['127.0.0.1:{}']}}
-{rest}
+{legs}{rest}
 ",
             VOLUMES[volume],
             VOLUMES.join(", "),
             place.node,
             place.name,
-            self.sites[0].port,
-            self.sites[1].port
         );
         place.put(&format!("{name}-{volume}.yaml"), &text);
     }
@@ -144,6 +158,13 @@ spec:
         self.runtime
             .block_on(self.witness.read(GroupId(group.bytes())))
             .unwrap()
+    }
+
+    /// Changes the register as a person would.
+    fn change(&self, change: impl Fn(&Register) -> Register) {
+        let current = self.register().unwrap();
+        let swap = self.witness.swap(&current, &change(&current));
+        assert_eq!(self.runtime.block_on(swap), Swap::Won);
     }
 
     #[track_caller]
@@ -292,4 +313,178 @@ fn two_volumes_of_a_group_are_born_move_and_come_back_as_one() {
         lab.sites[0].take(&format!("h-{volume}.yaml"));
     }
     lab.until("all is let go", || lab.register().unwrap().holder.is_none());
+}
+
+/// The number of the last record on these devices.
+fn last_record(devices: &[PathBuf; 2]) -> u64 {
+    let files = [0, 1].map(|v: usize| File::open(&devices[v]).unwrap());
+    let number = |(file, at): (&File, u64)| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at * 4096).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let all = files
+        .iter()
+        .flat_map(|file| (0..BLOCKS).map(move |at| (file, at)));
+    all.map(number).max().unwrap()
+}
+
+/// What an Inspect of the group says about the copies at research.
+fn inspected(lab: &Lab) -> [Value; 2] {
+    for volume in 0..2 {
+        lab.order_to(&[1], (1, volume), "look", "Inspect", "");
+    }
+    lab.until("both copies were read", || {
+        lab.all(1, "look", |status| status["state"] == "Done")
+    });
+    let reports = [0, 1].map(|volume| lab.status(1, "look", volume)["inspect"].clone());
+    for volume in 0..2 {
+        lab.sites[1].take(&format!("look-{volume}.yaml"));
+    }
+    lab.until("the reports are gone", || {
+        lab.all(1, "look", Value::is_null)
+    });
+    reports
+}
+
+fn force_of(report: &Value, who: &str) -> String {
+    let (epoch, txid) = report["token"].as_str().unwrap().split_once('-').unwrap();
+    let leg = &report["legs"][0];
+    format!(
+        "  force: {{expectEpoch: {epoch}, expectTxid: '{txid}', epoch: {}, generation: '{}', sbSeq: {}, who: {who}}}",
+        leg["epoch"].as_u64().unwrap(),
+        leg["generation"].as_str().unwrap(),
+        leg["sbSeq"].as_u64().unwrap(),
+    )
+}
+
+/// The site with the last good copies burns down: a person takes the older copies of the other one, both of one moment.
+#[test]
+fn a_group_is_forced_onto_the_older_copies_of_the_other_site_as_a_whole() {
+    if let Some(why) = missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    let mut lab = Lab::new();
+    lab.order_all(0, "birth", "Birth", "  birth: {activeSite: medical}");
+    lab.until("both are born", || {
+        lab.all(0, "birth", |status| status["state"] == "Done")
+    });
+    for volume in 0..2 {
+        lab.sites[0].take(&format!("birth-{volume}.yaml"));
+    }
+    lab.order_all(0, "w", "Writer", "");
+    lab.until("both are in sync", || lab.all(0, "w", in_sync));
+    let devices = [0, 1].map(|volume| lab.device(0, "w", volume));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let acknowledged = Arc::clone(&acknowledged);
+        std::thread::spawn(move || write_records(&devices, &acknowledged))
+    };
+    let written = |n: u64| acknowledged.load(Ordering::SeqCst) >= n;
+    lab.until("records are written", || written(300));
+
+    // Research is cut off, medical goes on alone, and then it is gone.
+    lab.sites[1].kill();
+    let alone = || lab.register().unwrap().members == Members::only(Leg::A);
+    lab.until("medical goes on alone", alone);
+    let then = acknowledged.load(Ordering::SeqCst);
+    lab.until("more is written", || written(then + 200));
+    lab.sites[0].kill();
+    writer.join().unwrap();
+    let last = acknowledged.load(Ordering::SeqCst);
+    for volume in 0..2 {
+        lab.sites[0].take(&format!("w-{volume}.yaml"));
+    }
+    lab.sites[1].start();
+    let before = lab.register().unwrap();
+    let reports = inspected(&lab);
+    let moments = [0, 1].map(|volume: usize| reports[volume]["legs"][0]["moment"].clone());
+    assert!(
+        moments[0].is_string() && moments[0] == moments[1],
+        "{moments:?}"
+    );
+    assert_eq!(reports[0]["legs"][0]["class"], "Stale");
+
+    // One volume is not forced without the other, nor are orders of two decisions.
+    let force = |volume: usize, who: &str| {
+        let details = force_of(&reports[volume], who);
+        lab.order_to(&[1], (1, volume), "force", "Force", &details);
+    };
+    force(0, "ann");
+    lab.until("it waits for the other one", || {
+        let status = serde_yaml::to_string(&lab.status(1, "force", 0)).unwrap();
+        status.contains("has no Attachment on this node")
+    });
+    force(1, "bob");
+    lab.until("they differ", || {
+        let status = serde_yaml::to_string(&lab.status(1, "force", 1)).unwrap();
+        status.contains("differ in spec.force")
+    });
+    assert_eq!(lab.register().unwrap(), before);
+    force(1, "ann");
+    lab.until("both are forced", || {
+        lab.all(1, "force", |status| status["state"] == "Done")
+    });
+    let register = lab.register().unwrap();
+    assert_eq!(register.members, Members::only(Leg::B));
+    assert_eq!(
+        (register.granted.len(), register.unconfirmed),
+        (2, Members::only(Leg::A))
+    );
+    for volume in 0..2 {
+        lab.sites[1].take(&format!("force-{volume}.yaml"));
+    }
+    lab.until("the orders are gone", || {
+        lab.all(1, "force", Value::is_null)
+    });
+
+    // Both run, and no record is there without the one that was acknowledged before it.
+    lab.order_all(1, "r", "Writer", "");
+    lab.until("both are at research", || {
+        lab.all(1, "r", |status| {
+            status["state"] == "Attached" && !status["device"].is_null()
+        })
+    });
+    assert_eq!(
+        lab.register().unwrap().granted.len(),
+        0,
+        "the superblocks say it themselves"
+    );
+    let devices = [0, 1].map(|volume| lab.device(1, "r", volume));
+    let kept = last_record(&devices);
+    assert!(kept >= 300 && kept < last, "{kept} of {last}");
+    check_records(&devices, kept - 1);
+    println!(
+        "records acknowledged {last}, on the forced copies {kept}, none of them without an earlier one"
+    );
+    let more = Arc::new(AtomicU64::new(kept));
+    let writer = {
+        let (more, devices) = (Arc::clone(&more), devices.clone());
+        std::thread::spawn(move || write_records(&devices, &more))
+    };
+    lab.until("records go on", || more.load(Ordering::SeqCst) > kept + 100);
+
+    // Medical is back, with a branch of its own: it is left alone until a person gives it up, and then filled anew.
+    lab.sites[0].start();
+    lab.until("the lost branch is seen in both", || {
+        lab.all(1, "r", |status| {
+            let text = serde_yaml::to_string(status).unwrap();
+            text.contains("LostBranch: it carries writes")
+        })
+    });
+    assert_eq!(lab.register().unwrap().members, Members::only(Leg::B));
+    lab.change(|register| register.confirm(Leg::A, "ann", TxId([0x51; 16])).unwrap());
+    lab.until("both are in sync again", || lab.all(1, "r", in_sync));
+    for volume in 0..2 {
+        lab.sites[1].take(&format!("r-{volume}.yaml"));
+    }
+    lab.until("nobody holds the group", || {
+        lab.register().unwrap().holder.is_none()
+    });
+    writer.join().unwrap();
+    lab.order_all(0, "h", "Writer", "  move: {mode: Planned, expectSeq: 2}");
+    lab.until("both are home", || lab.all(0, "h", in_sync));
+    let devices = [0, 1].map(|volume| lab.device(0, "h", volume));
+    check_records(&devices, more.load(Ordering::SeqCst));
 }

@@ -181,7 +181,12 @@ pub fn targets(spec: &AttachmentSpec, objects: &Objects) -> Result<[Option<LegTa
     Ok(legs)
 }
 
-/// The generation follows from the Attachment: the same order again finds its own force in the register.
+/// The generation follows from the Attachment, of a group from those of all: the same order again finds its own force in the
+/// register.
+pub fn force_generation(attach: &AttachOrder) -> Gen {
+    Gen(attach.uid.0)
+}
+
 fn force(order: &ForceOrder, attach: &AttachOrder) -> Result<Box<Force>, Fault> {
     let invalid = |field: &str, error: &dyn std::fmt::Display| Fault {
         word: twinsite_api::reason::INVALID_SPEC,
@@ -199,7 +204,8 @@ fn force(order: &ForceOrder, attach: &AttachOrder) -> Result<Box<Force>, Fault> 
             sb_seq: order.sb_seq,
         },
         site: attach.site,
-        generation: Gen(attach.uid.0),
+        generation: force_generation(attach),
+        inconsistent: order.inconsistent,
         who: order.who.clone(),
         why: "accepted after a plan".to_owned(),
     }))

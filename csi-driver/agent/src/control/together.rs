@@ -45,6 +45,11 @@ impl Node {
         }
         let mut attaches: Vec<_> = orders.iter_mut().map(|(_, o)| o.attach.as_mut()).collect();
         order::make_one(&mut attaches);
+        for (_, order) in &mut orders {
+            if let Some(force) = &mut order.force {
+                force.generation = order::force_generation(&order.attach);
+            }
+        }
         for (_, order) in &orders {
             self.note_order(order);
         }

@@ -4,7 +4,7 @@ use twinsite_api::{InspectReport, InspectedLeg, LegIndex, reason};
 use twinsite_mirror::activation::Fit;
 use twinsite_mirror::io::{Leg, Register};
 use twinsite_mirror::oneshot::{Done, Failure, LegInspection, Token};
-use twinsite_register::LegSeed;
+use twinsite_register::{LegSeed, VolumeId};
 
 use crate::control::volumes::{Ending, VolumeEvent};
 
@@ -72,6 +72,9 @@ fn inspected(leg: Leg, found: Option<&LegInspection>) -> InspectedLeg {
         sb_seq: superblock.map(|sb| sb.sb_seq),
         register_id: superblock.map(|sb| sb.register_id.to_string()),
         seq: superblock.map(|sb| sb.active_seq),
+        moment: found
+            .moment
+            .map(|(epoch, generation)| format!("{epoch}-{generation}")),
         beat: found.beat.as_ref().map(|beat| beat.beat),
         dirty_bytes: superblock.map(|_| found.dirty_bytes),
         node: superblock.map(|sb| sb.node.clone()),
@@ -115,8 +118,38 @@ pub(super) fn failed(failure: Failure) -> Ending {
             reason::INVALID_SPEC,
             "name exactly the volumes of the register in spec.groupVolumes",
         ),
+        Failure::NeverJoined(_) => (
+            reason::MEMBER_DAMAGED,
+            "it cannot be forced; the other copy is the only one",
+        ),
+        Failure::Incomplete(_) => (
+            reason::MEMBER_DAMAGED,
+            "it is a mix of old and new, and only force.inconsistent runs it",
+        ),
+        Failure::Mixed(one, other) => return mixed(one, other),
+        Failure::OrdersDiffer => (
+            reason::INVALID_SPEC,
+            "give every Attachment of the group the same force or reseed, for the same leg",
+        ),
+        Failure::Companion => (
+            reason::GROUP_HINDERED,
+            "see what the other Attachments of the group say; it is tried again with them",
+        ),
         Failure::BadSize => (reason::INVALID_SPEC, "correct spec.size"),
     };
     let text = format!("{failure}: {what}");
     Ending::Failed { word, text }
+}
+
+fn mixed(one: VolumeId, other: VolumeId) -> Ending {
+    let name = |volume: VolumeId| twinsite_api::VolumeId::from_bytes(volume.0);
+    let text = format!(
+        "the copies of {} and {} are not of one moment: one would have what was written after what the other one lacks; only force.inconsistent runs them",
+        name(one),
+        name(other)
+    );
+    Ending::Failed {
+        word: reason::MIXED_COPIES,
+        text,
+    }
 }

@@ -46,9 +46,9 @@ impl Machine {
                 let attaches = orders.iter().map(|order| (*order.attach).clone());
                 Ok(together::Begin::Attach(attaches.collect()))
             }
-            Some(AttachmentMode::Birth) => {
-                let births = orders.iter().map(one_shot).collect::<Result<_, _>>()?;
-                Ok(together::Begin::Birth(births))
+            Some(AttachmentMode::Birth | AttachmentMode::Force) => {
+                let orders = orders.iter().map(one_shot).collect::<Result<_, _>>()?;
+                Ok(together::Begin::OneShot(orders))
             }
             _ => Err("this mode is not offered for the volumes of a group".to_owned()),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use twinsite_mirror::group::Group;
 use twinsite_mirror::io::{AttachOrder, Input, Output};
-use twinsite_mirror::oneshot::{Done, Failure, GroupBirth, OneShotOrder};
+use twinsite_mirror::oneshot::{Done, Failure, GroupOneShot, OneShotOrder};
 use twinsite_mirror::status::Status;
 
 use super::actor::Letter;
@@ -19,14 +19,14 @@ use crate::reactor::Mailbox;
 /// What is to be done with the volumes, in the order of their numbers.
 pub(super) enum Begin {
     Attach(Vec<AttachOrder>),
-    Birth(Vec<OneShotOrder>),
+    OneShot(Vec<OneShotOrder>),
 }
 
 enum Engine {
     /// Made without a clock; begins at the first turn on the data thread.
     Waiting(Option<Begin>),
     Attach(Box<Group>),
-    Birth(GroupBirth),
+    OneShot(GroupOneShot),
     /// The orders are not those of one group.
     Unfit(String),
 }
@@ -80,7 +80,7 @@ impl Share {
             match &mut common.engine {
                 Engine::Waiting(_) | Engine::Unfit(_) => {}
                 Engine::Attach(group) => group.handle(now, volume, input),
-                Engine::Birth(birth) => birth.handle(now, volume, &input),
+                Engine::OneShot(orders) => orders.handle(now, volume, &input),
             }
             common.hand_out(volume);
         });
@@ -94,7 +94,7 @@ impl Share {
         self.with(|common, _| match &common.engine {
             Engine::Waiting(_) | Engine::Unfit(_) => None,
             Engine::Attach(group) => group.deadline(),
-            Engine::Birth(birth) => birth.deadline(),
+            Engine::OneShot(orders) => orders.deadline(),
         })
     }
 
@@ -102,14 +102,14 @@ impl Share {
     pub(super) fn status(&self, now: Duration) -> Option<Status> {
         self.with(|common, volume| match &common.engine {
             Engine::Attach(group) => Some(group.status(now, volume)),
-            Engine::Waiting(_) | Engine::Birth(_) | Engine::Unfit(_) => None,
+            Engine::Waiting(_) | Engine::OneShot(_) | Engine::Unfit(_) => None,
         })
     }
 
-    /// How a birth ended; an attach tells by its outputs.
+    /// How a one-shot order ended; an attach tells by its outputs.
     pub(super) fn end(&self) -> Option<Result<Done, Failure>> {
         self.with(|common, volume| match &common.engine {
-            Engine::Birth(birth) => birth.end(volume).cloned(),
+            Engine::OneShot(orders) => orders.end(volume).cloned(),
             Engine::Waiting(_) | Engine::Attach(_) | Engine::Unfit(_) => None,
         })
     }
@@ -118,7 +118,7 @@ impl Share {
     pub(super) fn unfit(&self) -> Option<String> {
         self.with(|common, _| match &common.engine {
             Engine::Unfit(why) => Some(why.clone()),
-            Engine::Waiting(_) | Engine::Attach(_) | Engine::Birth(_) => None,
+            Engine::Waiting(_) | Engine::Attach(_) | Engine::OneShot(_) => None,
         })
     }
 }
@@ -136,8 +136,8 @@ impl Common {
                     Err(error) => Engine::Unfit(error.to_string()),
                 };
             }
-            Some(Begin::Birth(orders)) => {
-                self.engine = Engine::Birth(GroupBirth::new(now, orders));
+            Some(Begin::OneShot(orders)) => {
+                self.engine = Engine::OneShot(GroupOneShot::new(now, orders));
             }
             None => {}
         }
@@ -150,7 +150,7 @@ impl Common {
             let next = match &mut self.engine {
                 Engine::Waiting(_) | Engine::Unfit(_) => None,
                 Engine::Attach(group) => group.poll(),
-                Engine::Birth(birth) => birth.poll(),
+                Engine::OneShot(orders) => orders.poll(),
             };
             let Some((volume, output)) = next else { break };
             if volume != by && !woken.contains(&volume) {
@@ -160,7 +160,7 @@ impl Common {
                 outputs.push_back(output);
             }
         }
-        let ended = matches!(&self.engine, Engine::Birth(birth) if birth.end(by).is_some());
+        let ended = matches!(&self.engine, Engine::OneShot(orders) if orders.end(by).is_some());
         let others = (0..self.mailboxes.len()).filter(|other| *other != by && ended);
         woken.extend(others);
         for volume in woken {

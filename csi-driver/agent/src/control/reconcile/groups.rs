@@ -55,8 +55,9 @@ pub(super) fn fault(spec: &AttachmentSpec) -> Option<String> {
         AttachmentMode::Writer
         | AttachmentMode::Caretaker
         | AttachmentMode::Birth
-        | AttachmentMode::Inspect => None,
-        AttachmentMode::Wipe | AttachmentMode::Reseed | AttachmentMode::Force => Some(format!(
+        | AttachmentMode::Inspect
+        | AttachmentMode::Force => None,
+        AttachmentMode::Wipe | AttachmentMode::Reseed => Some(format!(
             "mode {:?} is not offered for a volume of a group: it would speak for the others",
             spec.mode
         )),
@@ -149,11 +150,26 @@ fn difference(one: &AttachmentSpec, other: &AttachmentSpec) -> Option<&'static s
             one.max_resync_bytes_per_second == other.max_resync_bytes_per_second,
         ),
         ("birth", one.birth == other.birth),
+        ("force", is_one_force(one, other)),
     ];
     fields
         .into_iter()
         .find(|(_, same)| !same)
         .map(|(field, _)| field)
+}
+
+/// One decision of one person about one value of the register; the superblocks are each volume's own.
+fn is_one_force(one: &AttachmentSpec, other: &AttachmentSpec) -> bool {
+    let decided = |spec: &AttachmentSpec| {
+        let force = spec.force.as_ref()?;
+        Some((
+            force.expect_epoch,
+            force.expect_txid.clone(),
+            force.who.clone(),
+            force.inconsistent,
+        ))
+    };
+    decided(one) == decided(other)
 }
 
 /// An open volume that is not wanted any more, while others of its group are: it goes with the last of them.

@@ -19,6 +19,8 @@ pub mod condition_type {
     pub const FAILOVER_READY: &str = "FailoverReady";
     /// One leg carries the volume alone.
     pub const DEGRADED: &str = "Degraded";
+    /// True: by what is seen the volume should move here now, and by the policy only a person moves it. There only while there is something to say.
+    pub const AUTOMATIC_FAILOVER: &str = "AutomaticFailover";
     /// Two branches of the data exist since a force; a human must confirm which one goes.
     pub const SPLIT_BRAIN: &str = "SplitBrain";
     /// The peer cluster's API answers.

@@ -216,7 +216,7 @@ fn events(
             "SplitBrain",
         ),
         (
-            conditions::AUTOMATIC_FAILOVER,
+            condition_type::AUTOMATIC_FAILOVER,
             "False",
             "FailoverNotAdvised",
             "FailoverAdvised",

@@ -189,6 +189,11 @@ async fn shows(site: &Cluster, kind: &str, name: &str, words: &[&str]) -> Result
             let good = words
                 .iter()
                 .all(|word| columns.any(|column| column == *word));
+            if good {
+                let seen = arguments.iter().filter(|one| **one != "--no-headers");
+                let seen: Vec<&str> = seen.copied().collect();
+                eprint!("{}", kubectl(site, &seen)?);
+            }
             Ok((good, line))
         },
     )

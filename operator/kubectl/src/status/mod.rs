@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use twinsite_api::{
     Failback, FailoverMode, FailoverPolicy, FailoverState, LastMove, MirroredVolume, Role,
-    SitePair, SiteState, VolumeLegState, WitnessSpec, condition_type,
+    SitePair, SiteState, VolumeLegState, WitnessSpec, condition_type, reason,
 };
 
 pub(crate) use render::{Detail, render};
@@ -517,6 +517,16 @@ fn notes(
         if let Some(newer) = newer.filter(|newer| newer.status == "False") {
             notes.push(format!("{}: {}", place(cluster), newer.message));
         }
+        for type_ in [
+            condition_type::AUTOMATIC_FAILOVER,
+            condition_type::REQUEST_REFUSED,
+        ] {
+            let told = condition(conditions, type_).filter(|told| told.status == "True");
+            notes.extend(told.map(|told| format!("{}: {}", place(cluster), told.message)));
+        }
+        let silent = condition(conditions, condition_type::READY)
+            .filter(|ready| ready.reason == reason::AGENT_SILENT);
+        notes.extend(silent.map(|ready| format!("{}: {}", place(cluster), ready.message)));
         let not_ready =
             condition(conditions, condition_type::READY).filter(|ready| ready.status == "False");
         if let Some(bad) = stalled.or(not_ready) {

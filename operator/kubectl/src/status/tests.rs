@@ -188,6 +188,35 @@ fn the_active_site_speaks_and_every_difference_is_named() {
 }
 
 #[test]
+fn what_waits_for_a_person_stands_below_its_volume() {
+    let waits = "  role: Standby
+  activeSite: {name: medical, seq: 4, latched: false}
+  conditions:
+  - {type: Ready, status: Unknown, reason: AgentSilent, message: attached on m1, lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: AutomaticFailover, status: \"True\", reason: PersonNeeded, message: no sign of life of medical, lastTransitionTime: 2026-11-28T06:00:00Z}
+  - {type: RequestRefused, status: \"True\", reason: StillMember, message: leg B is a member, lastTransitionTime: 2026-11-28T06:00:00Z}
+";
+    let objects = pair("research", "False", "") + &volume("records", "medical", waits);
+    let report = report(&[cluster("research", &objects)], None);
+    let text = render(&report, Detail::Screen);
+    for note in [
+        "attached on m1",
+        "no sign of life of medical",
+        "leg B is a member",
+    ] {
+        let line = format!("! rv/records: research: {note}\n");
+        assert!(text.contains(&line), "{text}");
+    }
+    let over = waits.replace("\"True\"", "\"False\"");
+    let objects = pair("research", "False", "") + &volume("records", "medical", &over);
+    let text = render(
+        &super::report(&[cluster("research", &objects)], None),
+        Detail::Screen,
+    );
+    assert!(!text.contains("no sign of life"), "{text}");
+}
+
+#[test]
 fn without_any_object_it_says_what_is_missing() {
     assert_eq!(
         render(&report(&[cluster("one", "")], None), Detail::Screen),

@@ -12,8 +12,6 @@ use super::{Failure, as_desired};
 use crate::volume::situation::{self, Situation, index_of};
 use crate::volume::{Desired, Observed, Plan, Reach, copies};
 
-/// What the automatic policy would do or waits for; only while there is something to say.
-pub(super) const AUTOMATIC_FAILOVER: &str = "AutomaticFailover";
 /// The node where the volume is attached gives no sign of life.
 pub(super) const NODE_LOST: &str = "NodeLost";
 /// An action of the last round failed.
@@ -88,7 +86,7 @@ pub(super) fn all(
     if let Some(policy) = &plan.policy {
         let advised = matches!(policy.word, "WouldFailOver" | crate::moves::PERSON_NEEDED);
         all.push((
-            AUTOMATIC_FAILOVER,
+            condition_type::AUTOMATIC_FAILOVER,
             said(Some(advised), policy.word, policy.message.clone()),
         ));
     }
@@ -108,7 +106,7 @@ pub(super) fn stays(condition: &Condition, plan: &Plan, seen: &Observed) -> bool
             .iter()
             .any(|why| why.word == condition_type::WAITING_FOR_LEG),
         condition_type::REQUEST_REFUSED => !plan.refused.is_empty(),
-        AUTOMATIC_FAILOVER => plan.policy.is_some(),
+        condition_type::AUTOMATIC_FAILOVER => plan.policy.is_some(),
         _ => true,
     }
 }

@@ -24,6 +24,12 @@ use crate::{LastMove, LegIndex};
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Seconds", type_ = "number", json_path = ".status.seconds"),
     printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -81,7 +87,7 @@ pub struct VolumeSelection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// MirroredVolumes, or MirrorGroups, by name.
+    /// MirroredVolumes, or MirrorGroups, by name; a volume and a group of one name are both meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 253)))]
     pub names: Option<Vec<String>>,
@@ -99,7 +105,7 @@ pub struct ForceToken {
     /// Token that the plan printed.
     #[schemars(length(min = 1, max = 128))]
     pub token: String,
-    /// Accept a leg whose copy was never completed.
+    /// Accept a copy that was never completed, or copies of a group that are not of one moment.
     #[serde(default)]
     pub inconsistent: bool,
 }

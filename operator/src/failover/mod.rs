@@ -8,8 +8,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Failover, FailoverMode, FailoverState, FailoverStatus, FailoverVolume, LegIndex,
-    MirroredVolume, VolumeId, condition, condition_type, reason, set_condition,
+    Condition, Failover, FailoverMode, FailoverState, FailoverStatus, FailoverVolume, LegIndex,
+    MirroredVolume, MirroredVolumeStatus, VolumeId, condition, condition_type, reason,
+    set_condition,
 };
 use twinsite_register::Register;
 
@@ -25,7 +26,7 @@ pub struct VolumeView {
     pub to: Option<LegIndex>,
 }
 
-/// Whether the order names this volume.
+/// Whether the order names this volume, or the group that it is in.
 pub fn selects(order: &Failover, volume: &MirroredVolume) -> bool {
     let spec = &order.spec;
     let selection = &spec.volumes;
@@ -43,7 +44,10 @@ pub fn selects(order: &Failover, volume: &MirroredVolume) -> bool {
         return true;
     }
     if let Some(names) = &selection.names {
-        return names.iter().any(|wanted| wanted == name);
+        let group = volume.spec.group.as_deref();
+        return names
+            .iter()
+            .any(|wanted| wanted == name || Some(wanted.as_str()) == group);
     }
     selection
         .selector
@@ -255,7 +259,7 @@ fn told_of(order: &Failover, old: &FailoverStatus, view: &VolumeView) -> Failove
     told.timeline = last.filter(this);
     let mode = order.spec.mode;
     if let Some(group) = &volume.spec.group
-        && matches!(mode, FailoverMode::Force | FailoverMode::Reseed)
+        && mode == FailoverMode::Reseed
     {
         told.state = FailoverState::Failed;
         told.message = Some(format!(
@@ -330,19 +334,12 @@ fn reseeded(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
     let is_ours =
         |register: &Register| register.register_id == wanted || register.former.contains(&wanted);
     let status = view.volume.status.as_ref();
-    let stalled = status.and_then(|status| {
-        let mut conditions = status.conditions.iter();
-        conditions.find(|one| one.type_ == condition_type::STALLED && one.status == "True")
-    });
-    let named = format!(
-        "Failover {}: ",
-        order.metadata.name.as_deref().unwrap_or("")
-    );
+    let stalled = status.and_then(stalled);
     if view.register.as_deref().is_some_and(is_ours) {
         told.state = FailoverState::Done;
-    } else if let Some(stalled) = stalled.filter(|one| one.message.starts_with(&named)) {
+    } else if let Some(why) = refusal(order, &view.volume) {
         told.state = FailoverState::Failed;
-        told.message = Some(stalled.message.clone());
+        told.message = Some(why);
     } else if view.register.is_some() && status.is_some() && stalled.is_none() {
         told.state = FailoverState::Failed;
         told.message = Some(
@@ -352,6 +349,21 @@ fn reseeded(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
     } else {
         told.message = Some(waits_for(&view.volume));
     }
+}
+
+fn stalled(status: &MirroredVolumeStatus) -> Option<&Condition> {
+    let mut conditions = status.conditions.iter();
+    conditions.find(|one| one.type_ == condition_type::STALLED && one.status == "True")
+}
+
+/// Why the volume's plan does not carry the order out: it is not done later by itself, when nobody thinks of it any more.
+fn refusal(order: &Failover, volume: &MirroredVolume) -> Option<String> {
+    let named = format!(
+        "Failover {}: ",
+        order.metadata.name.as_deref().unwrap_or("")
+    );
+    let told = &stalled(volume.status.as_ref()?)?.message;
+    told.starts_with(&named).then(|| told.clone())
 }
 
 fn forced(order: &Failover, view: &VolumeView, is_there: bool, told: &mut FailoverVolume) {
@@ -377,6 +389,9 @@ fn forced(order: &Failover, view: &VolumeView, is_there: bool, told: &mut Failov
             "the register is at epoch {} and changed since the plan: read a new one with `kubectl twinsite plan`",
             register.epoch
         ));
+    } else if let Some(why) = refusal(order, &view.volume) {
+        told.state = FailoverState::Failed;
+        told.message = Some(why);
     } else {
         told.message = Some(waits_for(&view.volume));
     }

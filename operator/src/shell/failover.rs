@@ -9,7 +9,9 @@ use kube::{
     runtime::reflector::ObjectRef,
 };
 use serde_json::json;
-use twinsite_api::{API_VERSION, Failover, FailoverState, LegIndex, MirroredVolume};
+use twinsite_api::{
+    API_VERSION, Failover, FailoverState, FailoverStatus, LegIndex, MirroredVolume, condition_type,
+};
 use twinsite_register::GroupId;
 
 use super::{
@@ -71,12 +73,7 @@ pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
             .map(|status| status.state)
             .unwrap_or_default();
         if before != status.state {
-            tell(
-                operator,
-                order.object_ref(&()),
-                status.state,
-                status.seconds,
-            );
+            tell(operator, order.object_ref(&()), &status);
         }
         let api: Api<Failover> = Api::all(operator.client.clone());
         let patch = json!({
@@ -115,23 +112,32 @@ fn selected(operator: &Operator, order: &Failover) -> Vec<Arc<MirroredVolume>> {
     all.into_iter().filter(is_meant).collect()
 }
 
-fn tell(
-    operator: &Operator,
-    regarding: ObjectReference,
-    state: FailoverState,
-    seconds: Option<f64>,
-) {
-    let took = seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
+fn tell(operator: &Operator, regarding: ObjectReference, status: &FailoverStatus) {
     operator.events.tell(News {
         regarding,
-        tone: if state == FailoverState::Failed {
+        tone: if status.state == FailoverState::Failed {
             Tone::Warning
         } else {
             Tone::Normal
         },
-        reason: format!("{state:?}"),
-        note: format!("the order is {state:?}{took}"),
+        reason: format!("{:?}", status.state),
+        note: news(status),
     });
+}
+
+/// How far the order is, and why it failed.
+fn news(status: &FailoverStatus) -> String {
+    let state = status.state;
+    let took = status
+        .seconds
+        .map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
+    let why = status
+        .conditions
+        .iter()
+        .find(|one| one.type_ == condition_type::READY)
+        .filter(|one| state == FailoverState::Failed && !one.message.is_empty())
+        .map_or_else(String::new, |one| format!(": {}", one.message));
+    format!("the order is {state:?}{took}{why}")
 }
 
 fn index_of(access: &Access, site: &str) -> Option<LegIndex> {
@@ -150,5 +156,25 @@ fn register(
     match access.reading(GroupId(register.bytes()))?.content {
         Content::Register(register) => Some(Arc::new(*register)),
         Content::Absent | Content::Unusable(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(text: &str) -> FailoverStatus {
+        serde_json::from_value(serde_json::from_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_order_that_failed_says_why_in_its_event() {
+        let ready = r#""conditions": [{"type": "Ready", "status": "False", "reason": "Failed", "message": "no agent", "lastTransitionTime": "2026-11-28T04:00:00Z"}]"#;
+        let failed = status(&format!(r#"{{"state": "Failed", {ready}}}"#));
+        assert_eq!(news(&failed), "the order is Failed: no agent");
+        let done = status(r#"{"state": "Done", "seconds": 11.52}"#);
+        assert_eq!(news(&done), "the order is Done after 11.5 s");
+        let runs = status(&format!(r#"{{"state": "Running", {ready}}}"#));
+        assert_eq!(news(&runs), "the order is Running");
     }
 }

@@ -18,6 +18,15 @@ use super::situation::{self, Situation, leg_of};
 use super::{Action, AttachmentChange, Plan, copies, group, names, workloads};
 use crate::moves::Course;
 
+/// Why an agent fails for a while, or because of another volume of the group.
+const PASSING: [&str; 5] = [
+    reason::NO_LEG,
+    reason::WITNESS_NEEDED,
+    reason::GROUP_HINDERED,
+    "Taken",
+    "Changed",
+];
+
 /// The order for an agent, from what is known this round.
 pub(super) fn order(
     situation: &Situation<'_>,
@@ -37,7 +46,8 @@ pub(super) fn order(
     Ok(object)
 }
 
-/// A one-shot order of a person, as far as an agent is there to carry it out; `named` is what a person called it.
+/// A one-shot order of a person, as far as an agent is there to carry it out; `named` is what a person called it. Volumes that
+/// share a register have theirs on one node.
 pub(super) fn one_shot(
     situation: &Situation<'_>,
     mode: AttachmentMode,
@@ -45,7 +55,7 @@ pub(super) fn one_shot(
     plan: &mut Plan,
     complete: impl FnOnce(&mut AttachmentSpec),
 ) {
-    let Some(node) = situation.working_node(None) else {
+    let Some(node) = begun(situation, mode).or_else(|| situation.working_node(None)) else {
         return plan.wait(
             reason::PENDING,
             format!("{named}: no agent runs at {}", situation.site),
@@ -58,6 +68,20 @@ pub(super) fn one_shot(
         }
         Err(why) => plan.wait(reason::PENDING, format!("{named}: {why}")),
     }
+}
+
+/// Why a one-shot order failed for good; `None`: it has not, or the agent tries again by itself.
+pub(super) fn failure(attachment: &Attachment) -> Option<&str> {
+    let status = attachment.status.as_ref()?;
+    let word = status.reason.as_deref().unwrap_or_default();
+    let is_final = status.state == AttachmentState::Failed && !PASSING.contains(&word);
+    is_final.then(|| status.message.as_deref().unwrap_or(word))
+}
+
+/// The node that has such an order of another volume of the group.
+fn begun<'a>(situation: &Situation<'a>, mode: AttachmentMode) -> Option<&'a str> {
+    let mut nodes = situation.of_mode(mode).map(|one| one.spec.node.as_str());
+    nodes.find(|node| !situation.is_lost(node))
 }
 
 pub(super) fn delete(attachment: &Attachment, plan: &mut Plan) {
@@ -337,10 +361,7 @@ fn caretaker(
             );
         }
         (None, Some(why)) => {
-            let begun = situation
-                .of_mode(AttachmentMode::Caretaker)
-                .map(|one| one.spec.node.as_str())
-                .find(|node| !situation.is_lost(node));
+            let begun = begun(situation, AttachmentMode::Caretaker);
             let Some(node) = begun.or_else(|| situation.working_node(lost_writer)) else {
                 return plan.wait(
                     reason::PENDING,

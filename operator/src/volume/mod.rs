@@ -162,8 +162,8 @@ fn plan_with(
             .and_then(|register| moves::wish(&situation, register));
         edits::plan(&situation, wish.as_ref(), &mut plan);
     }
+    force::plan(&situation, &mut plan);
     if desired.group.is_none() {
-        force::plan(&situation, &mut plan);
         reseed::plan(&situation, &mut plan);
     }
     copies::plan(&situation, &mut plan);

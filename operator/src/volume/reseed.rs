@@ -25,9 +25,6 @@ use super::{Action, FailoverOrder, Plan, attachments};
 /// How far above the highest known order the first attachment is: nobody knows them all.
 const ORDERS_UNSEEN: u64 = 1000;
 
-/// Why an agent fails for a while: it tries again.
-const PASSING: [&str; 4] = [reason::NO_LEG, reason::WITNESS_NEEDED, "Taken", "Changed"];
-
 /// Whether a reseed is ordered here, so that it matters whether a writer of the other site still beats.
 pub(super) fn wants_beat(site: &str, orders: &[FailoverOrder]) -> bool {
     orders.first().is_some_and(|order| {
@@ -104,19 +101,16 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
                     Err(text) => plan.stall(reason::MEMBER_DAMAGED, format!("{named}: {text}")),
                 }
             }
-            (AttachmentState::Failed, ..) => {
-                let told = status.message.unwrap_or_default();
-                let word = status.reason.as_deref().unwrap_or_default();
-                if PASSING.contains(&word) {
-                    // The agent tries again by itself.
-                    plan.wait(reason::PENDING, format!("{named}: {told}"));
-                } else {
-                    plan.stall(
-                        reason::MEMBER_DAMAGED,
-                        format!("{named}: {told}; the workloads stay down until a reseed succeeds"),
-                    );
-                }
-            }
+            (AttachmentState::Failed, ..) => match attachments::failure(under_way) {
+                Some(told) => plan.stall(
+                    reason::MEMBER_DAMAGED,
+                    format!("{named}: {told}; the workloads stay down until a reseed succeeds"),
+                ),
+                None => plan.wait(
+                    reason::PENDING,
+                    format!("{named}: {}", status.message.unwrap_or_default()),
+                ),
+            },
             _ => plan.wait(
                 reason::PENDING,
                 format!(

@@ -474,11 +474,14 @@ fn split_brain(situation: &Situation<'_>) -> Said {
     } else {
         situation.other_site
     };
+    // A word on any volume of a group is one about all.
+    let group = situation.desired.group.as_ref();
+    let first = group.and_then(|group| group.spec.volumes.first());
     let text = format!(
         "the copy at {at} (leg {leg}) carries writes that a person gave up; it stays as it is until a person lets it be overwritten, in the cluster of {}: kubectl -n {} annotate mirroredvolume {} {}={leg}@{}",
         situation.site_name(register.active.site),
         situation.desired.namespace(),
-        situation.desired.name(),
+        first.map_or_else(|| situation.desired.name(), String::as_str),
         crate::volume::names::CONFIRM_ANNOTATION,
         register.epoch
     );

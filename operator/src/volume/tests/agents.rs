@@ -163,10 +163,17 @@ impl World {
         }
     }
 
-    fn force(&mut self, place: usize, attachment: &mut Attachment) {
+    pub(super) fn force(&mut self, place: usize, attachment: &mut Attachment) {
         let (Some(register), Some(order)) = (&self.register, &attachment.spec.force) else {
             return;
         };
+        if let Some(word) = self.fails_to_force {
+            let status = attachment.status.get_or_insert_default();
+            status.state = AttachmentState::Failed;
+            status.reason = Some(word.to_owned());
+            status.message = Some(format!("it is {word}"));
+            return;
+        }
         let txid = TxId(attachment_uid("another one"));
         let forced = register.force(
             &Force {
@@ -199,11 +206,21 @@ impl World {
             epoch: Some(1),
             generation: Some(Gen([7; 16]).to_string()),
             sb_seq: Some(7),
+            moment: (self.role != "Target").then(|| self.moment.to_owned()),
             ..InspectedLeg::default()
         };
         InspectReport {
             legs: LegIndex::BOTH.map(leg).to_vec(),
             token: self.register.as_ref().map(token),
+        }
+    }
+
+    /// The Inspect orders of one volume: nobody waits for those of the others of its group.
+    pub(super) fn look(&mut self, place: usize) {
+        for at in 0..self.clusters[place].attachments.len() {
+            if self.clusters[place].attachments[at].spec.mode == AttachmentMode::Inspect {
+                self.work(place, at);
+            }
         }
     }
 

@@ -389,8 +389,12 @@ impl GroupWorld {
             AttachmentMode::Birth,
             AttachmentMode::Writer,
             AttachmentMode::Caretaker,
+            AttachmentMode::Force,
         ] {
             self.work(place, mode);
+        }
+        for part in &mut self.parts {
+            part.look(place);
         }
         for part in &mut self.parts {
             part.forget_released(place);
@@ -461,6 +465,7 @@ impl GroupWorld {
         order.metadata.uid = Some(uid);
         match mode {
             AttachmentMode::Birth => self.parts[0].birth(place, &mut order),
+            AttachmentMode::Force => self.parts[0].force(place, &mut order),
             _ => self.parts[0].mirror(place, &mut order),
         }
         for ((part, at), old) in found.into_iter().zip(all) {

@@ -163,6 +163,26 @@ pub(super) fn check(desired: &Desired, seen: &Observed, plan: &Plan) {
                         why("a cluster wipes its own copy")
                     );
                 }
+                if spec.mode == AttachmentMode::Force {
+                    let looked_at = |volume: &twinsite_api::VolumeId| {
+                        seen.attachments.iter().any(|one| {
+                            let status = one.status.as_ref();
+                            one.spec.mode == AttachmentMode::Inspect
+                                && one.spec.volume == *volume
+                                && status.is_some_and(|status| status.inspect.is_some())
+                        })
+                    };
+                    assert!(
+                        spec.legs.iter().all(|leg| leg.leg == own),
+                        "{}",
+                        why("a cluster forces its own copy")
+                    );
+                    assert!(
+                        desired.together().iter().all(looked_at),
+                        "{}",
+                        why("forced before the copies of all volumes were looked at")
+                    );
+                }
                 if let Some(order) = &spec.move_ {
                     assert!(
                         live.is_some_and(|register| register.active.seq == order.expect_seq),

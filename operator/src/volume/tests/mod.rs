@@ -6,6 +6,7 @@
 mod agents;
 mod bad_days;
 mod group;
+mod group_force;
 mod group_world;
 mod kubernetes;
 mod linter;

@@ -71,6 +71,10 @@ pub(super) struct World {
     pub(super) others_serve: [bool; 2],
     /// What the superblocks say of themselves.
     pub(super) role: &'static str,
+    /// Until when the copies have every write, as they say.
+    pub(super) moment: &'static str,
+    /// Why agents cannot carry out a force.
+    pub(super) fails_to_force: Option<&'static str>,
     lines: Vec<String>,
     pub(super) counter: u64,
     /// Something changed in this round.
@@ -185,6 +189,8 @@ impl World {
             beat_at: START,
             others_serve: [true, true],
             role: "Member",
+            moment: "1-07",
+            fails_to_force: None,
             lines: Vec::new(),
             counter: 0,
             changed: false,

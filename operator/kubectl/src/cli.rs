@@ -56,11 +56,11 @@ pub(crate) enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// What moving a volume to a site would do, and what it would lose. Writes nothing.
+    /// What moving a volume, or a group, to a site would do, and what it would lose. Writes nothing.
     Plan {
         #[command(flatten)]
         place: Where,
-        /// NAMESPACE/NAME, or NAME.
+        /// NAMESPACE/NAME, or NAME: of a volume, or of a MirrorGroup.
         volume: String,
         #[arg(short, long, default_value = "default")]
         namespace: String,
@@ -122,7 +122,7 @@ pub(crate) enum Command {
 pub(crate) struct FailoverArgs {
     #[command(flatten)]
     pub(crate) place: Where,
-    /// NAMESPACE/NAME, or NAME.
+    /// NAMESPACE/NAME, or NAME: of volumes, or of MirrorGroups.
     pub(crate) volumes: Vec<String>,
     #[arg(short, long, default_value = "default")]
     pub(crate) namespace: String,
@@ -151,7 +151,7 @@ pub(crate) struct FailoverArgs {
     /// With reseed: the copies that the plan named.
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = leg)]
     pub(crate) legs: Vec<LegIndex>,
-    /// With force: take a copy that was never completed.
+    /// With force: take a copy that was never completed, or copies of a group that are not of one moment.
     #[arg(long)]
     pub(crate) inconsistent: bool,
     /// Print the object and send nothing.

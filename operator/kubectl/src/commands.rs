@@ -124,34 +124,33 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
     }
 }
 
-/// The cluster that is a site in the pair of a volume, with its objects of both.
+/// The cluster that is a site in the pair of a volume or group, with its objects of the volumes that move together.
 fn at_site<'a>(
     all: &'a [Access],
     read: &'a [Cluster],
     namespace: &str,
     name: &str,
     to: &str,
-) -> Result<(&'a Access, &'a Cluster, &'a MirroredVolume)> {
+) -> Result<(&'a Access, &'a Cluster, Vec<&'a MirroredVolume>)> {
+    let mut there = None;
     for (access, cluster) in all.iter().zip(read) {
-        let Some(volume) = cluster.volume(namespace, name) else {
+        let volumes = cluster.together(namespace, name);
+        let Some(first) = volumes.first() else {
             continue;
         };
-        if cluster.site(&volume.spec.site_pair) == Some(to) {
-            return Ok((access, cluster, volume));
+        there = Some(first.spec.site_pair.as_str());
+        if cluster.site(&first.spec.site_pair) == Some(to) {
+            return Ok((access, cluster, volumes));
         }
     }
     let contexts = contexts_of(all);
-    let there = read
-        .iter()
-        .find_map(|cluster| cluster.volume(namespace, name));
-    let Some(volume) = there else {
+    let Some(pair) = there else {
         bail!(
-            "there is no volume {namespace}/{name} in {contexts}: `kubectl twinsite status` lists those that are"
+            "there is no volume or group {namespace}/{name} in {contexts}: `kubectl twinsite status` lists those that are"
         )
     };
-    let pair = &volume.spec.site_pair;
     bail!(
-        "none of the clusters {contexts} answers as site {to} of pair {pair}, where volume {namespace}/{name} is: give the contexts of \
+        "none of the clusters {contexts} answers as site {to} of pair {pair}, where {namespace}/{name} is: give the contexts of \
          both sites with --contexts, and see `kubectl twinsite status`"
     )
 }
@@ -170,15 +169,32 @@ async fn make_plan(
 ) -> Result<plan::Plan> {
     let (namespace, name) = volume.split_once('/').unwrap_or((namespace, volume));
     let read = cluster::read_all(all).await;
-    let (access, cluster, volume) = at_site(all, &read, namespace, name, to)?;
+    let (access, cluster, volumes) = at_site(all, &read, namespace, name, to)?;
+    let spec = volumes.first().map(|volume| &volume.spec);
+    let pair = spec.map_or("", |spec| &spec.site_pair);
     let pair = cluster
-        .pair(&volume.spec.site_pair)
-        .with_context(|| format!("there is no SitePair {}", volume.spec.site_pair))?;
+        .pair(pair)
+        .with_context(|| format!("there is no SitePair {pair}"))?;
     let Some(node) = node.or_else(|| inspect::node(cluster.answer()?, to)) else {
         bail!("no pool names a node of {to}: give --node, one with an agent")
     };
-    let seen = inspect::inspect(&access.client, volume, pair, to, &node).await?;
-    Ok(plan::plan(volume, to, seen.as_ref()))
+    let seen = inspect::inspect(&access.client, &volumes, pair, to, &node).await?;
+    let looked: Vec<plan::Looked<'_>> = volumes
+        .iter()
+        .zip(&seen)
+        .map(|(volume, seen)| plan::Looked {
+            volume,
+            inspected: seen.as_ref(),
+        })
+        .collect();
+    // A volume that is in no group may be called as the group is: an order would name both.
+    let group = spec.and_then(|spec| spec.group.as_deref());
+    let is_free = |group: &&str| cluster.volume(namespace, group).is_none();
+    Ok(plan::plan(
+        &looked,
+        group.filter(is_free).unwrap_or(name),
+        to,
+    ))
 }
 
 async fn order_failover(args: FailoverArgs) -> Result<bool> {

@@ -2,7 +2,7 @@
 //!
 //! The object is all that is written: the operator at the target site does the rest, and keeps it as a record.
 //!
-//! Invariants: pure. A Force names one volume and carries the token of a plan; nothing else carries one.
+//! Invariants: pure. A Force names one volume or group and carries the token of a plan; nothing else carries one.
 //! Not here: sending it and watching it (`commands`).
 
 use anyhow::{Result, bail, ensure};
@@ -54,7 +54,7 @@ pub(crate) fn object(wanted: &Wanted, mode: FailoverMode) -> Result<Failover> {
     ensure!(
         !matches!(mode, FailoverMode::Force | FailoverMode::Reseed)
             || volumes.names.as_ref().is_some_and(|names| names.len() == 1),
-        "a force or reseed names exactly one volume: each is looked at on its own"
+        "a force or reseed names exactly one volume, or group: each is looked at on its own"
     );
     let mut object = Failover::new(
         "",

@@ -51,6 +51,23 @@ impl Cluster {
                 && volume.metadata.name.as_deref() == Some(name)
         })
     }
+
+    /// The volumes that move with this one, or with this group: all of one MirrorGroup, or one that is in none.
+    pub(crate) fn together(&self, namespace: &str, name: &str) -> Vec<&MirroredVolume> {
+        let named = self.volume(namespace, name);
+        if let Some(alone) = named.filter(|volume| volume.spec.group.is_none()) {
+            return vec![alone];
+        }
+        let group = named.and_then(|volume| volume.spec.group.as_deref());
+        let group = group.unwrap_or(name);
+        let volumes = self.answer().into_iter().flat_map(|all| &all.volumes);
+        let mut together: Vec<&MirroredVolume> = volumes
+            .filter(|volume| volume.metadata.namespace.as_deref() == Some(namespace))
+            .filter(|volume| volume.spec.group.as_deref() == Some(group))
+            .collect();
+        together.sort_by_key(|volume| volume.metadata.name.clone());
+        together
+    }
 }
 
 /// The condition of a type, if it is among them.

@@ -1,7 +1,7 @@
 //! `kubectl twinsite plan`: what each way of moving a volume to a site would do, and what it would lose.
 //!
-//! The ground is an Inspect order: an agent at the target site reads the superblocks of both legs and the register, and
-//! changes neither. What the other side does not answer stays unknown, and unknown is never called safe.
+//! The ground is an Inspect order for each volume that moves with it: an agent at the target site reads the superblocks of both
+//! legs and the register, and changes neither. What the other side does not answer stays unknown, and unknown is never called safe.
 //!
 //! Invariants: pure. A way is called possible without loss only if the target's leg is a member in the register and showed
 //! a superblock that fits. A force is offered only with the token that the agent computed from the register it read.
@@ -12,31 +12,41 @@ mod reseed;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use twinsite_api::{
-    AttachmentStatus, InspectedLeg, LegIndex, MirroredVolume, RegisterView, VolumeLegState,
-    condition_type,
+    AttachmentStatus, FoundCopy, InspectReport, InspectedLeg, LegIndex, MirroredVolume,
+    RegisterView, Unfit, VolumeLegState, VolumeLegStatus, condition_type, judge_copies,
 };
 
 pub(crate) use render::render;
 
 use crate::{
     table::bytes,
-    world::{verdict, volume_conditions},
+    world::{condition, verdict, volume_conditions},
 };
+
+/// A volume, and what the agent that looked at its copies said, if it said anything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Looked<'a> {
+    pub(crate) volume: &'a MirroredVolume,
+    pub(crate) inspected: Option<&'a AttachmentStatus>,
+}
 
 /// What a person decides by.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Plan {
     pub(crate) namespace: String,
+    /// What an order names: the volume, or its group.
     pub(crate) name: String,
     pub(crate) to: String,
     /// The MirrorGroup whose volumes all move with this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<String>,
     pub(crate) register: Option<RegisterView>,
-    pub(crate) legs: Vec<LegReport>,
+    pub(crate) volumes: Vec<VolumeReport>,
     pub(crate) planned: Verdict,
     pub(crate) unplanned: Verdict,
     pub(crate) force: Verdict,
@@ -47,13 +57,21 @@ pub(crate) struct Plan {
     pub(crate) reseed: Option<reseed::Reseed>,
 }
 
+/// The copies of one volume.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VolumeReport {
+    pub(crate) name: String,
+    pub(crate) legs: Vec<LegReport>,
+}
+
 /// What an accepted loss is named by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Token {
     pub(crate) expect_epoch: u64,
     pub(crate) token: String,
-    /// The leg's copy was never completed: its file system may be of no use.
+    /// A copy was never completed, or copies of a group are not of one moment: they may be of no use.
     pub(crate) inconsistent: bool,
 }
 
@@ -81,77 +99,113 @@ pub(crate) enum Verdict {
     Needless { why: String },
 }
 
-/// What stands in the volume's object, and what the inspecting agent said, if it said anything.
-pub(crate) fn plan(
-    volume: &MirroredVolume,
-    to: &str,
-    inspected: Option<&AttachmentStatus>,
-) -> Plan {
-    let facts = Facts::of(volume, to, inspected);
+/// What stands in the objects of the volumes that move together, and what the inspecting agent said. `name` is what an order of
+/// the move names.
+pub(crate) fn plan(all: &[Looked<'_>], name: &str, to: &str) -> Plan {
+    let facts = Facts::of(all, to);
+    let first = all.first().map(|one| one.volume);
+    let called_for = facts.is_reseed_called_for();
     Plan {
-        namespace: volume.metadata.namespace.clone().unwrap_or_default(),
-        name: volume.metadata.name.clone().unwrap_or_default(),
+        namespace: first
+            .and_then(|volume| volume.metadata.namespace.clone())
+            .unwrap_or_default(),
+        name: name.to_owned(),
         to: to.to_owned(),
-        group: volume.spec.group.clone(),
+        group: facts.group.map(str::to_owned),
         register: facts.register.cloned(),
-        legs: facts.legs(),
+        volumes: all.iter().map(|one| facts.report(one)).collect(),
         planned: facts.planned(),
         unplanned: facts.unplanned(),
         force: facts.force(),
-        token: facts.token().filter(|_| !reseed::is_called_for(volume)),
-        reseed: inspected
-            .and_then(|status| status.inspect.as_ref())
-            .filter(|_| volume.spec.group.is_none())
-            .and_then(|report| reseed::offer(volume, report)),
+        token: facts.token().filter(|_| !called_for),
+        reseed: match all {
+            [only] if facts.group.is_none() => only
+                .report()
+                .and_then(|report| reseed::offer(only.volume, report)),
+            _ => None,
+        },
+    }
+}
+
+impl<'a> Looked<'a> {
+    pub(crate) fn name(&self) -> &'a str {
+        self.volume.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn known_legs(&self) -> &'a [VolumeLegStatus] {
+        let status = self.volume.status.as_ref();
+        status.map_or(&[][..], |status| &status.legs)
+    }
+
+    fn report(&self) -> Option<&'a InspectReport> {
+        self.inspected?.inspect.as_ref()
+    }
+
+    fn legs(&self) -> &'a [InspectedLeg] {
+        self.report().map_or(&[], |report| &report.legs)
+    }
+
+    fn leg(&self, index: LegIndex) -> Option<&'a InspectedLeg> {
+        self.report()?.leg(index)
+    }
+
+    fn failure(&self) -> Option<&'a str> {
+        match self.inspected {
+            None => Some("no agent looked at the legs"),
+            Some(status) if status.inspect.is_none() => Some(
+                status
+                    .message
+                    .as_deref()
+                    .unwrap_or("the agent has not answered in time"),
+            ),
+            Some(_) => None,
+        }
+    }
+
+    /// The most that anybody who answers says has changed since the target's leg left.
+    fn known_dirty(&self, target: LegIndex) -> Option<u64> {
+        let others = self.legs().iter().filter(|leg| leg.leg != Some(target));
+        let maps = others.filter_map(|leg| leg.dirty_bytes);
+        let reported = self
+            .known_legs()
+            .iter()
+            .filter(|leg| leg.leg == Some(target) && leg.state != VolumeLegState::Member)
+            .filter_map(|leg| leg.dirty_bytes);
+        maps.chain(reported).max().filter(|dirty| *dirty > 0)
     }
 }
 
 struct Facts<'a> {
-    volume: &'a MirroredVolume,
+    all: &'a [Looked<'a>],
     to: &'a str,
+    group: Option<&'a str>,
+    /// The leg at the site to move to, if all volumes have one.
     target: Option<LegIndex>,
     register: Option<&'a RegisterView>,
-    inspected: &'a [InspectedLeg],
-    token: Option<&'a str>,
-    failure: Option<&'a str>,
 }
 
 impl<'a> Facts<'a> {
-    fn of(
-        volume: &'a MirroredVolume,
-        to: &'a str,
-        inspected: Option<&'a AttachmentStatus>,
-    ) -> Self {
-        let legs = volume
-            .status
-            .as_ref()
-            .map_or(&[][..], |status| &status.legs);
-        let report = inspected.and_then(|status| status.inspect.as_ref());
+    fn of(all: &'a [Looked<'a>], to: &'a str) -> Self {
+        let target = |one: &Looked<'a>| one.known_legs().iter().find(|leg| leg.site == to)?.leg;
+        let targets: Option<Vec<LegIndex>> = all.iter().map(target).collect();
+        let registers = all.iter().filter_map(|one| one.inspected);
         Self {
-            volume,
+            all,
             to,
-            target: legs
-                .iter()
-                .find(|leg| leg.site == to)
-                .and_then(|leg| leg.leg),
-            register: inspected.and_then(|status| status.register.as_ref()),
-            inspected: report.map_or(&[], |report| &report.legs),
-            token: report.and_then(|report| report.token.as_deref()),
-            failure: match inspected {
-                None => Some("no agent looked at the legs"),
-                Some(status) if report.is_none() => Some(
-                    status
-                        .message
-                        .as_deref()
-                        .unwrap_or("the agent has not answered in time"),
-                ),
-                Some(_) => None,
-            },
+            group: all.first().and_then(|one| one.volume.spec.group.as_deref()),
+            target: targets.and_then(|targets| targets.first().copied()),
+            register: registers
+                .filter_map(|status| status.register.as_ref())
+                .next(),
         }
     }
 
-    fn leg(&self, index: LegIndex) -> Option<&'a InspectedLeg> {
-        self.inspected.iter().find(|leg| leg.leg == Some(index))
+    /// A sentence about one of the volumes.
+    fn of_one(&self, one: &Looked<'_>, text: String) -> String {
+        match self.group {
+            Some(_) => format!("{}: {text}", one.name()),
+            None => text,
+        }
     }
 
     fn is_member(&self, index: LegIndex) -> Option<bool> {
@@ -163,58 +217,80 @@ impl<'a> Facts<'a> {
             .is_some_and(|register| register.active_site.name == self.to)
     }
 
-    fn legs(&self) -> Vec<LegReport> {
-        let known = self
-            .volume
-            .status
-            .as_ref()
-            .map_or(&[][..], |status| &status.legs);
-        known
-            .iter()
-            .filter_map(|leg| {
-                let index = leg.leg?;
-                Some(LegReport {
-                    leg: index,
-                    site: leg.site.clone(),
-                    member: self.is_member(index),
-                    text: self.leg(index).map_or_else(
-                        || "not looked at".to_owned(),
-                        |inspected| describe(inspected, self.is_member(index)),
-                    ),
-                })
+    fn is_reseed_called_for(&self) -> bool {
+        self.all.iter().any(|one| reseed::is_called_for(one.volume))
+    }
+
+    fn report(&self, one: &Looked<'_>) -> VolumeReport {
+        let of_leg = |leg: &VolumeLegStatus| {
+            let index = leg.leg?;
+            let member = self.is_member(index);
+            Some(LegReport {
+                leg: index,
+                site: leg.site.clone(),
+                member,
+                text: one.leg(index).map_or_else(
+                    || "not looked at".to_owned(),
+                    |inspected| describe(inspected, member),
+                ),
             })
-            .collect()
+        };
+        VolumeReport {
+            name: one.name().to_owned(),
+            legs: one.known_legs().iter().filter_map(of_leg).collect(),
+        }
     }
 
     /// Why nothing can be said about a move to this site.
     fn unknown(&self) -> Option<String> {
-        if reseed::is_called_for(self.volume) {
+        if self.is_reseed_called_for() {
             return Some(
                 "the register is lost or not to be believed: nothing moves before it is made anew"
                     .to_owned(),
             );
         }
+        if let Some(lacks) = self.lacks() {
+            return Some(lacks);
+        }
         let Some(target) = self.target else {
             return Some(format!("the volume has no leg at {}", self.to));
         };
-        if let Some(failure) = self.failure {
-            return Some(format!("not known: {failure}"));
+        let failed = |one: &Looked<'_>| {
+            let text = format!("not known: {}", one.failure()?);
+            Some(self.of_one(one, text))
+        };
+        if let Some(failure) = self.all.iter().find_map(failed) {
+            return Some(failure);
         }
         if self.register.is_none() {
             return Some(
                 "the witness does not show the register, and nothing moves without it".to_owned(),
             );
         }
-        if self.leg(target).is_none_or(|leg| !leg.reachable) {
-            return Some(format!("the leg at {} does not answer", self.to));
-        }
-        None
+        let away = |one: &&Looked<'_>| one.leg(target).is_none_or(|leg| !leg.reachable);
+        let away = self.all.iter().find(away)?;
+        Some(self.of_one(away, format!("the leg at {} does not answer", self.to)))
+    }
+
+    /// What this cluster does not have of the group.
+    fn lacks(&self) -> Option<String> {
+        let status = self.all.first()?.volume.status.as_ref()?;
+        let whole = status.group.as_ref()?.volumes.len();
+        let group = self.group?;
+        (self.all.len() < whole).then(|| {
+            format!(
+                "this cluster has {} of the {whole} volumes of MirrorGroup {group}: apply the others first",
+                self.all.len()
+            )
+        })
     }
 
     fn target_fits(&self) -> bool {
-        self.target
-            .and_then(|target| self.leg(target))
-            .is_some_and(|leg| matches!(leg.class.as_deref(), Some("Usable" | "Ahead")))
+        let fits = |leg: &InspectedLeg| matches!(leg.class.as_deref(), Some("Usable" | "Ahead"));
+        self.target.is_some_and(|target| {
+            let mut legs = self.all.iter().map(|one| one.leg(target));
+            legs.all(|leg| leg.is_some_and(fits))
+        })
     }
 
     fn target_is_member(&self) -> bool {
@@ -235,11 +311,11 @@ impl<'a> Facts<'a> {
                 why: format!("the leg at {} is not in sync: wait for its resync", self.to),
             };
         }
-        if verdict(
-            volume_conditions(self.volume),
-            condition_type::PEER_REACHABLE,
-        ) != Some(true)
-        {
+        let answers = |one: &Looked<'_>| {
+            let conditions = volume_conditions(one.volume);
+            verdict(conditions, condition_type::PEER_REACHABLE) == Some(true)
+        };
+        if !self.all.iter().all(answers) {
             return Verdict::Impossible {
                 why: "the other cluster does not answer".to_owned(),
             };
@@ -279,13 +355,6 @@ impl<'a> Facts<'a> {
     }
 
     fn force(&self) -> Verdict {
-        if let Some(group) = &self.volume.spec.group {
-            return Verdict::Impossible {
-                why: format!(
-                    "not offered for a volume of a group, since it would speak for the others of MirrorGroup {group}: bring the other copies back, or restore the group from a backup under another name"
-                ),
-            };
-        }
         if let Some(why) = self.unknown() {
             return Verdict::Impossible { why };
         }
@@ -303,38 +372,54 @@ impl<'a> Facts<'a> {
                 },
             };
         }
-        let leg = self.leg(target);
-        if leg.is_none_or(|leg| leg.epoch.is_none() || leg.class.as_deref() == Some("Bad")) {
+        let is_bad = |one: &&Looked<'_>| {
+            let leg = one.leg(target);
+            leg.is_none_or(|leg| leg.epoch.is_none() || leg.class.as_deref() == Some("Bad"))
+        };
+        if let Some(bad) = self.all.iter().find(is_bad) {
+            let text = format!("the leg at {} has no superblock of this volume", self.to);
             return Verdict::Impossible {
-                why: format!("the leg at {} has no superblock of this volume", self.to),
+                why: self.of_one(bad, text),
             };
         }
-        let mut what = Vec::new();
-        let own = leg.and_then(|leg| leg.epoch).unwrap_or_default();
-        what.push(format!(
-            "every write acknowledged since the leg at {} left the mirror: it stands at epoch {own}, the volume at epoch {}",
-            self.to, register.epoch
-        ));
-        if let Some(dirty) = self.known_dirty(target) {
-            what.push(format!("at least {} were written since then", bytes(dirty)));
-        } else {
-            what.push("how much that is, nobody who answers knows".to_owned());
+        if let Some(why) = self.unfit(true) {
+            return Verdict::Impossible {
+                why: why.to_string(),
+            };
         }
-        if register
-            .members
-            .iter()
-            .any(|member| *member != target && self.leg(*member).is_some_and(|leg| leg.reachable))
-        {
+        if self.tokens().len() != 1 {
+            return Verdict::Impossible {
+                why: "the register changed while it was looked at: plan again".to_owned(),
+            };
+        }
+        let mut what = self.loss(target, register);
+        what.extend(self.since());
+        let answers = |member: &LegIndex| {
+            *member != target
+                && self
+                    .all
+                    .iter()
+                    .any(|one| one.leg(*member).is_some_and(|leg| leg.reachable))
+        };
+        if register.members.iter().any(answers) {
             what.push(
                 "the leg that has these writes ANSWERS: bring the volume up there instead"
                     .to_owned(),
             );
         }
-        if self.inconsistent() {
-            what.push(
+        match self.unfit(false) {
+            Some(Unfit::Mixed(each)) => {
+                what.push(format!("the copies are NOT OF ONE MOMENT: {each}"));
+                what.push(
+                    "one volume may have what was written after what another one lacks: what uses them may not start"
+                        .to_owned(),
+                );
+            }
+            Some(_) => what.push(
                 "its copy was never completed: the file system on it may not mount at all"
                     .to_owned(),
-            );
+            ),
+            None => {}
         }
         if let Some(holder) = &register.holder {
             what.push(format!(
@@ -344,35 +429,90 @@ impl<'a> Facts<'a> {
         Verdict::Loses { what }
     }
 
-    fn inconsistent(&self) -> bool {
-        self.target
-            .and_then(|target| self.leg(target))
-            .is_some_and(|leg| leg.role.as_deref() == Some("Target"))
+    /// What is given up, in each volume and together.
+    fn loss(&self, target: LegIndex, register: &RegisterView) -> Vec<String> {
+        let own = |one: &Looked<'_>| {
+            one.leg(target)
+                .and_then(|leg| leg.epoch)
+                .unwrap_or_default()
+        };
+        let written = |one: &Looked<'_>| match one.known_dirty(target) {
+            Some(dirty) => format!("at least {} were written since then", bytes(dirty)),
+            None => "how much was written since then, nobody who answers knows".to_owned(),
+        };
+        let lost = format!(
+            "every write acknowledged since the leg at {} left the mirror",
+            self.to
+        );
+        let (None, [only]) = (self.group, self.all) else {
+            let mut what = vec![format!(
+                "{lost}, in all volumes: the group is at epoch {}",
+                register.epoch
+            )];
+            what.extend(self.all.iter().map(|one| {
+                format!(
+                    "{}: stands at epoch {}; {}",
+                    one.name(),
+                    own(one),
+                    written(one)
+                )
+            }));
+            let known = self.all.iter().filter_map(|one| one.known_dirty(target));
+            let together: u64 = known.sum();
+            if together > 0 {
+                what.push(format!("together: at least {}", bytes(together)));
+            }
+            return what;
+        };
+        let stands = format!(
+            "{lost}: it stands at epoch {}, the volume at epoch {}",
+            own(only),
+            register.epoch
+        );
+        vec![stands, written(only)]
     }
 
-    /// The most that anybody who answers says has changed since the target's leg left.
-    fn known_dirty(&self, target: LegIndex) -> Option<u64> {
-        let maps = self
-            .inspected
-            .iter()
-            .filter(|leg| leg.leg != Some(target))
-            .filter_map(|leg| leg.dirty_bytes);
-        let reported = self
-            .volume
-            .status
-            .iter()
-            .flat_map(|status| &status.legs)
-            .filter(|leg| leg.leg == Some(target) && leg.state != VolumeLegState::Member)
-            .filter_map(|leg| leg.dirty_bytes);
-        maps.chain(reported).max().filter(|dirty| *dirty > 0)
+    /// Between which times the writes were made, as far as this cluster saw it.
+    fn since(&self) -> Option<String> {
+        let first_of = |type_: &str| {
+            let of_one = |one: &Looked<'a>| {
+                let told = condition(volume_conditions(one.volume), type_)?;
+                (told.status == "False").then_some(told.last_transition_time.0)
+            };
+            self.all.iter().filter_map(of_one).min()
+        };
+        let left = first_of(condition_type::IN_SYNC)?;
+        let silent = first_of(condition_type::PEER_REACHABLE);
+        let silent = silent.map_or_else(String::new, |silent| {
+            format!("; no answer from the other cluster since {silent}")
+        });
+        Some(format!(
+            "seen from here: out of the mirror since {left}{silent}"
+        ))
+    }
+
+    /// Why the copies cannot be run, with or without a person's word for a mix of old and new.
+    fn unfit(&self, inconsistent: bool) -> Option<Unfit> {
+        let copy = |one: &Looked<'a>| FoundCopy {
+            name: one.name(),
+            report: one.report(),
+        };
+        let copies: Vec<FoundCopy<'_>> = self.all.iter().map(copy).collect();
+        judge_copies(self.target?, inconsistent, &copies).err()
+    }
+
+    /// What the agents read of the register stands for: one, unless it changed meanwhile.
+    fn tokens(&self) -> BTreeSet<Option<&'a str>> {
+        let token = |one: &Looked<'a>| one.report()?.token.as_deref();
+        self.all.iter().map(token).collect()
     }
 
     fn token(&self) -> Option<Token> {
         match self.force() {
             Verdict::Loses { .. } => Some(Token {
                 expect_epoch: self.register?.epoch,
-                token: self.token?.to_owned(),
-                inconsistent: self.inconsistent(),
+                token: self.tokens().into_iter().next()??.to_owned(),
+                inconsistent: self.unfit(false).is_some(),
             }),
             _ => None,
         }

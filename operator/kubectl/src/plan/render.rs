@@ -9,9 +9,11 @@ use crate::table::table;
 pub(crate) fn render(plan: &Plan) -> String {
     let mut text = format!("Moving {}/{} to {}\n", plan.namespace, plan.name, plan.to);
     if let Some(group) = &plan.group {
+        let names: Vec<&str> = plan.volumes.iter().map(|one| one.name.as_str()).collect();
         let _ = writeln!(
             text,
-            "with all volumes of MirrorGroup {group}: they have one register and move as one"
+            "All volumes of MirrorGroup {group} have one register and move as one: {}",
+            names.join(", ")
         );
     }
     text.push('\n');
@@ -38,18 +40,22 @@ pub(crate) fn render(plan: &Plan) -> String {
         }
         None => text.push_str("  register  not known\n"),
     }
-    let rows: Vec<_> = plan
-        .legs
-        .iter()
-        .map(|leg| {
-            vec![
+    let mut rows = Vec::new();
+    for volume in &plan.volumes {
+        for leg in &volume.legs {
+            let mut row = vec![
                 format!("leg {:?}", leg.leg),
                 leg.site.clone(),
                 leg.text.clone(),
-            ]
-        })
-        .collect();
-    if let Some((_, lines)) = table(2, &["", "", ""], &rows).split_once('\n') {
+            ];
+            if plan.group.is_some() {
+                row.insert(0, volume.name.clone());
+            }
+            rows.push(row);
+        }
+    }
+    let columns = if plan.group.is_some() { 4 } else { 3 };
+    if let Some((_, lines)) = table(2, &[""; 4][..columns], &rows).split_once('\n') {
         text.push_str(lines);
     }
     text.push('\n');

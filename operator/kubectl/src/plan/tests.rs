@@ -2,8 +2,16 @@
 
 use twinsite_api::{Attachment, MirroredVolume};
 
-use super::{Verdict, plan, render};
+use super::{Looked, Plan, Verdict, render};
 use crate::fixture::golden;
+
+fn plan(
+    volume: &MirroredVolume,
+    to: &str,
+    inspected: Option<&twinsite_api::AttachmentStatus>,
+) -> Plan {
+    super::plan(&[Looked { volume, inspected }], "records", to)
+}
 
 fn volume(peer: &str, research: &str) -> MirroredVolume {
     serde_yaml::from_str(&format!(
@@ -69,8 +77,9 @@ status:
 }
 
 const AWAY: &str = "reachable: false";
-const MEMBER: &str =
-    "reachable: true, class: Usable, role: Member, epoch: 17, beat: 9021, dirtyBytes: 0, node: m1";
+const MEMBER: &str = "reachable: true, class: Usable, role: Member, epoch: 17, generation: 99aa, sbSeq: 4, moment: 17-99aa, beat: 9021, dirtyBytes: 0, node: m1";
+const STALE: &str = "reachable: true, class: Stale, role: Member, epoch: 15, generation: 77aa, sbSeq: 9, moment: 15-77aa, beat: 8800, dirtyBytes: 0, node: m1";
+const UNFINISHED: &str = "reachable: true, class: Stale, role: Target, epoch: 15, generation: 77aa, sbSeq: 9, beat: 8800, dirtyBytes: 0, node: m1";
 
 #[test]
 fn between_two_living_sites_a_planned_move_is_offered() {
@@ -90,8 +99,7 @@ fn with_the_other_site_down_an_unplanned_move_of_a_member_loses_nothing() {
 
 #[test]
 fn a_leg_that_lacks_writes_is_only_had_by_force_and_the_loss_is_named() {
-    let stale = "reachable: true, class: Stale, role: Member, epoch: 15, beat: 8800, dirtyBytes: 0, node: m1";
-    let status = inspected("[A]", "", AWAY, stale);
+    let status = inspected("[A]", "", AWAY, STALE);
     let plan = plan(
         &volume("False", "state: Outdated, dirtyBytes: 67108864"),
         "research",
@@ -104,12 +112,11 @@ fn a_leg_that_lacks_writes_is_only_had_by_force_and_the_loss_is_named() {
 
 #[test]
 fn an_unfinished_copy_and_a_living_better_leg_are_said_loudly() {
-    let target = "reachable: true, class: Stale, role: Target, epoch: 15, beat: 8800, dirtyBytes: 0, node: m1";
     let status = inspected(
         "[A]",
         "    holder: c1000001000a0000",
         &MEMBER.replace("dirtyBytes: 0", "dirtyBytes: 1073741824"),
-        target,
+        UNFINISHED,
     );
     let plan = plan(
         &volume("False", "state: Resyncing"),
@@ -208,21 +215,116 @@ fn a_copy_that_was_never_completed_makes_no_register() {
     assert!(plan(&volume, "research", Some(&believed)).reseed.is_none());
 }
 
+/// Volumes of a group, each with what was found of its copies; nobody answers at the other site.
+fn of_group(
+    members: &str,
+    research: [(&str, &str); 2],
+) -> Vec<(MirroredVolume, twinsite_api::AttachmentStatus)> {
+    let names = ["data", "journal"];
+    let made = names.iter().zip(research).map(|(name, (known, found))| {
+        let mut volume = volume("False", known);
+        volume.metadata.name = Some((*name).to_owned());
+        volume.spec.active_site = None;
+        volume.spec.group = Some("ledger".to_owned());
+        let status = volume.status.as_mut().unwrap();
+        status.group = serde_yaml::from_str(
+            "{id: tg-000102030405060708090a0b0c0d0e0f, volumes: [ts-000102030405060708090a0b0c0d0e0f, ts-000102030405060708090a0b0c0d0e10], onNoQuorum: Suspend}",
+        )
+        .unwrap();
+        let left = "{type: InSync, status: \"False\", reason: Unreachable, message: x, lastTransitionTime: 2026-11-28T05:58:07Z}";
+        status.conditions.push(serde_yaml::from_str(left).unwrap());
+        (volume, inspected(members, "", AWAY, found))
+    });
+    made.collect()
+}
+
+fn plan_of_group(volumes: &[(MirroredVolume, twinsite_api::AttachmentStatus)]) -> Plan {
+    let looked: Vec<Looked<'_>> = volumes
+        .iter()
+        .map(|(volume, inspected)| Looked {
+            volume,
+            inspected: Some(inspected),
+        })
+        .collect();
+    super::plan(&looked, "ledger", "research")
+}
+
 #[test]
-fn a_volume_of_a_group_moves_with_the_others_and_is_never_forced() {
-    let mut volume = volume("True", "state: Outdated");
-    volume.spec.active_site = None;
-    volume.spec.group = Some("ledger".to_owned());
-    let stale = "reachable: true, class: Stale, role: Member, epoch: 15, beat: 8800, dirtyBytes: 0, node: m1";
-    let status = inspected("[A]", "", AWAY, stale);
-    let plan = plan(&volume, "research", Some(&status));
-    assert!(
-        matches!(&plan.force, Verdict::Impossible { why } if why.contains("MirrorGroup ledger"))
+fn a_force_of_a_group_names_what_each_volume_loses() {
+    let volumes = of_group(
+        "[A]",
+        [
+            ("state: Outdated, dirtyBytes: 67108864", STALE),
+            ("state: Outdated, dirtyBytes: 1048576", STALE),
+        ],
     );
+    let plan = plan_of_group(&volumes);
+    let token = plan.token.clone().unwrap();
+    assert_eq!((token.expect_epoch, token.inconsistent), (17, false));
+    golden("plan-group-force.txt", &render(&plan));
+}
+
+#[test]
+fn copies_of_a_group_that_are_not_of_one_moment_are_said_loudly() {
+    let later = STALE.replace("15", "16");
+    for other in [UNFINISHED, &later] {
+        let volumes = of_group(
+            "[A]",
+            [
+                ("state: Outdated, dirtyBytes: 67108864", STALE),
+                ("state: Outdated", other),
+            ],
+        );
+        let plan = plan_of_group(&volumes);
+        assert!(plan.token.clone().unwrap().inconsistent);
+        if other == UNFINISHED {
+            golden("plan-group-mixed.txt", &render(&plan));
+        }
+    }
+}
+
+#[test]
+fn a_group_is_forced_only_if_every_volume_of_it_was_looked_at() {
+    let both = [("state: Outdated", STALE), ("state: Outdated", AWAY)];
+    let volumes = of_group("[A]", both);
+    let plan = plan_of_group(&volumes);
+    assert!(
+        matches!(&plan.force, Verdict::Impossible { why } if why.contains("journal: the leg at research does not answer")),
+        "{plan:?}"
+    );
+    let volumes = of_group(
+        "[A]",
+        [("state: Outdated", STALE), ("state: Outdated", STALE)],
+    );
+    let plan = plan_of_group(&volumes[..1]);
+    assert!(
+        matches!(&plan.force, Verdict::Impossible { why } if why.contains("1 of the 2 volumes of MirrorGroup ledger")),
+        "{plan:?}"
+    );
+    let mut volumes = volumes;
+    let report = volumes[1].1.inspect.as_mut().unwrap();
+    report.token = Some("18-aa".to_owned());
+    let plan = plan_of_group(&volumes);
+    assert!(plan.token.is_none());
+    assert!(
+        matches!(&plan.force, Verdict::Impossible { why } if why.contains("plan again")),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn a_volume_of_a_group_moves_with_the_others() {
+    let volumes = of_group(
+        "[A, B]",
+        [("state: Member", MEMBER), ("state: Member", MEMBER)],
+    );
+    let plan = plan_of_group(&volumes);
     assert!(plan.token.is_none() && plan.reseed.is_none());
     let text = render(&plan);
     assert!(
-        text.contains("with all volumes of MirrorGroup ledger"),
+        text.contains(
+            "All volumes of MirrorGroup ledger have one register and move as one: data, journal"
+        ),
         "{text}"
     );
 }

@@ -7,6 +7,7 @@ mod away;
 mod data;
 mod declared;
 mod group;
+mod group_force;
 mod identity;
 mod look;
 mod person;
@@ -84,6 +85,10 @@ const DAYS: &[Day] = &[
     (
         "group-node",
         group::one_volume_of_a_group_grows_and_their_node_is_lost,
+    ),
+    (
+        "group-force",
+        group_force::a_group_is_forced_as_a_whole_after_its_loss_was_named,
     ),
     ("agent-killed", data::a_killed_agent_loses_nothing),
     ("node-lost", data::a_lost_node_is_replaced_within_its_site),

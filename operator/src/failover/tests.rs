@@ -4,6 +4,7 @@ use super::*;
 use k8s_openapi::jiff::Timestamp;
 use serde_yaml::from_str;
 use twinsite_api::VolumeSelection;
+use twinsite_register::{Create, Gen, GroupId, RegisterId, Site, TxId};
 
 fn volume(text: &str) -> MirroredVolume {
     let base = "{apiVersion: twinsite.io/v1alpha1, kind: MirroredVolume, metadata: {name: records, namespace: rv, labels: {tier: gold}}, \
@@ -25,6 +26,19 @@ fn order(spec: &str) -> Failover {
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_795_838_500).unwrap()
+}
+
+fn register() -> Register {
+    let create = Create {
+        register_id: RegisterId([1; 16]),
+        group: GroupId([2; 16]),
+        volumes: vec![twinsite_register::VolumeId([2; 16])],
+        generation: Gen([3; 16]),
+        site: Site::A,
+        txid: TxId([4; 16]),
+    };
+    let created = Register::create(create).unwrap();
+    created.birth(Site::A, TxId([5; 16])).unwrap()
 }
 
 fn selection(text: &str) -> VolumeSelection {
@@ -61,6 +75,45 @@ fn a_volume_is_named_by_all_by_name_or_by_label() {
     let mut elsewhere = order("mode: Planned, volumes: {all: true}");
     elsewhere.spec.site_pair = "another".to_owned();
     assert!(!selects(&elsewhere, &volume));
+}
+
+#[test]
+fn the_name_of_a_group_names_its_volumes() {
+    let mut volume = volume("");
+    volume.spec.group = Some("ledger".to_owned());
+    let named = |name: &str, namespace: &str| {
+        let text = format!("mode: Planned, volumes: {{namespace: {namespace}, names: [{name}]}}");
+        selects(&order(&text), &volume)
+    };
+    assert!(named("ledger", "rv") && named("records", "rv"));
+    assert!(!named("ledger", "other") && !named("images", "rv"));
+}
+
+#[test]
+fn a_force_that_its_volumes_cannot_carry_out_has_failed_and_is_not_done_later() {
+    let force = order(
+        "mode: Force, volumes: {namespace: rv, names: [records]}, force: {expectEpoch: 4, token: TOKEN}",
+    );
+    let register = register();
+    let said = |message: &str| {
+        let mut order = force.clone();
+        let token = token(&register);
+        let accepted = order.spec.force.as_mut().unwrap();
+        (accepted.expect_epoch, accepted.token) = (register.epoch.0, token);
+        let stalled = format!(
+            "{{conditions: [{{type: Stalled, status: 'True', reason: MemberDamaged, message: '{message}', lastTransitionTime: '2026-11-28T04:00:00Z'}}]}}"
+        );
+        let view = VolumeView {
+            volume: Arc::new(volume(&stalled)),
+            register: Some(Arc::new(register.clone())),
+            to: Some(LegIndex::B),
+        };
+        status(&order, &[view], now())
+    };
+    let failed = said("Failover now: the copy does not answer");
+    assert_eq!(failed.state, FailoverState::Failed);
+    let other = said("Failover another: the copy does not answer");
+    assert_eq!(other.state, FailoverState::Running);
 }
 
 #[test]

@@ -93,7 +93,9 @@ impl World {
                 }
                 AttachmentMode::Inspect => self.inspect(&mut next),
                 AttachmentMode::Reseed => self.reseed(&mut next),
-                AttachmentMode::Force => self.force(place, &mut next),
+                AttachmentMode::Force => {
+                    self.force(place, std::slice::from_ref(&attachment), &mut next);
+                }
             }
         }
         if next != attachment {
@@ -163,38 +165,46 @@ impl World {
         }
     }
 
-    pub(super) fn force(&mut self, place: usize, attachment: &mut Attachment) {
-        let (Some(register), Some(order)) = (&self.register, &attachment.spec.force) else {
+    /// The orders for all volumes of the register, carried out as one; what is said is said of each.
+    pub(super) fn force(&mut self, place: usize, orders: &[Attachment], said: &mut Attachment) {
+        let Some(register) = &self.register else {
             return;
         };
+        let status = said.status.get_or_insert_default();
         if let Some(word) = self.fails_to_force {
-            let status = attachment.status.get_or_insert_default();
             status.state = AttachmentState::Failed;
             status.reason = Some(word.to_owned());
             status.message = Some(format!("it is {word}"));
             return;
         }
-        let txid = TxId(attachment_uid("another one"));
-        let forced = register.force(
-            &Force {
-                expect_epoch: Epoch(order.expect_epoch),
-                expect_txid: order.expect_txid.parse().unwrap(),
-                leg: Leg::BOTH[place],
-                seen: LegSeed {
+        let seen: Vec<(VolumeId, LegSeed)> = orders
+            .iter()
+            .map(|one| {
+                let order = one.spec.force.as_ref().unwrap();
+                let seed = LegSeed {
                     epoch: Epoch(order.epoch),
                     generation: order.generation.parse().unwrap(),
                     sb_seq: order.sb_seq,
-                },
-                site: [Site::A, Site::B][place],
-                generation: Gen(attachment_uid(attachment.metadata.uid.as_ref().unwrap())),
-                inconsistent: false,
-                who: order.who.clone(),
-                why: String::new(),
-            },
-            txid,
-        );
-        self.register = Some(forced.unwrap());
-        attachment.status.get_or_insert_default().state = AttachmentState::Done;
+                };
+                (VolumeId(one.spec.volume.bytes()), seed)
+            })
+            .collect();
+        let order = orders[0].spec.force.as_ref().unwrap();
+        let force = Force {
+            expect_epoch: Epoch(order.expect_epoch),
+            expect_txid: order.expect_txid.parse().unwrap(),
+            leg: Leg::BOTH[place],
+            seen: seen[0].1,
+            site: [Site::A, Site::B][place],
+            generation: Gen(attachment_uid(said.metadata.uid.as_ref().unwrap())),
+            inconsistent: order.inconsistent,
+            who: order.who.clone(),
+            why: String::new(),
+        };
+        let txid = TxId(attachment_uid("another one"));
+        let forced = register.force_all(&force, &seen, txid).unwrap();
+        status.state = AttachmentState::Done;
+        self.register = Some(forced);
     }
 
     /// What an agent finds on the copies.

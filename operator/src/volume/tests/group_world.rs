@@ -465,7 +465,7 @@ impl GroupWorld {
         order.metadata.uid = Some(uid);
         match mode {
             AttachmentMode::Birth => self.parts[0].birth(place, &mut order),
-            AttachmentMode::Force => self.parts[0].force(place, &mut order),
+            AttachmentMode::Force => self.parts[0].force(place, &all, &mut order),
             _ => self.parts[0].mirror(place, &mut order),
         }
         for ((part, at), old) in found.into_iter().zip(all) {

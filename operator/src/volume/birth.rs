@@ -59,7 +59,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
 }
 
 /// Who says that the volume lived once.
-fn ever_lived(situation: &Situation<'_>) -> Option<String> {
+pub(super) fn ever_lived(situation: &Situation<'_>) -> Option<String> {
     let epoch = |status: Option<&twinsite_api::MirroredVolumeStatus>| {
         status.and_then(|status| status.epoch)
     };

@@ -6,7 +6,7 @@ use twinsite_api::{AttachmentMode, reason};
 use twinsite_register::Class;
 
 use super::situation::Situation;
-use super::{Action, Plan, attachments, reseed};
+use super::{Action, Plan, attachments, birth, reseed};
 use crate::moves::Course;
 
 pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) {
@@ -16,9 +16,10 @@ pub(super) fn plan(situation: &Situation<'_>, course: &Course, plan: &mut Plan) 
             Course::Arrive(_) => Some(true),
             Course::Stay => Some(situation.is_active(register)),
         },
-        // Before the volume lives nobody needs it at the standby site.
+        // Before the volume lives nobody needs it at the standby site. One whose register is lost may be in use here all the same.
         (Some(Class::Absent | Class::Creating), _)
-            if situation.active_site_wanted() != situation.site =>
+            if situation.active_site_wanted() != situation.site
+                && birth::ever_lived(situation).is_none() =>
         {
             Some(false)
         }

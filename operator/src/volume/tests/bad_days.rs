@@ -56,6 +56,28 @@ fn a_witness_that_lost_its_register_stops_everything_but_what_runs() {
 }
 
 #[test]
+fn a_witness_that_lost_its_register_after_a_failover_leaves_the_pods_where_they_are() {
+    let mut world = World::running();
+    world.kill(0);
+    world.settle();
+    world.revive(0);
+    world.settle();
+    assert!(world.serves(1), "{}", world.transcript());
+    world.register = None;
+    world.settle();
+    for place in 0..2 {
+        assert!(
+            world
+                .told(place, "Stalled")
+                .starts_with("True RegisterMissing"),
+            "{}",
+            world.transcript()
+        );
+    }
+    assert_eq!(world.clusters[1].pods.len(), 1, "{}", world.transcript());
+}
+
+#[test]
 fn a_restored_witness_is_not_believed() {
     let mut world = World::running();
     let old = world.register.clone();

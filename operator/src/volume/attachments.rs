@@ -169,23 +169,38 @@ fn update(
     }
 }
 
+/// Whether an Attachment of a lost node is to go: at once, or once Kubernetes has given the node up and detaches it. A pod's is
+/// Kubernetes' matter, the others are nobody's but ours.
+fn is_given_up(situation: &Situation<'_>, attachment: &Attachment) -> bool {
+    situation.is_lost(&attachment.spec.node)
+        && (fences(situation)
+            || attachment.spec.mode != AttachmentMode::Writer
+            || attachment.metadata.deletion_timestamp.is_some())
+}
+
+fn fences(situation: &Situation<'_>) -> bool {
+    situation.pair.spec.node_loss.policy == NodeLossPolicy::Fence
+}
+
 /// Attachments, pods and VolumeAttachments of nodes that are lost.
 pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
-    if situation.pair.spec.node_loss.policy != NodeLossPolicy::Fence {
-        return;
-    }
     let lost: Vec<&Arc<Attachment>> = situation
         .seen
         .attachments
         .iter()
-        .filter(|attachment| situation.is_lost(&attachment.spec.node))
+        .filter(|attachment| is_given_up(situation, attachment))
         .collect();
     let is_forgotten = situation.desired.is_going() && !group::stays(situation);
     let mut let_go_of: Vec<&str> = Vec::new();
     for attachment in lost {
         let node = attachment.spec.node.as_str();
-        // A one-shot order of a lost node may still be carried out by it; it is guarded by its own fence and txid.
-        let is_harmless = is_forgotten || attachment.spec.mode.is_one_shot();
+        // A one-shot order of a lost node may still be carried out by it; it is guarded by its own fence and txid. A caretaker shows
+        // no device, and the next one, which needs its name, fences it.
+        let is_harmless = match attachment.spec.mode {
+            AttachmentMode::Writer => is_forgotten,
+            AttachmentMode::Caretaker => is_forgotten || situation.live().is_some(),
+            _ => true,
+        };
         if !is_harmless && !situation.is_fenced(attachment) {
             plan.wait(
                 reason::PENDING,
@@ -193,7 +208,8 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
             );
             continue;
         }
-        if attachment.spec.mode == AttachmentMode::Writer && !let_go_of.contains(&node) {
+        let is_ours = fences(situation) && attachment.spec.mode == AttachmentMode::Writer;
+        if is_ours && !let_go_of.contains(&node) {
             let_go_of.push(node);
             let_go(situation, node, plan);
         }
@@ -213,7 +229,7 @@ pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
     }
     // The Writer may have gone before its pod and VolumeAttachment did.
     let knows = is_forgotten || situation.live().is_some();
-    if knows && situation.of_mode(AttachmentMode::Writer).next().is_none() {
+    if knows && fences(situation) && situation.of_mode(AttachmentMode::Writer).next().is_none() {
         let seen = situation.seen;
         let attached = seen.volume_attachments.iter().map(|one| one.node.as_str());
         // A pod that was placed there again, before Kubernetes counts the node as not ready, is attached nowhere: Kubernetes
@@ -393,9 +409,8 @@ fn needed(situation: &Situation<'_>, course: &Course) -> Option<&'static str> {
     }
     let lost_writer = situation
         .of_mode(AttachmentMode::Writer)
-        .any(|writer| situation.is_lost(&writer.spec.node) && !situation.is_fenced(writer));
-    let fences = situation.pair.spec.node_loss.policy == NodeLossPolicy::Fence;
-    if lost_writer && fences && situation.is_active(register) {
+        .any(|writer| is_given_up(situation, writer) && !situation.is_fenced(writer));
+    if lost_writer && situation.is_active(register) {
         return Some("the writer of a lost node is to be fenced");
     }
     if situation.has_pods() {

@@ -208,8 +208,9 @@ pub(super) fn check(desired: &Desired, seen: &Observed, plan: &Plan) {
                     "{}",
                     why("released without the register")
                 );
+                // No pod writes by the others: whoever opens the volume next fences them.
                 assert!(
-                    is_going || !last || attachment.spec.mode.is_one_shot(),
+                    is_going || !last || attachment.spec.mode != AttachmentMode::Writer,
                     "{}",
                     why("released before it was fenced")
                 );

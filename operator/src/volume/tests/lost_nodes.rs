@@ -111,6 +111,64 @@ fn with_policy_kubernetes_a_lost_node_is_left_alone() {
     assert_eq!(world.clusters[0].pods[0].node.as_deref(), Some("m1"));
 }
 
+/// What Kubernetes does about it comes late, by its own time-outs or by a taint of a person, and must be enough.
+#[test]
+fn with_policy_kubernetes_the_pod_starts_on_another_node_once_kubernetes_gives_the_first_one_up() {
+    let mut world = World::running();
+    world.clusters[0].pair.spec.node_loss.policy = NodeLossPolicy::Kubernetes;
+    let node = &mut world.clusters[0].nodes[0];
+    (node.ready, node.silent_for) = (false, Some(Duration::from_secs(600)));
+    world.rounds(40);
+    // The pod is deleted without grace, and its volume detached by force.
+    let now = world.time();
+    let cluster = &mut world.clusters[0];
+    cluster.pods.clear();
+    cluster.volume_attachments.clear();
+    for one in &mut cluster.attachments {
+        one.metadata.deletion_timestamp = Some(now.clone());
+    }
+    world.rounds(40);
+    assert!(world.serves(0), "{}", world.transcript());
+    let mut writers = world.clusters[0].attachments.iter();
+    let writer = writers.find(|one| one.spec.mode == AttachmentMode::Writer);
+    assert_eq!(writer.unwrap().spec.node, "m2", "{}", world.transcript());
+}
+
+#[test]
+fn a_caretaker_whose_node_is_lost_is_followed_by_one_of_another_node() {
+    for policy in [NodeLossPolicy::Fence, NodeLossPolicy::Kubernetes] {
+        let mut world = World::running();
+        world.clusters[0].pair.spec.node_loss.policy = policy;
+        world.kill(1);
+        world.settle();
+        world.edit(0, |volume| volume.spec.workloads = None);
+        world.clusters[0].workloads[0].1 = 0;
+        world.settle();
+        let caretaker = |world: &World| {
+            let mut all = world.clusters[0].attachments.iter();
+            let there = all.find(|one| one.spec.mode == AttachmentMode::Caretaker);
+            there.map(|one| one.spec.node.clone())
+        };
+        assert_eq!(
+            caretaker(&world).as_deref(),
+            Some("m1"),
+            "{}",
+            world.transcript()
+        );
+        for second in 0..60 {
+            let node = &mut world.clusters[0].nodes[0];
+            (node.ready, node.silent_for) = (false, Some(Duration::from_secs(second)));
+            world.rounds(1);
+        }
+        assert_eq!(
+            caretaker(&world).as_deref(),
+            Some("m2"),
+            "{}",
+            world.transcript()
+        );
+    }
+}
+
 /// Nobody of this cluster opens the volume any more, so that no fence would ever come.
 #[test]
 fn a_node_that_is_lost_does_not_keep_a_volume_from_its_deletion() {

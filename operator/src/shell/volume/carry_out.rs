@@ -98,10 +98,7 @@ async fn step(
         Action::ApplyPersistentVolume(one) => {
             apply(Api::<PersistentVolume>::all(client()), &**one).await
         }
-        Action::RebindPersistentVolume { name } => {
-            let patch = json!({ "spec": { "claimRef": { "uid": null, "resourceVersion": null } } });
-            merge(Api::<PersistentVolume>::all(client()), name, &patch).await
-        }
+        Action::RebindPersistentVolume { name } => rebind(operator, name).await,
         Action::DeletePersistentVolume { name, uid } => {
             delete(Api::<PersistentVolume>::all(client()), name, uid).await
         }
@@ -281,6 +278,44 @@ fn or_gone(done: Result<(), StepError>) -> Result<(), StepError> {
     }
 }
 
+async fn rebind(operator: &Operator, name: &str) -> Result<(), StepError> {
+    let volumes: Api<PersistentVolume> = Api::all(operator.client.clone());
+    let volume = within(volumes.get_opt(name))
+        .await?
+        .ok_or(StepError::Gone)?;
+    let bound = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.claim_ref.as_ref());
+    let (Some(namespace), Some(claim)) = (
+        bound.and_then(|bound| bound.namespace.as_deref()),
+        bound.and_then(|bound| bound.name.as_deref()),
+    ) else {
+        return Ok(());
+    };
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(operator.client.clone(), namespace);
+    let claim = within(claims.get_opt(claim)).await?;
+    match unbound(&volume, claim.as_ref()) {
+        Some(patch) => merge(volumes, name, &patch).await,
+        None => Ok(()),
+    }
+}
+
+/// Takes a volume from a claim that is gone, or was made anew; `None`: its claim is there.
+///
+/// Both as they are now. Our copies of the two kinds come by watches of their own, and one that has just been bound to a new claim looks as
+/// if its claim were gone: taken from it then, the claim would count as lost for ever.
+fn unbound(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Option<Value> {
+    let bound = volume.spec.as_ref()?.claim_ref.as_ref()?.uid.as_ref()?;
+    let is_there = claim.is_some_and(|claim| claim.metadata.uid.as_ref() == Some(bound));
+    (!is_there).then(|| {
+        json!({
+            "metadata": { "resourceVersion": volume.metadata.resource_version },
+            "spec": { "claimRef": { "uid": null, "resourceVersion": null } },
+        })
+    })
+}
+
 async fn release<K>(api: Api<K>, name: &str, uid: &str) -> Result<(), StepError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
@@ -359,6 +394,30 @@ async fn clear_in_use(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_is_taken_only_from_a_claim_that_is_not_there() {
+        let volume = |uid: &str| -> PersistentVolume {
+            serde_json::from_value(json!({
+                "metadata": { "name": "ts-1", "resourceVersion": "7" },
+                "spec": { "claimRef": { "namespace": "rv", "name": "records", "uid": uid } },
+            }))
+            .unwrap()
+        };
+        let claim = |uid: &str| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({ "metadata": { "name": "records", "uid": uid } }))
+                .unwrap()
+        };
+        let patch = json!({
+            "metadata": { "resourceVersion": "7" },
+            "spec": { "claimRef": { "uid": null, "resourceVersion": null } },
+        });
+        let (old, new) = (volume("old"), claim("new"));
+        assert_eq!(unbound(&old, Some(&new)), Some(patch.clone()));
+        assert_eq!(unbound(&old, None), Some(patch));
+        assert_eq!(unbound(&volume("new"), Some(&new)), None);
+        assert_eq!(unbound(&PersistentVolume::default(), None), None);
+    }
 
     #[test]
     fn an_object_that_is_gone_is_let_go_of() {

@@ -403,6 +403,35 @@ async fn a_volume_grows_under_its_pod() {
     }
 }
 
+/// A Deployment's new pod comes before the old one has ended, and kubelet takes the volume for staged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_comes_while_an_old_one_still_has_a_dead_device_gets_the_present_one() {
+    if !can_run() {
+        return;
+    }
+    let mut world = World::start(0).unwrap();
+    let shared = capability(Some("ext4"), Mode::SingleNodeMultiWriter);
+    let volume = Volume::published(&world, "shared", shared, 64 << 20).await;
+    volume.stage().await.unwrap();
+    volume.publish("old", false).await.unwrap();
+    let record = |pod: &str| volume.pod(pod).join("record");
+    fs::write(record("old"), "1").unwrap();
+    run("sync", &["-f"], &record("old"));
+    world.kill_agent(0);
+    world.start_agent(0).unwrap();
+    volume.has_reasons(&["StaleDevice"]).await;
+
+    volume.publish("new", false).await.unwrap();
+    assert_eq!(fs::read_to_string(record("new")).unwrap(), "1");
+    fs::write(record("new"), "2").unwrap();
+    run("sync", &["-f"], &record("new"));
+    for pod in ["old", "new"] {
+        volume.unpublish(pod).await.unwrap();
+    }
+    volume.unstage().await.unwrap();
+    assert!(!is_mounted(&volume.staging));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_on_a_node_is_told_and_gets_well_again() {
     if !can_run() {

@@ -12,7 +12,7 @@ use twinsite_api::VolumeId;
 use super::{
     Node,
     record::{Record, Target},
-    stage::{disk, table},
+    stage::{Stage, disk, table},
 };
 use crate::{
     capability::{Capability, Mode},
@@ -69,9 +69,41 @@ impl Node {
                     order.volume
                 )));
             };
+            if !self.is_shown(&record.attachment, staging.device).await {
+                self.stage_again(&record, until).await?;
+            }
+            let mounts = table()?;
+            let Some(staging) = mounts.at(&order.staging) else {
+                return Err(Status::aborted(format!(
+                    "{} was just unmounted: ask again",
+                    order.staging.display()
+                )));
+            };
             self.save(&mut record, &order.target, wanted)?;
             publish_mount(&mounts, staging, &order, read_only).await
         }
+    }
+
+    /// Whether a device is still the one that the agent shows for this attachment.
+    async fn is_shown(&self, attachment: &str, device: DeviceNumber) -> bool {
+        let seen = self.agent.attachment(attachment).await.ok().flatten();
+        let shown = seen.and_then(|status| status.device);
+        shown.is_some_and(|shown| DeviceNumber::of(shown.path.as_ref()).ok() == Some(device))
+    }
+
+    /// Mounts the present device where one that has gone is mounted.
+    ///
+    /// The device of a volume dies with its agent. Its pods are started anew, and as long as one of the old ones has not ended kubelet
+    /// takes the volume for staged: nobody but this call comes by before the new pod would see the dead device.
+    async fn stage_again(&self, record: &Record, until: Instant) -> Result<(), Status> {
+        let order = Stage {
+            volume: record.volume,
+            attachment: record.attachment.clone(),
+            staging: record.staging.clone(),
+            capability: record.capability.clone(),
+            fs_type: record.fs_type.clone(),
+        };
+        self.stage(order, until).await
     }
 
     fn save(&self, record: &mut Record, target: &Path, wanted: Target) -> Result<(), Status> {

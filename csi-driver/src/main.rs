@@ -31,8 +31,6 @@ use twinsite_csi::{
 
 /// Calls at once on one connection; more wait.
 const MAX_CALLS: usize = 64;
-/// How long a Kubernetes API may take to answer.
-const API_TIME: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Parser)]
 #[command(
@@ -251,7 +249,7 @@ async fn client() -> anyhow::Result<kube::Client> {
     let mut config = kube::Config::infer()
         .await
         .context("neither in a cluster nor with a kubeconfig: give --objects for a folder")?;
-    config.connect_timeout = Some(API_TIME);
+    controller::kubernetes::limit(&mut config);
     Ok(kube::Client::try_from(config)?)
 }
 

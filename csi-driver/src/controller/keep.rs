@@ -5,9 +5,10 @@
 //! order follows its volume here.
 //!
 //! Invariants: only the spec that the builder gives is written, only to Attachments that publishing made, and only if nobody
-//! else has written meanwhile. What cannot be built now stays as it is.
+//! else has written meanwhile. What cannot be built now stays as it is. Every replica does so twice a second for as long as it runs: it
+//! asks the API server for nothing but the pairs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::ResourceExt as _;
 use twinsite_api::{Attachment, AttachmentSpec, MirroredVolume, Quantity, SitePair, order};
@@ -45,9 +46,9 @@ pub async fn keep(objects: &dyn Objects, stop: Stop) {
     }
 }
 
-async fn turn(objects: &dyn Objects) -> Result<()> {
-    let published: Vec<Attachment> = objects
-        .attachments()
+pub(super) async fn turn(objects: &dyn Objects) -> Result<()> {
+    let published: Vec<Arc<Attachment>> = objects
+        .attachments_lately()
         .await?
         .into_iter()
         .filter(|one| {
@@ -65,7 +66,7 @@ async fn turn(objects: &dyn Objects) -> Result<()> {
         .map(|volume| (identity(volume), volume))
         .collect();
     let mut pairs: BTreeMap<String, Option<SitePair>> = BTreeMap::new();
-    for mut attachment in published {
+    for attachment in published {
         let Some(volume) = volumes.get(&attachment.spec.volume) else {
             continue;
         };
@@ -79,6 +80,7 @@ async fn turn(objects: &dyn Objects) -> Result<()> {
         if let Some(spec) = mended(&attachment.spec, volume, pair) {
             let name = attachment.name_any();
             tracing::info!(name, "the order follows its volume");
+            let mut attachment = Attachment::clone(&attachment);
             attachment.spec = spec;
             objects.change_attachment(&attachment).await?;
         }

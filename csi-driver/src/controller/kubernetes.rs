@@ -1,9 +1,10 @@
 //! Objects in a Kubernetes API.
 //!
-//! All volumes come from a cache that a watch keeps; one volume, and attachments, are asked for, since what is decided on
-//! them must not be old. Making an Attachment is a plain create: its fixed name is the mutual exclusion.
+//! All volumes, and what is only compared, come from copies that watches keep; one volume, and attachments, are asked for, since what is
+//! decided on them must not be old. Making an Attachment is a plain create: its fixed name is the mutual exclusion. Every request has a
+//! limit: its volume is held meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::storage::v1::CSINode;
@@ -23,11 +24,39 @@ use crate::{DRIVER, identity::Ready};
 
 /// Who writes, in managedFields.
 const MANAGER: &str = "twinsite-csi";
+/// The limit of one request: a volume is held while one is open, and a server that died silently never answers.
+const REQUEST: Duration = Duration::from_secs(10);
+/// The server ends a watch after this time, in seconds; of a dead connection nothing else is heard.
+const WATCH_SECONDS: u32 = 60;
+/// Longer than a watch is left without a word.
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// Limits for the requests of a client, and for how long its server may be silent.
+pub fn limit(config: &mut kube::Config) {
+    config.connect_timeout = Some(REQUEST);
+    config.read_timeout = Some(SILENCE);
+}
+
+/// A request with its limit.
+async fn within<T>(
+    request: impl Future<Output = std::result::Result<T, kube::Error>>,
+) -> std::result::Result<T, kube::Error> {
+    let late = |_| {
+        let seconds = REQUEST.as_secs();
+        Err(kube::Error::Service(
+            format!("no answer in {seconds} s").into(),
+        ))
+    };
+    tokio::time::timeout(REQUEST, request)
+        .await
+        .unwrap_or_else(late)
+}
 
 /// The objects of the cluster that a client leads to.
 pub struct Kubernetes {
     client: Client,
     volumes: reflector::Store<Seen<MirroredVolume>>,
+    attachments: reflector::Store<Seen<Attachment>>,
     ready: Ready,
 }
 
@@ -37,34 +66,56 @@ impl std::fmt::Debug for Kubernetes {
     }
 }
 
-impl Kubernetes {
-    /// Starts to watch; `ready` is set as soon as all volumes are known.
-    pub fn start(client: Client, ready: Ready) -> Self {
-        let (volumes, writer) = reflector::store();
-        let api: Api<Seen<MirroredVolume>> = Api::all(client.clone());
-        let mut watch = Box::pin(
-            watcher(api, watcher::Config::default())
-                .default_backoff()
-                .reflect(writer),
-        );
-        tokio::spawn(async move {
-            while let Some(event) = watch.next().await {
-                if let Err(error) = event {
-                    tracing::warn!(%error, "volumes cannot be watched now");
-                }
+/// A copy of all objects of a kind, kept by a watch.
+fn copy<K>(client: &Client) -> reflector::Store<Seen<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let api: Api<Seen<K>> = Api::all(client.clone());
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let mut watch = Box::pin(watcher(api, config).default_backoff().reflect(writer));
+    tokio::spawn(async move {
+        while let Some(event) = watch.next().await {
+            if let Err(error) = event {
+                tracing::warn!(kind = %K::kind(&()), %error, "the objects cannot be watched now");
             }
-        });
-        let (store, known) = (volumes.clone(), ready.clone());
+        }
+    });
+    store
+}
+
+impl Kubernetes {
+    /// Starts to watch; `ready` is set as soon as all volumes and attachments are known.
+    pub fn start(client: Client, ready: Ready) -> Self {
+        let volumes = copy::<MirroredVolume>(&client);
+        let attachments = copy::<Attachment>(&client);
+        let (known, of_volumes, of_attachments) =
+            (ready.clone(), volumes.clone(), attachments.clone());
         tokio::spawn(async move {
-            if store.wait_until_ready().await.is_ok() {
+            let both = tokio::join!(
+                of_volumes.wait_until_ready(),
+                of_attachments.wait_until_ready()
+            );
+            if matches!(both, (Ok(()), Ok(()))) {
                 known.set(true);
             }
         });
         Self {
             client,
             volumes,
+            attachments,
             ready,
         }
+    }
+
+    /// A copy that is not filled yet would say that something is not there.
+    fn is_filled(&self) -> Result<()> {
+        if !self.ready.is_set() {
+            let why = "the objects of the cluster are not known yet: ask again";
+            return Err(ObjectsError::Away(why.to_owned()));
+        }
+        Ok(())
     }
 
     fn all<T>(&self) -> Api<T>
@@ -78,10 +129,12 @@ impl Kubernetes {
     /// All of a kind that can be read.
     async fn list<K>(&self) -> Result<Vec<K>>
     where
-        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+        K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<Seen<K>> = Api::all(self.client.clone());
-        let listed = api.list(&ListParams::default()).await.map_err(failed)?;
+        let listed = within(api.list(&ListParams::default()))
+            .await
+            .map_err(failed)?;
         let read = listed.items.into_iter().filter_map(|seen| {
             let name = seen.name_any();
             let told = |why: &Unreadable| tracing::debug!(name, %why, "an object cannot be read");
@@ -90,7 +143,7 @@ impl Kubernetes {
         Ok(read.collect())
     }
 
-    fn within(&self, namespace: &str) -> Api<MirroredVolume> {
+    fn of(&self, namespace: &str) -> Api<MirroredVolume> {
         Api::namespaced(self.client.clone(), namespace)
     }
 }
@@ -154,11 +207,7 @@ fn writes() -> PostParams {
 #[tonic::async_trait]
 impl Objects for Kubernetes {
     async fn volumes(&self) -> Result<Vec<Arc<MirroredVolume>>> {
-        // A cache that is not filled yet would say that a volume is not there.
-        if !self.ready.is_set() {
-            let why = "the volumes of the cluster are not known yet: ask again";
-            return Err(ObjectsError::Away(why.to_owned()));
-        }
+        self.is_filled()?;
         let volumes = self.volumes.state();
         let read = volumes.iter().filter_map(|seen| seen.read.as_ref().ok());
         Ok(read.cloned().map(Arc::new).collect())
@@ -170,7 +219,9 @@ impl Objects for Kubernetes {
 
     async fn unreadable(&self, id: VolumeId) -> Result<Option<String>> {
         let all: Api<Seen<MirroredVolume>> = Api::all(self.client.clone());
-        let listed = all.list(&ListParams::default()).await.map_err(failed)?;
+        let listed = within(all.list(&ListParams::default()))
+            .await
+            .map_err(failed)?;
         let mut odd = listed.items.iter();
         let odd = odd.find(|seen| seen.volume_id() == Some(id));
         Ok(odd.and_then(|seen| Some(newer(&seen.name_any(), seen.read.as_ref().err()?))))
@@ -178,28 +229,28 @@ impl Objects for Kubernetes {
 
     async fn volume(&self, namespace: &str, name: &str) -> Result<Option<MirroredVolume>> {
         let api: Api<Seen<MirroredVolume>> = Api::namespaced(self.client.clone(), namespace);
-        read(api.get_opt(name).await)
+        read(within(api.get_opt(name)).await)
     }
 
     async fn create_volume(&self, volume: &MirroredVolume) -> Result<Made> {
         let namespace = volume.namespace().unwrap_or_default();
-        made(self.within(&namespace).create(&writes(), volume).await)
+        made(within(self.of(&namespace).create(&writes(), volume)).await)
     }
 
     async fn grow_volume(&self, namespace: &str, name: &str, capacity: Quantity) -> Result<()> {
         let patch = Patch::Merge(json!({"spec": {"capacity": capacity}}));
         let params = PatchParams::apply(MANAGER);
-        let patched = self.within(namespace).patch(name, &params, &patch).await;
+        let patched = within(self.of(namespace).patch(name, &params, &patch)).await;
         patched.map(drop).map_err(failed)
     }
 
     async fn delete_volume(&self, namespace: &str, name: &str) -> Result<()> {
         let params = DeleteParams::default();
-        gone(self.within(namespace).delete(name, &params).await)
+        gone(within(self.of(namespace).delete(name, &params)).await)
     }
 
     async fn pair(&self, name: &str) -> Result<Option<SitePair>> {
-        read(self.all().get_opt(name).await)
+        read(within(self.all().get_opt(name)).await)
     }
 
     async fn pools(&self) -> Result<Vec<StoragePool>> {
@@ -208,7 +259,7 @@ impl Objects for Kubernetes {
 
     async fn has_node(&self, node: &str) -> Result<bool> {
         let api: Api<CSINode> = self.all();
-        let found = api.get_opt(node).await.map_err(failed)?;
+        let found = within(api.get_opt(node)).await.map_err(failed)?;
         let drivers = found.into_iter().flat_map(|found| found.spec.drivers);
         let mut ours = drivers.filter(|driver| driver.name == DRIVER);
         Ok(ours.any(|driver| driver.node_id == node))
@@ -218,12 +269,21 @@ impl Objects for Kubernetes {
         self.list().await
     }
 
+    async fn attachments_lately(&self) -> Result<Vec<Arc<Attachment>>> {
+        self.is_filled()?;
+        let attachments = self.attachments.state();
+        let read = attachments
+            .iter()
+            .filter_map(|seen| seen.read.as_ref().ok());
+        Ok(read.cloned().map(Arc::new).collect())
+    }
+
     async fn attachment(&self, name: &str) -> Result<Option<Attachment>> {
-        read(self.all().get_opt(name).await)
+        read(within(self.all().get_opt(name)).await)
     }
 
     async fn create_attachment(&self, attachment: &Attachment) -> Result<Made> {
-        made(self.all().create(&writes(), attachment).await)
+        made(within(self.all().create(&writes(), attachment)).await)
     }
 
     async fn change_attachment(&self, attachment: &Attachment) -> Result<()> {
@@ -239,10 +299,8 @@ impl Objects for Kubernetes {
         };
         let name = attachment.name_any();
         let api: Api<Attachment> = self.all();
-        let patched = api
-            .patch(&name, &params, &Patch::Json::<()>(steps))
-            .await
-            .map(drop);
+        let patch = Patch::Json::<()>(steps);
+        let patched = within(api.patch(&name, &params, &patch)).await.map(drop);
         match patched {
             // Somebody else has written: the next look sees it.
             Err(kube::Error::Api(status)) if status.code == 409 || status.code == 422 => {
@@ -272,7 +330,7 @@ impl Objects for Kubernetes {
         };
         let api: Api<Attachment> = self.all();
         let patch = Patch::Json::<()>(steps);
-        match api.patch(&attachment.name_any(), &params, &patch).await {
+        match within(api.patch(&attachment.name_any(), &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if [404, 409, 422].contains(&status.code) => Ok(false),
             Err(error) => Err(failed(error)),
@@ -282,7 +340,7 @@ impl Objects for Kubernetes {
     async fn delete_attachment(&self, name: &str) -> Result<()> {
         let api: Api<Attachment> = self.all();
         // By uid, so that a late call never takes a later one of the name away.
-        let Some(there) = api.get_opt(name).await.map_err(failed)? else {
+        let Some(there) = within(api.get_opt(name)).await.map_err(failed)? else {
             return Ok(());
         };
         let params = DeleteParams {
@@ -292,6 +350,41 @@ impl Objects for Kubernetes {
             }),
             ..DeleteParams::default()
         };
-        gone(api.delete(name, &params).await)
+        gone(within(api.delete(name, &params)).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As one does whose machine died: the connection stays, and nothing comes any more.
+    #[tokio::test]
+    async fn a_server_that_falls_silent_keeps_no_call() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        limit(&mut config);
+        let client = Client::try_from(config).unwrap();
+        let objects = Kubernetes::start(client, Ready::default());
+        let calls = async {
+            tokio::join!(
+                async { objects.attachment("a").await.map(drop) },
+                objects.delete_attachment("a"),
+                async { objects.pools().await.map(drop) },
+            )
+        };
+        let ended = tokio::time::timeout(REQUEST * 3, calls).await;
+        let (one, two, three) = ended.expect("they end");
+        for answer in [one, two, three] {
+            let why = answer.unwrap_err().to_string();
+            assert!(why.contains("no answer in 10 s"), "{why}");
+        }
     }
 }

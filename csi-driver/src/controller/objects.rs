@@ -63,6 +63,11 @@ pub trait Objects: std::fmt::Debug + Send + Sync + 'static {
     async fn has_node(&self, node: &str) -> Result<bool>;
 
     async fn attachments(&self) -> Result<Vec<Attachment>>;
+    /// All attachments, perhaps a moment old: for who looks at them again and again.
+    async fn attachments_lately(&self) -> Result<Vec<Arc<Attachment>>> {
+        let all = self.attachments().await?;
+        Ok(all.into_iter().map(Arc::new).collect())
+    }
     /// One attachment as it is now.
     async fn attachment(&self, name: &str) -> Result<Option<Attachment>>;
     /// Makes an attachment; of two callers one gets [`Made::New`].

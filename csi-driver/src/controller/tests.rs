@@ -76,6 +76,8 @@ struct Inner {
     /// What agents say of new attachments; `None`: they are away.
     says: Option<AttachmentStatus>,
     keeps_deleted: bool,
+    /// How often all attachments were asked for.
+    lists: u32,
     /// How many Attachments can be made before the API server is away; `None`: any number.
     makes: Option<u32>,
     free_bytes: Option<u64>,
@@ -172,7 +174,14 @@ impl Objects for Memory {
     }
 
     async fn attachments(&self) -> Result<Vec<Attachment>> {
-        Ok(self.now(|inner| inner.attachments.values().cloned().collect()))
+        Ok(self.now(|inner| {
+            inner.lists += 1;
+            inner.attachments.values().cloned().collect()
+        }))
+    }
+
+    async fn attachments_lately(&self) -> Result<Vec<Arc<Attachment>>> {
+        Ok(self.now(|inner| inner.attachments.values().cloned().map(Arc::new).collect()))
     }
 
     async fn attachment(&self, name: &str) -> Result<Option<Attachment>> {
@@ -239,8 +248,12 @@ impl Objects for Memory {
 }
 
 fn service(objects: &Arc<Memory>) -> ControllerService {
+    service_at("medical", objects)
+}
+
+fn service_at(site: &str, objects: &Arc<Memory>) -> ControllerService {
     let config = ControllerConfig {
-        site: "medical".to_owned(),
+        site: site.to_owned(),
         max_volumes: 2,
         default_namespace: Some("default".to_owned()),
     };
@@ -400,6 +413,29 @@ async fn a_volume_is_published_to_one_node_at_a_time_and_in_one_way() {
     unpublished(&service, &id, "m2").await.unwrap();
     assert_eq!(objects.now(|inner| inner.attachments.len()), 1);
     unpublished(&service, "unknown", "m1").await.unwrap();
+}
+
+#[tokio::test]
+async fn orders_are_compared_with_their_volumes_without_asking_for_all_of_them() {
+    let objects = Memory::with(|_| {});
+    let service = service(&objects);
+    let id = created(&service, "a").await;
+    published(&service, &id, "m1").await.unwrap();
+    objects.now(|inner| {
+        let mut volumes = inner.volumes.values_mut();
+        let status = volumes.next().unwrap().status.as_mut().unwrap();
+        status.legs[1].portals = vec!["127.0.0.9:3260".to_owned()];
+        inner.lists = 0;
+    });
+    super::keep::turn(&*objects).await.unwrap();
+    let (lists, portals) = objects.now(|inner| {
+        let mut orders = inner.attachments.values();
+        (
+            inner.lists,
+            orders.next().unwrap().spec.legs[1].portals.clone(),
+        )
+    });
+    assert_eq!((lists, portals), (0, vec!["127.0.0.9:3260".to_owned()]));
 }
 
 #[tokio::test]

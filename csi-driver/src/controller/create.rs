@@ -26,7 +26,7 @@ impl Controller {
         let parameters = Parameters::parse(&request.parameters)?;
         let pair = self.must_find_pair(&parameters.pair).await?;
         let namespace = config.default_namespace.as_deref();
-        let wanted = request::volume(request, &parameters, &pair, &config.site, namespace)?;
+        let wanted = request::volume(request, &parameters, &pair, namespace)?;
         if let Some(topology) = &request.accessibility_requirements
             && !topology.requisite.is_empty()
             && !topology.requisite.iter().any(|one| self.is_here(one))

@@ -170,7 +170,6 @@ pub(super) fn volume(
     request: &CreateVolumeRequest,
     parameters: &Parameters,
     pair: &SitePair,
-    own_site: &str,
     default_namespace: Option<&str>,
 ) -> Result<MirroredVolume, Status> {
     if request.volume_content_source.is_some() {
@@ -199,7 +198,9 @@ pub(super) fn volume(
     };
     let sites = pair.spec.sites.iter().map(|site| site.name.as_str());
     let sites: Vec<&str> = sites.collect();
-    let active = parameters.active_site.as_deref().unwrap_or(own_site);
+    // The same in both clusters, from which one and the same claim asks for one volume.
+    let first = sites.first().copied().unwrap_or_default();
+    let active = parameters.active_site.as_deref().unwrap_or(first);
     for site in parameters
         .classes
         .keys()
@@ -415,7 +416,7 @@ mod tests {
         namespace: Option<&str>,
     ) -> Result<MirroredVolume, Status> {
         let parameters = Parameters::parse(&request.parameters)?;
-        volume(request, &parameters, &pair(), "medical", namespace)
+        volume(request, &parameters, &pair(), namespace)
     }
 
     const PLAIN: [(&str, &str); 2] = [("sitePair", "ctrc"), ("poolClass", "ssd")];

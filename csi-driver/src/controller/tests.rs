@@ -350,6 +350,18 @@ async fn a_volume_lives_from_create_to_delete_with_each_call_made_twice() {
     assert!(objects.now(|inner| inner.volumes.is_empty()));
 }
 
+/// They must agree before the volume is born.
+#[tokio::test]
+async fn one_claim_in_both_clusters_asks_for_the_same_volume() {
+    let specs = ["medical", "research"].map(|site| async move {
+        let objects = Memory::with(|_| {});
+        created(&service_at(site, &objects), "a").await;
+        objects.now(|inner| inner.volumes.values().next().unwrap().spec.clone())
+    });
+    let [medical, research] = specs;
+    assert_eq!(medical.await, research.await);
+}
+
 #[tokio::test]
 async fn what_is_made_by_people_is_neither_deleted_nor_grown_nor_taken_over() {
     let records = volume("records");

@@ -107,7 +107,7 @@ impl Controller {
             return Ok(false);
         }
         for one in there {
-            self.objects.delete_attachment(&one.name_any()).await?;
+            self.objects.delete_attachment(one).await?;
         }
         Ok(true)
     }
@@ -191,7 +191,7 @@ impl Controller {
     async fn remove_all(&self, attachment: &Attachment) -> Result<Vec<Attachment>, Status> {
         let others = self.others(attachment).await?;
         for other in others.iter().chain([attachment]) {
-            self.objects.delete_attachment(&other.name_any()).await?;
+            self.objects.delete_attachment(other).await?;
         }
         Ok(others)
     }

@@ -337,26 +337,33 @@ impl Objects for Kubernetes {
         }
     }
 
-    async fn delete_attachment(&self, name: &str) -> Result<()> {
+    async fn delete_attachment(&self, attachment: &Attachment) -> Result<()> {
         let api: Api<Attachment> = self.all();
-        // By uid, so that a late call never takes a later one of the name away.
-        let Some(there) = within(api.get_opt(name)).await.map_err(failed)? else {
-            return Ok(());
-        };
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: there.metadata.uid,
+                uid: attachment.metadata.uid.clone(),
                 resource_version: None,
             }),
             ..DeleteParams::default()
         };
-        gone(within(api.delete(name, &params)).await)
+        let name = attachment.name_any();
+        match within(api.delete(&name, &params)).await {
+            // Another one has its name now.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                tracing::debug!(name, "a later order was left alone");
+                Ok(())
+            }
+            deleted => gone(deleted),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use twinsite_api::{AttachmentMode, order};
+
     use super::*;
+    use crate::controller::tests::{pair, volume};
 
     /// As one does whose machine died: the connection stays, and nothing comes any more.
     #[tokio::test]
@@ -373,10 +380,12 @@ mod tests {
         limit(&mut config);
         let client = Client::try_from(config).unwrap();
         let objects = Kubernetes::start(client, Ready::default());
+        let (volume, mode) = (volume("records"), AttachmentMode::Writer);
+        let order = order::object(&volume, &pair(), "medical", "m1", mode).unwrap();
         let calls = async {
             tokio::join!(
                 async { objects.attachment("a").await.map(drop) },
-                objects.delete_attachment("a"),
+                objects.delete_attachment(&order),
                 async { objects.pools().await.map(drop) },
             )
         };

@@ -80,6 +80,7 @@ pub trait Objects: std::fmt::Debug + Send + Sync + 'static {
         attachment: &Attachment,
         annotations: BTreeMap<String, String>,
     ) -> Result<bool>;
-    /// Deletes an attachment; none is fine. It stays, with a deletion timestamp, until its agent has detached.
-    async fn delete_attachment(&self, name: &str) -> Result<()>;
+    /// Deletes this attachment and no later one of its name; none is fine. It stays, with a deletion timestamp, until its agent has
+    /// detached.
+    async fn delete_attachment(&self, attachment: &Attachment) -> Result<()>;
 }

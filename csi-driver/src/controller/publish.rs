@@ -253,7 +253,7 @@ impl Controller {
         if attachment.spec.group.is_some() {
             return self.leave_company(&attachment, until).await;
         }
-        self.objects.delete_attachment(&name).await?;
+        self.objects.delete_attachment(&attachment).await?;
         self.wait_gone(&attachment, until).await
     }
 

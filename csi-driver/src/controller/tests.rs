@@ -76,6 +76,8 @@ struct Inner {
     /// What agents say of new attachments; `None`: they are away.
     says: Option<AttachmentStatus>,
     keeps_deleted: bool,
+    /// Takes the place of an attachment just before that is deleted.
+    later: Option<Attachment>,
     /// How often all attachments were asked for.
     lists: u32,
     /// How many Attachments can be made before the API server is away; `None`: any number.
@@ -235,12 +237,20 @@ impl Objects for Memory {
         }))
     }
 
-    async fn delete_attachment(&self, name: &str) -> Result<()> {
+    async fn delete_attachment(&self, attachment: &Attachment) -> Result<()> {
         self.now(|inner| {
-            if !inner.keeps_deleted {
-                inner.attachments.remove(name);
-            } else if let Some(there) = inner.attachments.get_mut(name) {
+            let name = attachment.name_any();
+            if let Some(later) = inner.later.take() {
+                inner.attachments.insert(name.clone(), later);
+            }
+            let is_same = |there: &&mut Attachment| there.metadata.uid == attachment.metadata.uid;
+            let Some(there) = inner.attachments.get_mut(&name).filter(is_same) else {
+                return;
+            };
+            if inner.keeps_deleted {
                 there.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            } else {
+                inner.attachments.remove(&name);
             }
         });
         Ok(())
@@ -425,6 +435,25 @@ async fn a_volume_is_published_to_one_node_at_a_time_and_in_one_way() {
     unpublished(&service, &id, "m2").await.unwrap();
     assert_eq!(objects.now(|inner| inner.attachments.len()), 1);
     unpublished(&service, "unknown", "m1").await.unwrap();
+}
+
+/// A call that was delayed, of a replica that leads no more.
+#[tokio::test]
+async fn an_unpublish_that_comes_late_leaves_the_next_publication_alone() {
+    let objects = Memory::with(|_| {});
+    let service = service(&objects);
+    let id = created(&service, "a").await;
+    published(&service, &id, "m1").await.unwrap();
+    objects.now(|inner| {
+        let mut later = inner.attachments.values().next().unwrap().clone();
+        later.metadata.uid = Some("later".to_owned());
+        later.spec.node = "m2".to_owned();
+        inner.later = Some(later);
+    });
+    unpublished(&service, &id, "m1").await.unwrap();
+    let left = objects.now(|inner| inner.attachments.values().cloned().collect::<Vec<_>>());
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].metadata.uid.as_deref(), Some("later"));
 }
 
 #[tokio::test]

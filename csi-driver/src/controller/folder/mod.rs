@@ -323,13 +323,17 @@ impl Objects for Folder {
         Ok(true)
     }
 
-    async fn delete_attachment(&self, name: &str) -> Result<()> {
+    async fn delete_attachment(&self, attachment: &Attachment) -> Result<()> {
         let _writing = self.lock();
-        let path = self.attachment_file(name);
+        let name = attachment.name_any();
+        let path = self.attachment_file(&name);
         let Some(there) = read::<Attachment>(&path)? else {
             return Ok(());
         };
-        write(&self.going_file(name), &there)?;
+        if there.metadata.uid != attachment.metadata.uid {
+            return Ok(());
+        }
+        write(&self.going_file(&name), &there)?;
         remove(&path)
     }
 }
@@ -363,8 +367,9 @@ mod tests {
         let status = dir.path().join(format!("status/attachment-{name}.yaml"));
         fs::write(&status, "status: {state: Attached}\n").unwrap();
         let there = folder.attachment(&name).await.unwrap().unwrap();
-        assert_eq!(there.status.unwrap().state, AttachmentState::Attached);
-        folder.delete_attachment(&name).await.unwrap();
+        let state = there.status.as_ref().unwrap().state;
+        assert_eq!(state, AttachmentState::Attached);
+        folder.delete_attachment(&there).await.unwrap();
         assert!(!folder.attachment_file(&name).exists());
         let going = folder.attachment(&name).await.unwrap().unwrap();
         assert!(going.metadata.deletion_timestamp.is_some());

@@ -325,10 +325,32 @@ impl Metrics {
         self.site_claimed
             .get_or_create(&labels)
             .set(i64::from(claimed));
-        let peer_answers = matches!(peer, PeerSeen::Open(link) if link.answers);
+        let peer_answers = match peer {
+            // Where none is named nobody is away.
+            PeerSeen::None => {
+                self.peer_reachable.remove(&labels);
+                return;
+            }
+            PeerSeen::Closed(_) => false,
+            PeerSeen::Open(link) => link.answers,
+        };
         self.peer_reachable
             .get_or_create(&labels)
             .set(i64::from(peer_answers));
+    }
+
+    /// A pair is gone.
+    pub fn forget_pair(&self, pair: &str) {
+        let labels = PairLabels {
+            pair: pair.to_owned(),
+        };
+        for family in [
+            &self.witness_reachable,
+            &self.site_claimed,
+            &self.peer_reachable,
+        ] {
+            family.remove(&labels);
+        }
     }
 
     /// What a volume is like.
@@ -459,6 +481,80 @@ impl Metrics {
 mod tests {
     use super::*;
     use twinsite_api::{ActiveSite, VolumeId};
+
+    fn witness(claim: Claim) -> WitnessSeen {
+        WitnessSeen::Open {
+            place: "the witness".to_owned(),
+            refused: None,
+            answered: Some(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+            silent: None,
+            claim,
+            sites: None,
+        }
+    }
+
+    fn peer() -> PeerSeen {
+        PeerSeen::Open(crate::peer::Link {
+            answers: true,
+            ..crate::peer::Link::default()
+        })
+    }
+
+    fn sorted(page: &str) -> String {
+        let mut lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        lines.sort_unstable();
+        lines.join("\n") + "\n"
+    }
+
+    /// What the alerts are tried on, in the tests of the chart: an operator with one pair and one volume, all well.
+    #[test]
+    fn the_page_of_the_sample_is_the_one_that_alerts_are_tried_on() {
+        let (metrics, queue) = (Metrics::default(), Queue::default());
+        metrics.leader.set(1);
+        metrics.see_pair(
+            "ctrc",
+            &witness(Claim::Ours(twinsite_register::Site::A)),
+            &peer(),
+        );
+        let status: MirroredVolumeStatus = serde_yaml::from_str(
+            r#"{activeSite: {name: medical, seq: 1, latched: false}, epoch: 17,
+                legs: [{site: medical, state: Member}, {site: research, state: Member}],
+                conditions: [{type: Ready, status: "True", reason: AsDesired, message: "", lastTransitionTime: "2026-11-28T04:00:00Z"},
+                  {type: Stalled, status: "False", reason: AsDesired, message: "", lastTransitionTime: "2026-11-28T04:00:00Z"},
+                  {type: FailoverReady, status: "True", reason: AsDesired, message: "", lastTransitionTime: "2026-11-28T04:00:00Z"},
+                  {type: AutomaticFailover, status: "False", reason: Alive, message: "", lastTransitionTime: "2026-11-28T04:00:00Z"}]}"#,
+        )
+        .unwrap();
+        let status = MirroredVolumeStatus {
+            volume_id: Some(VolumeId::of("ctrc", "rv", "records")),
+            ..status
+        };
+        metrics.see_volume(&("rv".to_owned(), "records".to_owned()), &status, "medical");
+        let page = sorted(&metrics.page(&queue));
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics/sample.txt");
+        if std::env::var_os("GOLDEN").is_some_and(|mode| mode == "write") {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, &page).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&file).unwrap_or_default() == page,
+            "src/metrics/sample.txt is not this page; GOLDEN=write writes it anew\n{page}"
+        );
+    }
+
+    #[test]
+    fn a_peer_that_is_not_named_is_not_shown_as_away_and_a_pair_that_is_gone_not_at_all() {
+        let (metrics, queue) = (Metrics::default(), Queue::default());
+        let of_pair = |name: &str| format!("twinsite_{name}{{pair=\"ctrc\"}}");
+        metrics.see_pair("ctrc", &witness(Claim::Unknown), &peer());
+        assert!(metrics.page(&queue).contains(&of_pair("peer_reachable")));
+        metrics.see_pair("ctrc", &witness(Claim::Unknown), &PeerSeen::None);
+        let page = metrics.page(&queue);
+        assert!(!page.contains(&of_pair("peer_reachable")), "{page}");
+        assert!(page.contains(&of_pair("site_claimed")), "{page}");
+        metrics.forget_pair("ctrc");
+        assert!(!metrics.page(&queue).contains("ctrc"));
+    }
 
     #[test]
     fn a_volume_has_one_series_per_present_state_and_none_once_it_is_gone() {

@@ -32,6 +32,7 @@ const AT_LEAST: Duration = Duration::from_secs(60);
 pub async fn reconcile(operator: &Operator, name: &str) -> Outcome {
     operator.follow_pairs().await;
     let Some(pair) = operator.own.pair(name) else {
+        operator.metrics.forget_pair(name);
         return Outcome::Settled;
     };
     let seen = observe(operator, name);

@@ -1,13 +1,15 @@
 //! The programs of other people that the tests run: which, in which version, and where they lie.
 //!
 //! Each lies in the cache as `<program>-<version>/<program>`, outside the tree, and is built from published Go modules when it is
-//! absent ([`go`]). The cache is `$TWINSITE_CACHE`, else `~/.cache/twinsite`; without it everything works, only later.
+//! absent ([`go`]); one is taken from a Debian package ([`debian`]). The cache is `$TWINSITE_CACHE`, else `~/.cache/twinsite`; without it everything works, only later.
 
+mod debian;
 mod go;
 
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -151,10 +153,7 @@ impl Programs {
         let cache = cache()?;
         let absent = |program: &&Program| !program.place(&cache).exists();
         if wanted.iter().any(|program| absent(&program)) {
-            fs::create_dir_all(&cache)
-                .with_context(|| format!("cannot make the cache {}", cache.display()))?;
-            let lock = File::create(cache.join("build.lock"))?;
-            lock.lock()?;
+            let _lock = locked(&cache)?;
             for &program in wanted.iter().filter(absent) {
                 let (module, version, package) = program.source();
                 go::build(&cache, module, version, package, &program.place(&cache))
@@ -169,6 +168,33 @@ impl Programs {
     pub fn path(&self, program: Program) -> PathBuf {
         program.place(&self.cache)
     }
+}
+
+/// Prometheus' tool for rules: the one of this machine, else that of Debian's package, fetched into the cache and not installed.
+///
+/// # Errors
+/// There is none here, and the package cannot be had.
+pub fn promtool() -> Result<PathBuf> {
+    let here = PathBuf::from("promtool");
+    if Command::new(&here).arg("--version").output().is_ok() {
+        return Ok(here);
+    }
+    let cache = cache()?;
+    let place = cache.join("promtool-debian/promtool");
+    let _lock = locked(&cache)?;
+    if !place.exists() {
+        debian::fetch("prometheus", "usr/bin/promtool", &place)?;
+    }
+    Ok(place)
+}
+
+/// The cache, made if it is not there, while nobody else puts something into it.
+fn locked(cache: &Path) -> Result<File> {
+    fs::create_dir_all(cache)
+        .with_context(|| format!("cannot make the cache {}", cache.display()))?;
+    let lock = File::create(cache.join("build.lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 fn cache() -> Result<PathBuf> {

@@ -6,6 +6,7 @@
 mod accounts;
 mod alerts;
 mod helm;
+mod kstatus;
 mod plugin;
 mod reference;
 mod release;

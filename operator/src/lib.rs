@@ -12,6 +12,8 @@
 //! `crds/` holds what [`files`] gives, one file per kind, and nothing else; a test keeps the two equal.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod argo;
 pub mod failover;
 pub mod health;
 pub mod metrics;

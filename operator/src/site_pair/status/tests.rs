@@ -136,3 +136,29 @@ fn a_silent_witness_is_news_once_and_its_age_is_told_in_words_that_change_seldom
     pair.status = Some(third.clone());
     assert_eq!(status(&pair, &silent(500), Timestamp::UNIX_EPOCH).0, third);
 }
+
+#[test]
+fn argo_shows_a_pair_by_its_claim_and_its_witness() {
+    let Some(argo) = crate::argo::Argo::new() else {
+        return;
+    };
+    let shown = |witness: WitnessSeen| {
+        let mut pair = pair();
+        pair.status = Some(status(&pair, &seen(witness), Timestamp::UNIX_EPOCH).0);
+        argo.health(&pair)
+    };
+    assert_eq!(argo.word(&pair()), "Progressing");
+    assert_eq!(shown(open(Claim::Ours(Site::A))).0, "Healthy");
+    assert_eq!(shown(open(Claim::Unknown)).0, "Progressing");
+    let refused = shown(open(Claim::Refused("it is claimed by another".to_owned())));
+    assert_eq!(
+        refused,
+        (
+            "Degraded".to_owned(),
+            "ClaimedByAnother: it is claimed by another".to_owned()
+        )
+    );
+    let closed = shown(WitnessSeen::Closed("no Secret".to_owned()));
+    assert_eq!(closed.0, "Degraded");
+    assert!(closed.1.ends_with("no Secret"), "{}", closed.1);
+}

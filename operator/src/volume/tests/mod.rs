@@ -4,6 +4,7 @@
 //! through the linter, every scenario ends in a fixpoint. `UPDATE_GOLDENS=1 cargo test` writes the texts anew.
 
 mod agents;
+mod argo;
 mod bad_days;
 mod group;
 mod group_force;

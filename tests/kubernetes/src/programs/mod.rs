@@ -30,6 +30,8 @@ pub enum Program {
     CsiAttacher,
     CsiResizer,
     Helm,
+    /// The Lua that Argo CD runs.
+    Glua,
 }
 
 impl Program {
@@ -66,6 +68,7 @@ impl Program {
             Self::CsiAttacher => "csi-attacher",
             Self::CsiResizer => "csi-resizer",
             Self::Helm => "helm",
+            Self::Glua => "glua",
         }
     }
 
@@ -103,6 +106,7 @@ impl Program {
                 "/cmd/csi-resizer",
             ),
             Self::Helm => ("helm.sh/helm/v4", "v4.2.4", "/cmd/helm"),
+            Self::Glua => ("github.com/yuin/gopher-lua", "v1.1.2", "/cmd/glua"),
         }
     }
 

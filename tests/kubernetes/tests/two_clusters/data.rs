@@ -70,7 +70,7 @@ pub(crate) fn a_lost_node_is_replaced_within_its_site(stage: &mut Stage) -> Resu
     stage.ledger.mark();
     stage.timeline.event(&format!("{name} is gone"));
     let ledger = stage.ledger.clone();
-    let outcome = until(NODE_LOSS, "a record from another node", || {
+    let mut outcome = until(NODE_LOSS, "a record from another node", || {
         ledger.first_after_mark().is_some()
     });
     let seconds = killed.elapsed().as_secs_f64();
@@ -79,6 +79,10 @@ pub(crate) fn a_lost_node_is_replaced_within_its_site(stage: &mut Stage) -> Resu
         stage
             .timeline
             .event(&format!("{now} writes {seconds:.1} s after that"));
+        outcome = what_its_agent_said(&stage.clusters.medical, &name, "AgentSilent");
+        let seen = (stage.clusters.medical).kubectl(&["get", "storagepools,legs"])?;
+        let seconds = killed.elapsed().as_secs_f64();
+        stage.timeline.event(&format!("{seconds:.1} s:\n{seen}"));
     } else {
         let site = &stage.clusters.medical;
         for what in [
@@ -93,7 +97,21 @@ pub(crate) fn a_lost_node_is_replaced_within_its_site(stage: &mut Stage) -> Resu
     stage.clusters.medical.start_node(index)?;
     outcome?;
     wait_for(stage.clusters.medical.wait_nodes_ready())?;
+    what_its_agent_said(&stage.clusters.medical, &name, "AsDesired")?;
     stage.wait_in_sync(Duration::from_secs(180))
+}
+
+/// Pools and Legs on a node are Ready for this reason, if there are any.
+fn what_its_agent_said(site: &Site, node: &str, reason: &str) -> Result<()> {
+    for (kind, at) in [("storagepools", "spec.node.name"), ("legs", "spec.node")] {
+        let path = format!(
+            "{{.items[?(@.{at}==\"{node}\")].status.conditions[?(@.type==\"Ready\")].reason}}"
+        );
+        until_field(site, LONG, &[kind], &path, |text| {
+            text.split_whitespace().all(|word| word == reason)
+        })?;
+    }
+    Ok(())
 }
 
 /// The manifest asks for more while the other site cannot be reached: it is said, and done once both are there.

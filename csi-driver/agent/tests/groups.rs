@@ -163,7 +163,8 @@ spec:
     /// Changes the register as a person would.
     fn change(&self, change: impl Fn(&Register) -> Register) {
         let current = self.register().unwrap();
-        let swap = self.witness.swap(&current, &change(&current));
+        let new = change(&current);
+        let swap = self.witness.swap(&current, &new);
         assert_eq!(self.runtime.block_on(swap), Swap::Won);
     }
 

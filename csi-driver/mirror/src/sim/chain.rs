@@ -72,23 +72,40 @@ impl World {
             let units = (0..volumes).map(|volume| &self.targets[Unit { volume, leg }.index()]);
             let whole =
                 |target: &Target| superblock(target).is_some_and(|sb| sb.role == Role::Member);
-            if !units.clone().all(whole) {
-                continue;
+            if units.clone().all(whole) {
+                self.check_links(leg);
             }
-            let links: Vec<u64> = units
-                .map(|target| target.cache.get(&LINK).copied().unwrap_or(0))
-                .collect();
-            let last = links.iter().copied().max().unwrap_or(0);
-            for (volume, &found) in links.iter().enumerate() {
-                let earlier = (1..last).rev().take(volumes);
-                let own = earlier
-                    .filter(|link| link % volumes as u64 == volume as u64)
-                    .max();
-                assert!(
-                    found >= own.unwrap_or(0),
-                    "leg {leg} has link {last} and not the earlier {own:?} of volume {volume}: {links:?}"
-                );
-            }
+        }
+    }
+
+    /// From here on these copies count: the chain goes on from the last link that is there.
+    pub(super) fn give_up_links(&mut self, leg: Leg) {
+        let units = (0..self.options.volumes()).map(|volume| Unit { volume, leg }.index());
+        let links = units.map(|unit| self.targets[unit].cache.get(&LINK).copied().unwrap_or(0));
+        self.chain.acknowledged = links.max().unwrap_or(0);
+        self.chain.open = None;
+    }
+
+    /// No link on these copies without the earlier ones.
+    pub(super) fn check_links(&self, leg: Leg) {
+        let volumes = self.options.group;
+        if volumes < 2 || self.options.volatile {
+            return;
+        }
+        let units = (0..volumes).map(|volume| &self.targets[Unit { volume, leg }.index()]);
+        let links: Vec<u64> = units
+            .map(|target| target.cache.get(&LINK).copied().unwrap_or(0))
+            .collect();
+        let last = links.iter().copied().max().unwrap_or(0);
+        for (volume, &found) in links.iter().enumerate() {
+            let earlier = (1..last).rev().take(volumes);
+            let own = earlier
+                .filter(|link| link % volumes as u64 == volume as u64)
+                .max();
+            assert!(
+                found >= own.unwrap_or(0),
+                "leg {leg} has link {last} and not the earlier {own:?} of volume {volume}: {links:?}"
+            );
         }
     }
 }

@@ -7,12 +7,13 @@ impl World {
     pub(super) fn check(&mut self) {
         let volumes = self.targets.as_chunks::<2>().0;
         for (oracle, targets) in self.oracles.iter().zip(volumes) {
-            oracle.check_legs(&self.witness.value, targets);
+            oracle.check_legs(&self.witness.value, targets, self.lost);
             if self.writers.is_empty() && !self.options.volatile {
                 oracle.check_maps(&self.witness.value, targets, self.geometry);
             }
         }
         self.check_chain();
+        self.check_branch();
     }
 
     /// A write of one volume was acknowledged: whichever volumes of the group acknowledge at this instant run on the same legs,

@@ -16,6 +16,7 @@ use crate::io::{AttachOrder, AttachRecord, Input, Mode, MoveMode, MoveOrder};
 impl World {
     pub(super) fn operate(&mut self) {
         self.at(Duration::from_millis(700), Ev::Operate);
+        self.person();
         let site = self.witness.value.active.site;
         if !self.writers.values().any(|w| w.site == site) {
             let fresh = self.rng.chance(40);
@@ -98,6 +99,7 @@ impl World {
                 engine.handle(now, Input::Attach(Box::new(orders.remove(0))));
             }
             Machine::Group(group) => group.attach(now, orders).unwrap(),
+            Machine::Orders(_) => unreachable!("a writer"),
         }
         self.drain(id);
         id
@@ -116,6 +118,9 @@ impl World {
         }
         let next = self.rng.millis(200, 6_000);
         self.at(next, Ev::Fault);
+        if self.options.forces && self.rng.chance(25) {
+            return self.force_by_hand();
+        }
         let site = self.rng.below(2) as usize;
         let leg = self.rng.below(2) as usize;
         // One unit: a leg of one volume of the group.

@@ -36,6 +36,7 @@ fn served_from(seed: u64, group: usize, volatile: bool) -> World {
             moves: false,
             verify: false,
             group,
+            forces: false,
         },
         false,
     );

@@ -10,6 +10,7 @@ mod birth;
 mod chain;
 mod checks;
 mod faults;
+mod forces;
 mod groups;
 mod guests;
 mod oracle;

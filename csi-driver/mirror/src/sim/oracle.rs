@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use twinsite_register::{Leg, Register};
+use twinsite_register::{Epoch, Leg, Register};
 
 use super::target::{Blocks, Target};
 use crate::layout::{
@@ -60,8 +60,19 @@ impl Oracle {
     }
 
     /// I1, I13: members, and legs that certify themselves, have every acknowledged write.
-    pub(super) fn check_legs(&self, register: &Register, targets: &[Target; 2]) {
-        let superblocks = Leg::BOTH.map(|leg| superblock(&targets[leg.index()]));
+    /// `lost`: up to which epoch what a leg says of itself was given up by a person.
+    pub(super) fn check_legs(
+        &self,
+        register: &Register,
+        targets: &[Target; 2],
+        lost: [Option<Epoch>; 2],
+    ) {
+        let superblocks = Leg::BOTH.map(|leg| {
+            let sb = superblock(&targets[leg.index()])?;
+            lost[leg.index()]
+                .is_none_or(|lost| sb.epoch > lost)
+                .then_some(sb)
+        });
         for leg in Leg::BOTH {
             let content = &targets[leg.index()].cache;
             if register.members.contains(leg) {

@@ -12,6 +12,7 @@ const CALM: Options = Options {
     moves: false,
     verify: false,
     group: 0,
+    forces: false,
 };
 
 fn secs(n: u64) -> Duration {
@@ -84,6 +85,7 @@ fn no_acknowledged_write_is_lost_whatever_breaks() {
                 moves: true,
                 verify: false,
                 group: 0,
+                forces: false,
             },
         );
     }
@@ -101,6 +103,7 @@ fn no_flushed_write_is_lost_when_caches_are_volatile() {
                 moves: true,
                 verify: false,
                 group: 0,
+                forces: false,
             },
         );
     }
@@ -118,6 +121,7 @@ fn a_verify_beside_writes_and_faults_never_calls_equal_legs_different() {
                 moves: true,
                 verify: true,
                 group: 0,
+                forces: false,
             },
         );
         assert!(world.compared > 5_000, "seed {seed}: {}", world.compared);
@@ -188,6 +192,51 @@ fn three_volumes_of_a_group_lose_nothing_either() {
     }
 }
 
+/// A person's word now and then, in the midst of all else that breaks.
+fn run_forced(seed: u64, group: usize, volatile: bool) -> World {
+    let forces = true;
+    run(
+        seed,
+        Options {
+            forces,
+            ..of_group(group, volatile)
+        },
+    )
+}
+
+#[test]
+fn what_is_acknowledged_after_a_force_of_a_group_is_never_lost_and_the_copies_are_of_one_moment() {
+    let (mut won, mut again, mut mixed, mut confirmed) = (0, 0, 0, 0);
+    let seeds = seeds(7000, 6);
+    for seed in &seeds {
+        let forced = run_forced(*seed, 2, false).forced;
+        won += forced.won;
+        again += forced.again;
+        mixed += forced.mixed;
+        confirmed += forced.confirmed;
+    }
+    println!("forced {won}, tried again {again}, refused as a mix {mixed}, confirmed {confirmed}");
+    assert_eq!(confirmed, won);
+    let happened = won >= 5 && again > 0 && mixed > 0;
+    assert!(happened || seeds.len() < 6, "{won} {again} {mixed}");
+}
+
+#[test]
+fn a_force_of_a_group_with_volatile_caches_keeps_what_is_flushed_from_then_on() {
+    let seeds = seeds(8000, 3);
+    let won = |seed: &u64| run_forced(*seed, 2, true).forced.won;
+    let won: u32 = seeds.iter().map(won).sum();
+    assert!(won >= 2 || seeds.len() < 3, "{won}");
+}
+
+#[test]
+fn a_single_volume_is_forced_by_the_same_orders() {
+    let seeds = seeds(9000, 2);
+    let won = |seed: &u64| run_forced(*seed, 0, false).forced.won;
+    let won: u32 = seeds.iter().map(won).sum();
+    assert!(won >= 1 || seeds.len() < 2, "{won}");
+}
+
 const fn of_group(group: usize, volatile: bool) -> Options {
     Options {
         volatile,
@@ -196,5 +245,6 @@ const fn of_group(group: usize, volatile: bool) -> Options {
         moves: true,
         verify: false,
         group,
+        forces: false,
     }
 }

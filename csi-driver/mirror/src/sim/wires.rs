@@ -11,7 +11,8 @@ use crate::io::{CmdId, Input, LegDown, LegError, LegOp, LegReply};
 
 impl World {
     pub(super) fn reaches(&self, site: Site, leg: Unit) -> bool {
-        self.links[site.index() as usize][leg.leg.index()] && self.target_up[leg.index()]
+        let lit = self.target_up[leg.index()] && !self.dark[leg.leg.index()];
+        self.links[site.index() as usize][leg.leg.index()] && lit
     }
 
     pub(super) fn alive(&self, writer: u32, leg: Unit, conn: u64) -> bool {

@@ -7,6 +7,7 @@ use twinsite_register::{BeatObject, Epoch, Leg, Register, VolumeId};
 
 use super::birth::born;
 use super::chain::Chain;
+use super::forces::{Branch, Forced, Forcing};
 use super::oracle::Oracle;
 use super::rng::Rng;
 use super::target::{Accepted, Blocks, Target};
@@ -62,6 +63,8 @@ pub(super) struct Options {
     pub(super) verify: bool,
     /// Volumes of the group; none: one volume with an engine of its own.
     pub(super) group: usize,
+    /// A person gives up what one site has, now and then.
+    pub(super) forces: bool,
 }
 
 impl Options {
@@ -136,6 +139,10 @@ pub(super) enum Ev {
     },
     Operate,
     Fault,
+    /// A site is dark no more.
+    Light {
+        leg: Leg,
+    },
 }
 
 pub(super) struct World {
@@ -172,6 +179,13 @@ pub(super) struct World {
     pub(super) compared: u64,
     pub(super) acks: u64,
     pub(super) chain: Chain,
+    pub(super) forcing: Option<Forcing>,
+    pub(super) forced: Forced,
+    pub(super) branch: Option<Branch>,
+    /// By leg: what it says of itself up to this epoch was given up.
+    pub(super) lost: [Option<Epoch>; 2],
+    /// By leg: nobody reaches it.
+    pub(super) dark: [bool; 2],
 }
 
 impl World {
@@ -244,6 +258,11 @@ impl World {
             compared: 0,
             acks: 0,
             chain: Chain::default(),
+            forcing: None,
+            forced: Forced::default(),
+            branch: None,
+            lost: [None; 2],
+            dark: [false; 2],
         };
         world.at(Duration::from_millis(1), Ev::Operate);
         if options.faults {
@@ -359,11 +378,12 @@ impl World {
             Ev::Guest { writer, volume } => self.guest(writer, volume),
             Ev::Operate => self.operate(),
             Ev::Fault => self.fault(),
+            Ev::Light { leg } => self.light(leg),
         }
     }
 
     fn cas(&mut self, expected: &Register, new: &Register, reply: Option<(u32, usize, AskId)>) {
-        let before = self.witness.value.epoch;
+        let before = self.witness.value.clone();
         let won = self.witness.cas(expected, new);
         let value = &self.witness.value;
         let text = format!(
@@ -372,7 +392,8 @@ impl World {
         );
         self.note(|| text);
         if won {
-            self.epochs += u64::from(self.witness.value.epoch != before);
+            self.epochs += u64::from(self.witness.value.epoch != before.epoch);
+            self.note_force(&before);
             self.check();
         }
         if let Some((writer, volume, id)) = reply {
@@ -410,6 +431,7 @@ impl World {
             w.engine.handle(now, volume, input);
             self.outputs(writer);
         }
+        self.end_orders(writer);
         let Some(w) = self.writers.get_mut(&writer) else {
             return;
         };
@@ -432,7 +454,7 @@ impl World {
         }
     }
 
-    fn outputs(&mut self, writer: u32) {
+    pub(super) fn outputs(&mut self, writer: u32) {
         while let Some(w) = self.writers.get_mut(&writer) {
             let Some((volume, output)) = w.engine.poll() else {
                 break;

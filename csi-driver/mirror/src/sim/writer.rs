@@ -9,12 +9,15 @@ use super::target::Blocks;
 use crate::engine::Engine;
 use crate::group::Group;
 use crate::io::{AttachRecord, CmdId, CopyId, Input, LegOp, Output, ReqId};
+use crate::oneshot::{Done, Failure, GroupOneShot};
 use crate::status::Status;
 
 /// What decides: the engine of a volume alone, or of a group.
 pub(super) enum Machine {
     Alone(Box<Engine>),
     Group(Box<Group>),
+    /// Orders to the legs of all volumes, and no writer at all.
+    Orders(Box<GroupOneShot>),
 }
 
 impl Machine {
@@ -22,6 +25,7 @@ impl Machine {
         match self {
             Self::Alone(engine) => engine.handle(now, input),
             Self::Group(group) => group.handle(now, volume, input),
+            Self::Orders(orders) => orders.handle(now, volume, &input),
         }
     }
 
@@ -29,6 +33,7 @@ impl Machine {
         match self {
             Self::Alone(engine) => engine.poll().map(|output| (0, output)),
             Self::Group(group) => group.poll(),
+            Self::Orders(orders) => orders.poll(),
         }
     }
 
@@ -36,6 +41,7 @@ impl Machine {
         match self {
             Self::Alone(engine) => engine.deadline(),
             Self::Group(group) => group.deadline(),
+            Self::Orders(orders) => orders.deadline(),
         }
     }
 
@@ -43,6 +49,15 @@ impl Machine {
         match self {
             Self::Alone(engine) => engine.status(now),
             Self::Group(group) => group.status(now, volume),
+            Self::Orders(_) => Status::off(),
+        }
+    }
+
+    /// How orders ended, once they did for all volumes.
+    pub(super) fn ends(&self, volumes: usize) -> Option<Vec<Result<Done, Failure>>> {
+        match self {
+            Self::Orders(orders) => (0..volumes).map(|v| orders.end(v).cloned()).collect(),
+            Self::Alone(_) | Self::Group(_) => None,
         }
     }
 }

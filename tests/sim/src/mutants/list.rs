@@ -38,12 +38,14 @@ files! {
     FENCE = "csi-driver/mirror/src/fence.rs";
     FINISH = "csi-driver/mirror/src/attach/finish.rs";
     FROZEN = "csi-driver/mirror/src/serve/frozen.rs";
+    GROUP = "csi-driver/mirror/src/attach/oneshot/group.rs";
     GROW = "csi-driver/mirror/src/serve/grow.rs";
     GUEST = "csi-driver/mirror/src/serve/guest.rs";
     LEASE = "csi-driver/mirror/src/attach/lease.rs";
     LINK = "csi-driver/mirror/src/serve/link.rs";
     MARK = "operator/register/src/mark.rs";
     ATTACH = "csi-driver/mirror/src/attach/mod.rs";
+    MOMENT = "csi-driver/mirror/src/attach/oneshot/moment.rs";
     ONESHOT = "csi-driver/mirror/src/attach/oneshot/mod.rs";
     ORDER = "csi-driver/mirror/src/attach/order.rs";
     ORDERS = "csi-driver/mirror/src/serve/orders.rs";
@@ -123,6 +125,9 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("below-is-asked-last", "R43", Tests, MARK, "    if let Some(below) = below(register, marks, superblocks) {", "    if register.state == State::Live\n        && let Some(below) = below(register, marks, superblocks)\n    {"),
     mutant("behind-the-fence-nothing-is-read-again", "R43", Tests, ONESHOT, "        if !self.is_as_judged(read.as_deref()) {\n", "        if !self.is_as_judged(read.as_deref()) && self.end.is_some() {\n"),
     mutant("a-grant-is-not-asked", "R44", Tests, VIEW, "} else if sb.granted || self.is_usable(leg, sb) {", "} else if self.is_usable(leg, sb) {"),
+    mutant("copies-of-two-moments-are-forced", "R44", Tests, GROUP, "if own.1.is_none() || own.1 != moment {", "if own.1.is_none() && own.1 != moment {"),
+    mutant("a-volume-is-written-before-the-others-are-judged", "R44", Tests, GROUP, "if !self.members.iter().all(rests) {", "if !self.members.iter().any(rests) {"),
+    mutant("a-candidate-has-what-its-source-has", "R44", Tests, MOMENT, "(Role::New | Role::Target, _) | (Role::Candidate, None) => return None,", "(Role::Candidate, _) => return Some(own),\n        (Role::New | Role::Target, _) => return None,"),
     mutant("a-named-leg-runs-by-its-own-word", "R44", Tests, DECIDE, "if volumes.iter().flatten().any(named) {", "if volumes.iter().flatten().any(named) && volumes.is_empty() {"),
     mutant("who-is-registered-renews-the-lease", "R27", Both, COMMANDS, "if needs_registration(purpose) {", "if needs_registration(purpose) || sent <= self.now {"),
     mutant("an-expansion-adds-what-is-there", "2.17", Both, ORDERS, "            next: self.geometry.size(),\n", "            next: end,\n"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use twinsite_register::{Class, Epoch, Force, Leg, LegSeed, Register, VolumeId, classify};
 
-use super::{Done, Failure, Judged, OneShot, Phase, reseed};
+use super::{Done, Failure, Judged, OneShot, Phase, Task, reseed};
 use crate::attach::head::Head;
 use crate::attach::sequence::Sequence;
 use crate::layout::{Role, Superblock};
@@ -46,6 +46,14 @@ pub(super) fn granted(force: &Force) -> Option<LegSeed> {
 }
 
 impl OneShot {
+    /// An earlier try of this very force was executed.
+    pub(super) fn is_forced(&self) -> bool {
+        match (&self.order.task, self.seen()) {
+            (Task::Force(force), Some(register)) => is_done(register, force),
+            _ => false,
+        }
+    }
+
     /// The leg carries exactly the superblock that the plan named.
     pub(super) fn judge_force(
         &self,

@@ -16,6 +16,19 @@ pub(super) enum Judged {
 }
 
 impl OneShot {
+    /// Whether the order writes to this leg, or fences it only.
+    pub(super) fn is_written(&self, leg: Leg) -> bool {
+        match &self.order.task {
+            Task::Reseed(order) => order.chosen.contains(leg),
+            _ => true,
+        }
+    }
+
+    pub(super) fn written_legs(&self) -> impl Iterator<Item = Leg> {
+        let legs = self.order.legs.iter();
+        legs.filter(|leg| self.is_written(*leg))
+    }
+
     pub(super) fn may_begin(&self) -> Result<(), Failure> {
         let register = match &self.register {
             Some(Ok(register)) => register.as_deref(),

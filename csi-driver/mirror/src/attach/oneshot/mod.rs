@@ -17,6 +17,7 @@
 
 mod birth;
 mod force;
+mod gate;
 mod group;
 mod judge;
 mod look;
@@ -42,6 +43,7 @@ use crate::io::{CasResult, Input, LegDown, LegInfo, LegOp, Output, RegisterId, S
 use crate::layout::Geometry;
 use crate::script::Fault;
 
+use gate::Gate;
 pub use group::GroupOneShot;
 use judge::Judged;
 pub use look::LegInspection;
@@ -76,17 +78,6 @@ enum Phase {
         until: Duration,
     },
     Over,
-}
-
-/// Where the volumes of a group wait for each other: before this step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Gate {
-    Fence,
-    /// The register is read once more.
-    Again,
-    Write,
-    /// The register hears of it.
-    Tell,
 }
 
 /// Where a leg stands.
@@ -332,14 +323,6 @@ impl OneShot {
         }
     }
 
-    /// An earlier try of this very force was executed.
-    fn is_forced(&self) -> bool {
-        match (&self.order.task, self.seen()) {
-            (Task::Force(force), Some(register)) => force::is_done(register, force),
-            _ => false,
-        }
-    }
-
     /// The register as it was first read, if it exists.
     fn seen(&self) -> Option<&Register> {
         self.register.as_ref()?.as_ref().ok()?.as_deref()
@@ -437,42 +420,6 @@ impl OneShot {
         self.reach(now, Gate::Fence);
     }
 
-    /// Goes on at once, or waits for the other volumes of the group.
-    fn reach(&mut self, now: Duration, gate: Gate) {
-        if self.waits() {
-            self.phase = Phase::Gate(gate);
-        } else {
-            self.pass(now, gate);
-        }
-    }
-
-    /// What is erased under a tombstone is so whatever becomes of the other volumes.
-    fn waits(&self) -> bool {
-        self.of_group && self.order.task != Task::Wipe
-    }
-
-    const fn gate(&self) -> Option<Gate> {
-        match self.phase {
-            Phase::Gate(gate) => Some(gate),
-            _ => None,
-        }
-    }
-
-    fn pass(&mut self, now: Duration, gate: Gate) {
-        match gate {
-            Gate::Fence => self.fence(now),
-            Gate::Again => self.ask_again(now),
-            Gate::Write => self.write(now),
-            Gate::Tell => self.tell(now),
-        }
-    }
-
-    /// All volumes of the group stand at this gate.
-    fn go_through(&mut self, now: Duration, gate: Gate) {
-        self.pass(now, gate);
-        self.advance(now);
-    }
-
     fn fence(&mut self, now: Duration) {
         self.phase = Phase::Fence;
         for leg in self.order.legs.iter() {
@@ -482,19 +429,6 @@ impl OneShot {
             let track = &mut self.tracks[leg.index()];
             track.fence(now, self.key, &self.order.config, &mut self.port);
         }
-    }
-
-    /// Whether the order writes to this leg, or fences it only.
-    fn is_written(&self, leg: Leg) -> bool {
-        match &self.order.task {
-            Task::Reseed(order) => order.chosen.contains(leg),
-            _ => true,
-        }
-    }
-
-    fn written_legs(&self) -> impl Iterator<Item = Leg> {
-        let legs = self.order.legs.iter();
-        legs.filter(|leg| self.is_written(*leg))
     }
 
     fn head(&self, leg: Leg) -> Option<(&Head, LegInfo)> {
@@ -604,21 +538,6 @@ impl OneShot {
                 self.finish(Done::Reseeded { legs: self.seeds });
             }
             Task::Inspect => {}
-        }
-    }
-
-    /// The one volume of its register tells it.
-    fn tell(&mut self, now: Duration) {
-        let Some(register) = self.seen().cloned() else {
-            return self.fail(Failure::WrongState);
-        };
-        match self.order.task.clone() {
-            Task::Birth { .. } => self.tell_birth(now, register),
-            Task::Force(force) => match force::granted(&force) {
-                Some(seed) => self.tell_force(now, &force, &[(self.order.volume, seed)]),
-                None => self.fail(Failure::Changed),
-            },
-            Task::Wipe | Task::Reseed(_) | Task::Inspect => self.fail(Failure::WrongState),
         }
     }
 

@@ -24,7 +24,7 @@ use lab::{
 use serde_yaml::Value;
 use twinsite_witness::{
     Swap, Witness,
-    register::{GroupId, Leg, Members, Register, State, TxId},
+    register::{Gen, GroupId, Leg, Members, Register, State, TxId},
 };
 
 const VOLUMES: [&str; 2] = [
@@ -158,6 +158,17 @@ spec:
         self.runtime
             .block_on(self.witness.read(GroupId(group.bytes())))
             .unwrap()
+    }
+
+    fn has_superblock(&self, site: usize, volume: usize) -> bool {
+        let leg = ["a", "b"][site];
+        let name = format!("pool/legs/{}-{leg}.img", VOLUMES[volume]);
+        let file = File::open(self.sites[site].folder.join(name)).unwrap();
+        let mut slots = [[0; 8]; 2];
+        for (slot, at) in slots.iter_mut().zip([64, 128]) {
+            file.read_exact_at(slot, at << 10).unwrap();
+        }
+        slots.contains(b"TWINSB01")
     }
 
     /// Changes the register as a person would.
@@ -488,4 +499,28 @@ fn a_group_is_forced_onto_the_older_copies_of_the_other_site_as_a_whole() {
     lab.until("both are home", || lab.all(0, "h", in_sync));
     let devices = [0, 1].map(|volume| lab.device(0, "h", volume));
     check_records(&devices, more.load(Ordering::SeqCst));
+    for volume in 0..2 {
+        lab.sites[0].take(&format!("h-{volume}.yaml"));
+    }
+    lab.until("it is let go", || lab.register().unwrap().holder.is_none());
+
+    // Deleted: one volume is not wiped alone; both are, by one order.
+    lab.change(|register| {
+        register
+            .tombstone(Gen([0x52; 16]), TxId([0x52; 16]))
+            .unwrap()
+    });
+    lab.order(0, 0, "wipe", "Wipe", "");
+    lab.until("the wipe waits for the other one", || {
+        let status = serde_yaml::to_string(&lab.status(0, "wipe", 0)).unwrap();
+        status.contains("has no Attachment on this node")
+    });
+    assert!(lab.has_superblock(0, 0));
+    lab.order(0, 1, "wipe", "Wipe", "");
+    lab.until("both are wiped", || {
+        lab.all(0, "wipe", |status| status["state"] == "Done")
+    });
+    for (site, volume) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        assert!(!lab.has_superblock(site, volume), "{site} {volume}");
+    }
 }

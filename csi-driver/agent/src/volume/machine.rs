@@ -46,7 +46,7 @@ impl Machine {
                 let attaches = orders.iter().map(|order| (*order.attach).clone());
                 Ok(together::Begin::Attach(attaches.collect()))
             }
-            Some(AttachmentMode::Birth | AttachmentMode::Force) => {
+            Some(AttachmentMode::Birth | AttachmentMode::Force | AttachmentMode::Wipe) => {
                 let orders = orders.iter().map(one_shot).collect::<Result<_, _>>()?;
                 Ok(together::Begin::OneShot(orders))
             }

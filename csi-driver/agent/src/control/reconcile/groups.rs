@@ -56,11 +56,12 @@ pub(super) fn fault(spec: &AttachmentSpec) -> Option<String> {
         | AttachmentMode::Caretaker
         | AttachmentMode::Birth
         | AttachmentMode::Inspect
-        | AttachmentMode::Force => None,
-        AttachmentMode::Wipe | AttachmentMode::Reseed => Some(format!(
-            "mode {:?} is not offered for a volume of a group: it would speak for the others",
-            spec.mode
-        )),
+        | AttachmentMode::Force
+        | AttachmentMode::Wipe => None,
+        AttachmentMode::Reseed => Some(
+            "mode Reseed is not offered for a volume of a group: it would speak for the others"
+                .to_owned(),
+        ),
     }
 }
 

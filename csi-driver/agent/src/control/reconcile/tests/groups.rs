@@ -150,9 +150,9 @@ fn orders_that_cannot_be_those_of_one_group_say_why() {
     assert!(text.contains("differ in spec.move"), "{text}");
     let text = waits(&[&j, &d, &of_group("e", DATA, "")]);
     assert!(text.contains("has two Attachments"), "{text}");
-    let text = waits(&[&j.replace("  mode: Writer", "  mode: Wipe"), &d]);
+    let text = waits(&[&j.replace("  mode: Writer", "  mode: Reseed"), &d]);
     assert!(
-        text.contains("mode Wipe is not offered for a volume of a group"),
+        text.contains("mode Reseed is not offered for a volume of a group"),
         "{text}"
     );
     let text = waits(&[

@@ -265,6 +265,8 @@ pub struct BirthOrder {
 }
 
 /// Details of a reseed, as a person accepted them after a plan.
+///
+/// Of a group there is one such order per volume, on one node; all but `expect` is alike in all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReseedOrder {
@@ -288,6 +290,9 @@ pub struct ReseedOrder {
     /// Highest move known anywhere when the order was made.
     #[serde(default)]
     pub highest_seq: u64,
+    /// The person accepted copies of a group that are not of one moment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inconsistent: bool,
 }
 
 /// The history of a leg, as a plan saw it.

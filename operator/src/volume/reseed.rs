@@ -267,6 +267,7 @@ fn details(
         former: former.into_iter().collect(),
         highest_epoch: epochs.max().unwrap_or(0),
         highest_seq: seqs.max().unwrap_or(0),
+        inconsistent: false,
     }
 }
 

@@ -272,6 +272,7 @@ impl World {
             register_id,
             chosen: Members::BOTH,
             expect: [None; 2],
+            inconsistent: false,
         };
         self.start_order(i, Task::Reseed(order), Members::BOTH);
     }

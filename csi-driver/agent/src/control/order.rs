@@ -148,6 +148,7 @@ fn reseed(order: &ReseedOrder) -> Result<Reseeding, Fault> {
             .iter()
             .fold(Members::NONE, |legs, index| legs.with(leg(*index))),
         expect,
+        inconsistent: order.inconsistent,
     })
 }
 

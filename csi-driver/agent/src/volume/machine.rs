@@ -46,11 +46,13 @@ impl Machine {
                 let attaches = orders.iter().map(|order| (*order.attach).clone());
                 Ok(together::Begin::Attach(attaches.collect()))
             }
-            Some(AttachmentMode::Birth | AttachmentMode::Force | AttachmentMode::Wipe) => {
+            Some(AttachmentMode::Inspect) | None => {
+                Err("this mode is of one volume at a time".to_owned())
+            }
+            Some(_) => {
                 let orders = orders.iter().map(one_shot).collect::<Result<_, _>>()?;
                 Ok(together::Begin::OneShot(orders))
             }
-            _ => Err("this mode is not offered for the volumes of a group".to_owned()),
         }
     }
 

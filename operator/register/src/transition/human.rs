@@ -200,8 +200,20 @@ impl Register {
     }
 
     /// The value for create-if-absent, or for a compare-and-swap over a register that is Below (then given as `replaced`,
-    /// whose notes and retired legs are kept).
+    /// whose notes and retired legs are kept). Only of one volume.
     pub fn reseed(reseed: &Reseed, replaced: Option<&Self>) -> Result<Self, Refusal> {
+        let [volume] = reseed.volumes.as_slice() else {
+            return Err(Refusal::Argument("a reseed of one volume of several"));
+        };
+        Self::reseed_all(reseed, &[(*volume, reseed.members)], replaced)
+    }
+
+    /// The same of all volumes of the register, by what was seen of each: `reseed.members` is not asked.
+    pub fn reseed_all(
+        reseed: &Reseed,
+        seen: &[(VolumeId, SeedMembers)],
+        replaced: Option<&Self>,
+    ) -> Result<Self, Refusal> {
         let replaced_id = replaced.map(|old| old.register_id);
         if reseed.register_id.is_zero() || reseed.former.contains(&reseed.register_id) {
             return Err(Refusal::Argument("a used register id"));
@@ -229,25 +241,10 @@ impl Register {
         if reseed.generation.is_zero() || reseed.txid.is_zero() {
             return Err(Refusal::Argument("an id that is not set"));
         }
-        if reseed.volumes.len() > 1 {
-            return Err(Refusal::Argument("a reseed of one volume of several"));
-        }
-        let (members, granted, unconfirmed) = match reseed.members {
-            SeedMembers::Pair { a, b } => {
-                if (a.epoch, a.generation) != (b.epoch, b.generation) {
-                    return Err(Refusal::Argument("a pair of unequal superblocks"));
-                }
-                (
-                    Members::BOTH,
-                    vec![a.granted(Leg::A, None), b.granted(Leg::B, None)],
-                    Members::NONE,
-                )
-            }
-            SeedMembers::Alone { leg, seen } => (
-                Members::only(leg),
-                vec![seen.granted(leg, None)],
-                Members::only(leg.other()),
-            ),
+        let (members, granted) = reseed_grants(&reseed.volumes, seen)?;
+        let unconfirmed = match members.sole() {
+            Some(leg) => Members::only(leg.other()),
+            None => Members::NONE,
         };
         if granted
             .iter()
@@ -302,4 +299,41 @@ impl Register {
         next.push_note(&reseed.who, &format!("forced reseed: {}", reseed.why), true);
         Ok(next)
     }
+}
+
+/// Which legs run, and the grants of each volume, in the order of the register's list.
+fn reseed_grants(
+    volumes: &[VolumeId],
+    seen: &[(VolumeId, SeedMembers)],
+) -> Result<(Members, Vec<Granted>), Refusal> {
+    let others = Refusal::Argument("other volumes than the register's");
+    if seen.len() != volumes.len() {
+        return Err(others);
+    }
+    let mut members = None;
+    let mut grants = Vec::new();
+    for volume in volumes {
+        let seeds = seen.iter().find(|(of, _)| of == volume);
+        let (_, seeds) = seeds.ok_or(others)?;
+        let named = (volumes.len() > 1).then_some(*volume);
+        let legs = match *seeds {
+            SeedMembers::Pair { a, b } => {
+                if (a.epoch, a.generation) != (b.epoch, b.generation) {
+                    return Err(Refusal::Argument("a pair of unequal superblocks"));
+                }
+                grants.extend([a.granted(Leg::A, named), b.granted(Leg::B, named)]);
+                Members::BOTH
+            }
+            SeedMembers::Alone { leg, seen } => {
+                grants.push(seen.granted(leg, named));
+                Members::only(leg)
+            }
+        };
+        if *members.get_or_insert(legs) != legs {
+            return Err(Refusal::Argument(
+                "other legs for one volume than for another",
+            ));
+        }
+    }
+    Ok((members.ok_or(others)?, grants))
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use twinsite_api::{AttachmentMode, AttachmentSpec, GroupId, VolumeId, reason};
+use twinsite_api::{AttachmentMode, AttachmentSpec, GroupId, ReseedOrder, VolumeId, reason};
 
 use super::attachments::{
     cannot_open, close, continue_open, is_released, is_retried, rival, stays_closed,
@@ -51,18 +51,7 @@ pub(super) fn fault(spec: &AttachmentSpec) -> Option<String> {
             leg.leg
         ));
     }
-    match spec.mode {
-        AttachmentMode::Writer
-        | AttachmentMode::Caretaker
-        | AttachmentMode::Birth
-        | AttachmentMode::Inspect
-        | AttachmentMode::Force
-        | AttachmentMode::Wipe => None,
-        AttachmentMode::Reseed => Some(
-            "mode Reseed is not offered for a volume of a group: it would speak for the others"
-                .to_owned(),
-        ),
-    }
+    None
 }
 
 /// The Attachments of the group of this one, in the order of their volumes; or what is missing.
@@ -152,6 +141,7 @@ fn difference(one: &AttachmentSpec, other: &AttachmentSpec) -> Option<&'static s
         ),
         ("birth", one.birth == other.birth),
         ("force", is_one_force(one, other)),
+        ("reseed", is_one_reseed(one, other)),
     ];
     fields
         .into_iter()
@@ -169,6 +159,17 @@ fn is_one_force(one: &AttachmentSpec, other: &AttachmentSpec) -> bool {
             force.who.clone(),
             force.inconsistent,
         ))
+    };
+    decided(one) == decided(other)
+}
+
+fn is_one_reseed(one: &AttachmentSpec, other: &AttachmentSpec) -> bool {
+    let decided = |spec: &AttachmentSpec| {
+        let reseed = spec.reseed.clone()?;
+        Some(ReseedOrder {
+            expect: Vec::new(),
+            ..reseed
+        })
     };
     decided(one) == decided(other)
 }

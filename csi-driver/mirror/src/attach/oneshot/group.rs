@@ -14,10 +14,10 @@
 
 use std::time::Duration;
 
-use twinsite_register::{Force, LegSeed, Register, VolumeId};
+use twinsite_register::{Force, Leg, LegSeed, Register, VolumeId};
 
 use super::moment::Moment;
-use super::{Done, Failure, Gate, OneShot, OneShotOrder, Task, force};
+use super::{Done, Failure, Gate, OneShot, OneShotOrder, Reseeding, Task, force};
 use crate::io::{Input, Output};
 
 /// The orders under way, by the number of the volume.
@@ -145,21 +145,17 @@ impl GroupOneShot {
         whole.then_some(()).ok_or(Failure::OtherVolumes)
     }
 
-    /// A force of a group runs copies that belong together: the journal of one minute never stands beside the data of another,
-    /// unless a person took them so.
+    /// A person names copies that belong together: the journal of one minute never stands beside the data of another, unless the
+    /// person took them so.
     fn are_of_one_moment(&self) -> Result<(), Failure> {
-        let mut first: Option<(VolumeId, Option<Moment>)> = None;
-        for member in &self.members {
-            let Task::Force(force) = &member.order.task else {
-                continue;
-            };
-            if force.inconsistent {
-                continue;
-            }
-            let own = (member.order.volume, member.moment_of(force.leg));
-            let (volume, moment) = *first.get_or_insert(own);
-            if own.1.is_none() || own.1 != moment {
-                return Err(Failure::Mixed(volume, own.0));
+        for leg in Leg::BOTH {
+            let mut first: Option<(VolumeId, Option<Moment>)> = None;
+            for member in self.members.iter().filter(|member| member.names(leg)) {
+                let own = (member.order.volume, member.moment_of(leg));
+                let (volume, moment) = *first.get_or_insert(own);
+                if own.1.is_none() || own.1 != moment {
+                    return Err(Failure::Mixed(volume, own.0));
+                }
             }
         }
         Ok(())
@@ -240,7 +236,8 @@ fn are_alike(orders: &[OneShotOrder]) -> Result<(), Failure> {
             (Task::Birth { .. }, Task::Birth { .. }) | (Task::Wipe, Task::Wipe) => true,
             (Task::Force(one), Task::Force(other)) => is_one_force(one, other),
             (Task::Reseed(one), Task::Reseed(other)) => {
-                (one.register_id, one.chosen) == (other.register_id, other.chosen)
+                let expect = one.expect;
+                *one == Reseeding { expect, ..*other }
             }
             _ => false,
         };

@@ -67,7 +67,7 @@ impl OneShot {
     /// What is done to a volume of a group must not speak for the others.
     fn is_whole(&self, register: Option<&Register>) -> bool {
         let several = register.is_some_and(|register| register.volumes.len() > 1);
-        !several || (self.of_group && !matches!(self.order.task, Task::Reseed(_)))
+        !several || self.of_group
     }
 
     /// R43: behind the fence the register must be the one that was judged by. Of a tombstone the other leg may have landed

@@ -132,8 +132,8 @@ impl OneShot {
             port.push(Output::Connect { leg });
         }
         let register = Some(port.read_register());
-        let joint_force = of_group && matches!(order.task, Task::Force(_));
-        let beat_asked = joint_force || order.task == Task::Inspect;
+        let named = matches!(order.task, Task::Force(_) | Task::Reseed(_));
+        let beat_asked = (of_group && named) || order.task == Task::Inspect;
         if beat_asked {
             port.push(Output::ReadBeat);
         }

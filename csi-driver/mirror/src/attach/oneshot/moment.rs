@@ -10,7 +10,7 @@
 
 use twinsite_register::{Epoch, Gen, Leg, Register};
 
-use super::OneShot;
+use super::{OneShot, Task};
 use crate::activation::{BeatView, SbView};
 use crate::layout::{Role, Superblock};
 
@@ -53,6 +53,15 @@ pub(super) fn moment(register: Option<&Register>, sb: &Superblock) -> Option<Mom
 }
 
 impl OneShot {
+    /// Does a person name this leg as one that runs, and only as one that belongs to those of the other volumes?
+    pub(super) fn names(&self, leg: Leg) -> bool {
+        match &self.order.task {
+            Task::Force(force) => force.leg == leg && !force.inconsistent,
+            Task::Reseed(order) => order.chosen.contains(leg) && !order.inconsistent,
+            Task::Birth { .. } | Task::Inspect | Task::Wipe => false,
+        }
+    }
+
     /// As it was read last; none if the leg was put back to an earlier state within the epoch.
     pub(super) fn moment_of(&self, leg: Leg) -> Option<Moment> {
         let (head, _) = self.head(leg)?;

@@ -37,6 +37,8 @@ pub struct Reseeding {
     pub chosen: Members,
     /// What the plan saw on each, if it says so.
     pub expect: [Option<(Epoch, Gen)>; 2],
+    /// Copies of the volumes of a group that are not of one moment were accepted.
+    pub inconsistent: bool,
 }
 
 /// A one-shot order.

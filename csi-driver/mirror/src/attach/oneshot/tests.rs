@@ -3,6 +3,7 @@
 mod birth;
 mod group;
 mod group_force;
+mod group_reseed;
 mod group_wipe;
 mod others;
 mod wipe;

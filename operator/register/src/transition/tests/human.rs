@@ -209,6 +209,58 @@ fn a_reseed_starts_a_new_register_far_above_everything_known() {
 }
 
 #[test]
+fn a_reseed_of_a_group_grants_the_same_legs_of_every_volume() {
+    let own = reseed(None).volumes[0];
+    let other = VolumeId([0x77; 16]);
+    let of_two = Reseed {
+        volumes: vec![own, other],
+        ..reseed(None)
+    };
+    let seen = |epoch, sb_seq| LegSeed {
+        epoch: Epoch(epoch),
+        generation: generation(9),
+        sb_seq,
+    };
+    let alone = |leg, sb_seq| SeedMembers::Alone {
+        leg,
+        seen: seen(12, sb_seq),
+    };
+    let all = [(other, alone(Leg::A, 40)), (own, alone(Leg::A, 30))];
+    let next = Register::reseed_all(&of_two, &all, None).unwrap();
+    assert_eq!((next.members, next.unconfirmed), (A, B));
+    let seqs = [own, other].map(|v| next.granted_to(Leg::A, v).map(|g| g.sb_seq));
+    assert_eq!(seqs, [Some(30), Some(40)]);
+    assert_eq!(next.check(), Ok(()));
+    let pair = |sb_seq| SeedMembers::Pair {
+        a: seen(12, sb_seq),
+        b: seen(12, sb_seq),
+    };
+    let pairs = [(own, pair(30)), (other, pair(40))];
+    let next = Register::reseed_all(&of_two, &pairs, None).unwrap();
+    assert_eq!((next.members, next.granted.len()), (Members::BOTH, 4));
+    assert_eq!(next.check(), Ok(()));
+    let refused = |all: &[(VolumeId, SeedMembers)]| {
+        let result = Register::reseed_all(&of_two, all, None);
+        matches!(result, Err(Refusal::Argument(_)))
+    };
+    // Fewer volumes, one twice, a stranger, other legs of one than of the other, a pair that is none.
+    assert!(refused(&all[..1]));
+    assert!(refused(&[all[0], all[0]]));
+    assert!(refused(&[all[0], (VolumeId([1; 16]), alone(Leg::A, 1))]));
+    assert!(refused(&[all[0], (own, alone(Leg::B, 30))]));
+    assert!(refused(&[all[0], (own, pair(30))]));
+    let unequal = SeedMembers::Pair {
+        a: seen(12, 30),
+        b: seen(11, 30),
+    };
+    assert!(refused(&[pairs[1], (own, unequal)]));
+    assert!(
+        Register::reseed(&of_two, None).is_err(),
+        "of one volume only"
+    );
+}
+
+#[test]
 fn notes_are_bounded_cut_at_a_character_and_forced_ones_stay() {
     let (register, _) = solo();
     let mut register = register.force(&force_b(&register), tx(50)).unwrap();

@@ -150,11 +150,16 @@ fn orders_that_cannot_be_those_of_one_group_say_why() {
     assert!(text.contains("differ in spec.move"), "{text}");
     let text = waits(&[&j, &d, &of_group("e", DATA, "")]);
     assert!(text.contains("has two Attachments"), "{text}");
-    let text = waits(&[&j.replace("  mode: Writer", "  mode: Reseed"), &d]);
-    assert!(
-        text.contains("mode Reseed is not offered for a volume of a group"),
-        "{text}"
-    );
+    let force = |name, volume, epoch, seq| {
+        let details = format!(
+            "  force: {{expectEpoch: {epoch}, expectTxid: {}, epoch: 1, generation: {}, sbSeq: {seq}, who: ann}}\n",
+            "01".repeat(16),
+            "02".repeat(16)
+        );
+        of_group(name, volume, &details).replace("  mode: Writer", "  mode: Force")
+    };
+    let text = waits(&[&force("j", JOURNAL, 2, 4), &force("d", DATA, 3, 4)]);
+    assert!(text.contains("differ in spec.force"), "{text}");
     let text = waits(&[
         &j.replace(&format!(", {DATA}]"), "]")
             .replace(&format!("[{JOURNAL}"), &format!("[{DATA}")),

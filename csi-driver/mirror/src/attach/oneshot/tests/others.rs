@@ -58,6 +58,7 @@ fn reseeding(register_id: RegisterName, chosen: Members) -> Task {
         register_id,
         chosen,
         expect: [None; 2],
+        inconsistent: false,
     })
 }
 
@@ -107,6 +108,7 @@ fn a_reseed_of_another_history_than_the_plan_saw_fences_nobody() {
             register_id: RegisterName([0x77; 16]),
             chosen: only(Leg::A),
             expect: [Some((Epoch(epoch), sb.generation)), None],
+            inconsistent: false,
         })
     };
     let mut run = Run::new(&mut w, order(expect(sb.epoch.0 + 1), only(Leg::A)));

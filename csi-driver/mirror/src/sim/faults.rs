@@ -26,7 +26,7 @@ impl World {
             let stale: Vec<u32> = self
                 .writers
                 .iter()
-                .filter(|(_, w)| w.site != site)
+                .filter(|(_, w)| w.site != site && !w.engine.is_order())
                 .map(|(id, _)| *id)
                 .collect();
             for id in stale {

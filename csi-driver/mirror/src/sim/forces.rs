@@ -197,7 +197,7 @@ impl World {
 
     /// What the person does while the operator looks around.
     pub(super) fn person(&mut self) {
-        let orders = |w: &Writer| matches!(w.engine, Machine::Orders(_));
+        let orders = |w: &Writer| w.engine.is_order();
         if let Some(forcing) = &self.forcing
             && !self.writers.values().any(orders)
         {

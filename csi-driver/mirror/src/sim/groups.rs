@@ -491,6 +491,57 @@ fn a_volume_that_is_ready_shows_no_device_before_the_last_one_is() {
     panic!("never shown: {:?}", states(&world));
 }
 
+/// Site A burns down after it had gone on alone: a person takes what B had when it left, of both volumes.
+#[test]
+fn a_group_that_is_forced_goes_on_from_one_moment_and_fills_the_lost_branch_anew() {
+    let mut world = served(2);
+    lose(&mut world, unit(0, B));
+    lose(&mut world, unit(1, B));
+    run_for(&mut world, secs(8));
+    assert_eq!(states(&world), [StateName::Solo; 2]);
+    let (before, link) = (world.witness.value.epoch.0, world.chain.acknowledged);
+    world.heal();
+    world.force_by_hand();
+    run_for(&mut world, secs(2));
+    assert_eq!(world.forced.won, 1);
+    assert_eq!(world.witness.value.epoch.0, before + 1);
+    let kept = world.chain.acknowledged;
+    assert!(
+        kept < link,
+        "{link} was acknowledged by A alone, B has {kept}"
+    );
+    run_for(&mut world, secs(90));
+    assert_eq!(states(&world), [StateName::Synced; 2]);
+    assert_eq!(world.witness.value.active.site, B.site());
+    assert!(world.witness.value.granted.is_empty());
+    for unit in Unit::all(2) {
+        let sb = sb(&world, unit);
+        assert_eq!((sb.role, sb.members), (Role::Member, Members::BOTH));
+        assert!(!sb.awaits_register, "{unit}");
+    }
+}
+
+#[test]
+fn a_group_is_not_forced_onto_copies_of_which_one_is_being_filled_again() {
+    let mut world = served(2);
+    lose(&mut world, unit(0, B));
+    until(&mut world, |world| {
+        superblock(&world.targets[unit(1, B).index()]).is_some_and(|sb| sb.role == Role::Target)
+    });
+    run_for(&mut world, Duration::from_millis(300));
+    assert_eq!(sb(&world, unit(0, B)).role, Role::Member, "it left whole");
+    let (members, epoch) = (world.witness.value.members, world.witness.value.epoch);
+    world.heal();
+    world.force_by_hand();
+    let kept = [0, 1].map(|volume| sb(&world, unit(volume, B)));
+    run_for(&mut world, secs(2));
+    assert_eq!((world.forced.won, world.forced.mixed), (0, 1));
+    assert_eq!(world.witness.value.members, members);
+    assert_eq!(world.witness.value.epoch, epoch);
+    assert_eq!([0, 1].map(|volume| sb(&world, unit(volume, B))), kept);
+    until(&mut world, |world| states(world) == [StateName::Synced; 2]);
+}
+
 fn until(world: &mut World, done: impl Fn(&World) -> bool) {
     for _ in 0..20_000 {
         if done(world) {

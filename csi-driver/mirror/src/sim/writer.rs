@@ -53,6 +53,10 @@ impl Machine {
         }
     }
 
+    pub(super) const fn is_order(&self) -> bool {
+        matches!(self, Self::Orders(_))
+    }
+
     /// How orders ended, once they did for all volumes.
     pub(super) fn ends(&self, volumes: usize) -> Option<Vec<Result<Done, Failure>>> {
         match self {

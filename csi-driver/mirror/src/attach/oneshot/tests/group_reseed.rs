@@ -137,7 +137,8 @@ fn a_register_that_comes_back_behind_the_fences_stops_the_reseed_of_all_volumes(
 fn r44_after_a_reseed_no_volume_of_the_group_runs_before_its_register_is_there() {
     let mut worlds = lost();
     let orders = reseeds(&worlds, Members::BOTH, false);
-    Joint::new(&worlds, orders, 9).end(&mut worlds);
+    let ends = Joint::new(&worlds, orders, 9).end(&mut worlds);
+    assert!(ends.iter().all(Result::is_ok), "{ends:?}");
     worlds[0].witness = Witness::Down;
     let mut blind = crate::attach::tests::world::Node::new(3, Site::A, 3);
     assert_eq!(

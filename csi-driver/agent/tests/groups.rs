@@ -359,9 +359,15 @@ fn inspected(lab: &Lab) -> [Value; 2] {
     reports
 }
 
+/// The copy at research.
+fn copy_of(report: &Value) -> &Value {
+    let legs = report["legs"].as_sequence().unwrap();
+    legs.iter().find(|leg| leg["leg"] == "B").unwrap()
+}
+
 fn force_of(report: &Value, who: &str) -> String {
     let (epoch, txid) = report["token"].as_str().unwrap().split_once('-').unwrap();
-    let leg = &report["legs"][0];
+    let leg = copy_of(report);
     format!(
         "  force: {{expectEpoch: {epoch}, expectTxid: '{txid}', epoch: {}, generation: '{}', sbSeq: {}, who: {who}}}",
         leg["epoch"].as_u64().unwrap(),
@@ -411,12 +417,12 @@ fn a_group_is_forced_onto_the_older_copies_of_the_other_site_as_a_whole() {
     lab.sites[1].start();
     let before = lab.register().unwrap();
     let reports = inspected(&lab);
-    let moments = [0, 1].map(|volume: usize| reports[volume]["legs"][0]["moment"].clone());
+    let moments = [0, 1].map(|volume: usize| copy_of(&reports[volume])["moment"].clone());
     assert!(
         moments[0].is_string() && moments[0] == moments[1],
         "{moments:?}"
     );
-    assert_eq!(reports[0]["legs"][0]["class"], "Stale");
+    assert_eq!(copy_of(&reports[0])["class"], "Stale");
 
     // One volume is not forced without the other, nor are orders of two decisions.
     let force = |volume: usize, who: &str| {

@@ -60,7 +60,7 @@ pub struct Kubernetes {
     ready: Ready,
 }
 
-impl std::fmt::Debug for Kubernetes {
+impl Debug for Kubernetes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kubernetes").finish_non_exhaustive()
     }

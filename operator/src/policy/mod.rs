@@ -71,8 +71,13 @@ pub fn judge(case: &Case) -> Verdict {
     if !case.register_is_current {
         return wait("the register cannot be read, or is older than what was seen here");
     }
-    if case.is_attached && !stale(case.beat_still_for, case.detect_after.max(BEATS_STILL)) {
-        return wait("the volume's writer still beats");
+    let still = case.detect_after.max(BEATS_STILL);
+    if case.is_attached && !stale(case.beat_still_for, still) {
+        return if case.beat_still_for.is_some_and(|age| age < BEATS_STILL) {
+            wait("the volume's writer still beats, or did a moment ago")
+        } else {
+            wait("how long the volume's writer has not beaten is not known yet, or not long enough")
+        };
     }
     if case
         .foreign_command

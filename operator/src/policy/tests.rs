@@ -45,6 +45,22 @@ fn a_moving_beat_is_never_failed_over() {
 }
 
 #[test]
+fn a_writer_is_not_said_to_beat_before_anybody_looked() {
+    for (beat_still_for, beats) in [(None, false), (Some(s(1)), true), (Some(s(7)), false)] {
+        let verdict = judge(&Case {
+            beat_still_for,
+            detect_after: s(10),
+            site_still_for: Some(s(3600)),
+            ..case()
+        });
+        let Verdict::Wait(text) = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(text.contains("still beats"), beats, "{text}");
+    }
+}
+
+#[test]
 fn a_short_detect_after_does_not_outrun_the_beat() {
     let fast = Case {
         detect_after: s(1),

@@ -24,7 +24,10 @@ use lab::{
 use serde_yaml::Value;
 use twinsite_witness::{
     Swap, Witness,
-    register::{Gen, GroupId, Leg, Members, Register, State, TxId},
+    register::{
+        Epoch, Gen, GroupId, Leg, LegSeed, Members, Register, RegisterId, Reseed, SeedMembers,
+        Site, State, TxId, VolumeId,
+    },
 };
 
 const VOLUMES: [&str; 2] = [
@@ -158,6 +161,17 @@ spec:
         self.runtime
             .block_on(self.witness.read(GroupId(group.bytes())))
             .unwrap()
+    }
+
+    /// Takes these orders back and waits until nobody holds the group.
+    fn let_go(&self, site: usize, name: &str) {
+        for volume in 0..2 {
+            self.sites[site].take(&format!("{name}-{volume}.yaml"));
+        }
+        self.until("it is let go", || self.register().unwrap().holder.is_none());
+        self.until("its orders are gone", || {
+            self.all(site, name, Value::is_null)
+        });
     }
 
     fn has_superblock(&self, site: usize, volume: usize) -> bool {
@@ -505,11 +519,74 @@ fn a_group_is_forced_onto_the_older_copies_of_the_other_site_as_a_whole() {
     lab.until("both are home", || lab.all(0, "h", in_sync));
     let devices = [0, 1].map(|volume| lab.device(0, "h", volume));
     check_records(&devices, more.load(Ordering::SeqCst));
-    for volume in 0..2 {
-        lab.sites[0].take(&format!("h-{volume}.yaml"));
-    }
-    lab.until("it is let go", || lab.register().unwrap().holder.is_none());
+    lab.let_go(0, "h");
+    its_register_is_lost_and_made_anew(&lab, more.load(Ordering::SeqCst));
+    it_is_deleted(&lab);
+}
 
+/// The witness lost it: a person names the equal copies of both sites, of both volumes.
+fn its_register_is_lost_and_made_anew(lab: &Lab, last: u64) {
+    let old = lab.register().unwrap();
+    let removed = lab.runtime.block_on(lab.witness.remove(&old));
+    assert_eq!(removed, Swap::Won);
+    let register_id = RegisterId([0x61; 16]);
+    let details = |legs: &str| format!("  reseed: {{registerId: '{register_id}', legs: {legs}}}");
+    lab.order(0, 0, "reseed", "Reseed", &details("[A, B]"));
+    lab.order(0, 1, "reseed", "Reseed", &details("[A]"));
+    lab.until("two decisions are not carried out", || {
+        let status = serde_yaml::to_string(&lab.status(0, "reseed", 1)).unwrap();
+        status.contains("differ in spec.reseed")
+    });
+    lab.order(0, 1, "reseed", "Reseed", &details("[A, B]"));
+    lab.until("the copies of both name the new register", || {
+        lab.all(0, "reseed", |status| status["state"] == "Done")
+    });
+    let seed = |leg: &Value| LegSeed {
+        epoch: Epoch(leg["epoch"].as_u64().unwrap()),
+        generation: leg["generation"].as_str().unwrap().parse().unwrap(),
+        sb_seq: leg["sbSeq"].as_u64().unwrap(),
+    };
+    let pair = |volume: usize| {
+        let legs = lab.status(0, "reseed", volume)["inspect"]["legs"].clone();
+        SeedMembers::Pair {
+            a: seed(&legs[0]),
+            b: seed(&legs[1]),
+        }
+    };
+    let of = |volume: usize| {
+        let id: twinsite_api::VolumeId = VOLUMES[volume].parse().unwrap();
+        (VolumeId(id.bytes()), pair(volume))
+    };
+    let seen = [of(0), of(1)];
+    let reseed = Reseed {
+        register_id,
+        former: vec![old.register_id],
+        group: old.group,
+        volumes: old.volumes.clone(),
+        highest_epoch: old.epoch,
+        highest_seq: old.active.seq,
+        highest_order: old.order.n,
+        members: seen[0].1,
+        site: Site::A,
+        generation: Gen([0x62; 16]),
+        txid: TxId([0x62; 16]),
+        who: "ann".to_owned(),
+        why: "the witness was lost".to_owned(),
+    };
+    let new = Register::reseed_all(&reseed, &seen, None).unwrap();
+    assert_eq!(lab.runtime.block_on(lab.witness.create(&new)), Swap::Won);
+    for volume in 0..2 {
+        lab.sites[0].take(&format!("reseed-{volume}.yaml"));
+    }
+    lab.order_all(0, "n", "Writer", "");
+    lab.until("both are in sync under it", || lab.all(0, "n", in_sync));
+    let devices = [0, 1].map(|volume| lab.device(0, "n", volume));
+    check_records(&devices, last);
+    assert!(lab.register().unwrap().granted.is_empty());
+    lab.let_go(0, "n");
+}
+
+fn it_is_deleted(lab: &Lab) {
     // Deleted: one volume is not wiped alone; both are, by one order.
     lab.change(|register| {
         register

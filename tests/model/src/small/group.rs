@@ -2,6 +2,8 @@
 //!
 //! Each volume has its own superblocks and data on both legs; a leg of one volume may be cut alone. The decision is
 //! `twinsite_mirror::activation` over the legs of all volumes. A volume acknowledges after its own superblock.
+//! The copies of one site that a force may run together (2.17) never have a write without one that was acknowledged before it was
+//! asked, on whatever volumes the two were: looked at in every state, since a person may order it in any.
 
 use super::{Mistakes, NotShown, to};
 use crate::made::Made;
@@ -15,6 +17,8 @@ pub const MISTAKES: Mistakes = &[
     ("served_before_all_superblocks", "2.10 attach"),
     ("answers_after_the_first_superblock", "2.10 shrink"),
     ("only_the_volume_that_lost_a_leg_shrinks", "2.10 shrink"),
+    ("a_candidate_is_of_the_epoch_it_names", "2.17 force"),
+    ("the_moment_is_not_asked", "2.17 force"),
 ];
 pub const NOT_SHOWN: NotShown = &[
     (
@@ -36,6 +40,8 @@ const EACH_ALONE: usize = 2;
 const SERVE_EARLY: usize = 3;
 const ACK_EARLY: usize = 4;
 const SHRINK_ONE: usize = 5;
+const ANY_CANDIDATE: usize = 6;
+const ANY_MOMENT: usize = 7;
 
 const VOLUMES: usize = 2;
 const EPOCHS: u8 = 5;
@@ -73,6 +79,8 @@ pub struct State {
     x: usize,
     away: [u8; VOLUMES],
     acked: [u8; VOLUMES],
+    /// Of which volume each acknowledged write was, in their order, from the lowest bit on.
+    order: u8,
     /// Legs of a volume that are an older copy of themselves: their beat shows it.
     damaged: [u8; VOLUMES],
     damages: u8,
@@ -109,6 +117,7 @@ impl Group {
             let set = if s.stays >> v & 1 == 1 { 3 } else { set };
             if set & s.away[v] == 0 && s.acked[v] < WRITES {
                 to(out, s, "write acknowledged", (v, set.into()), |t| {
+                    t.order |= (v as u8) << t.acked.iter().sum::<u8>();
                     t.acked[v] += 1;
                     for x in (0..2).filter(|x| set >> x & 1 == 1) {
                         t.legs[v][x].data = t.acked[v];
@@ -176,6 +185,12 @@ impl Group {
         for v in 0..VOLUMES {
             if ready >> v & 1 == 1 {
                 Self::write(s, 3, 1 << v, out);
+                if s.away[v] >> (1 - x) & 1 == 1 {
+                    to(out, s, "joining leg lost, on with the other", (v, 0), |t| {
+                        t.legs[v][x].role = Role::Member;
+                        t.phase = Phase::Rejoin(ready & !(1 << v));
+                    });
+                }
                 continue;
             }
             Self::write(s, 1 << x, 1 << v, out);
@@ -234,6 +249,43 @@ impl Group {
         }
     }
 
+    /// Until which epoch the copy had every write of its volume, by its superblock and the register.
+    fn moment(&self, s: &State, v: usize, x: usize) -> Option<u8> {
+        let leg = s.legs[v][x];
+        let begin = match leg.role {
+            _ if s.damaged[v] >> x & 1 == 1 => return None,
+            Role::Candidate if self.0.is(ANY_CANDIDATE) => return Some(leg.epoch),
+            Role::New | Role::Target => return None,
+            Role::Candidate => leg.epoch + 1,
+            Role::Member | Role::Growing => leg.epoch,
+        };
+        let named = |e: &u8| s.history[usize::from(*e)] >> x & 1 == 1;
+        (begin..=s.epoch).take_while(named).last()
+    }
+
+    /// Are the copies of this site of one moment?
+    fn may_be_forced(&self, s: &State, x: usize) -> bool {
+        let moment = self.moment(s, 0, x);
+        let same = (0..VOLUMES).all(|v| self.moment(s, v, x) == moment);
+        (moment.is_some() && same) || self.0.is(ANY_MOMENT)
+    }
+
+    /// Behind the first acknowledged write that these copies lack they have none.
+    fn is_a_cut(s: &State, x: usize) -> bool {
+        let mut passed = [0; VOLUMES];
+        let mut lacks = false;
+        for n in 0..s.acked.iter().sum::<u8>() {
+            let v = usize::from(s.order >> n & 1);
+            passed[v] += 1;
+            let has = s.legs[v][x].data >= passed[v];
+            if has && lacks {
+                return false;
+            }
+            lacks |= !has;
+        }
+        true
+    }
+
     fn attach(&self, s: &State, out: &mut Vec<(Step, State)>) {
         let Some((set, cas)) = self.decide(s) else {
             return;
@@ -282,6 +334,7 @@ impl Model for Group {
             x: 0,
             away: [0; VOLUMES],
             acked: [0; VOLUMES],
+            order: 0,
             damaged: [0; VOLUMES],
             damages: 1,
             no_register: false,
@@ -341,6 +394,9 @@ impl Model for Group {
     }
 
     fn violation(&self, s: &State) -> Option<&'static str> {
+        if (0..2).any(|x| self.may_be_forced(s, x) && !Self::is_a_cut(s, x)) {
+            return Some("copies that a force may run have a write without an earlier one");
+        }
         let Phase::Serve(set) = s.phase else {
             return s
                 .served_old

@@ -6,7 +6,8 @@
 //! ```
 //! Invariants: nothing here blocks anything of this cluster; what the peer showed last is kept while it is silent, and is
 //! marked so. A watch whose connection died unseen is given up with the second failed probe and made anew after the next
-//! answer, so that no old view is taken for a present one for longer than [`SILENCE`].
+//! answer, and one that fails for a while although the probes are answered makes the peer silent, too, so that no old view is taken for a
+//! present one for longer than [`SILENCE`].
 //! Not here: who provides the Secret (`shell::secrets`), what the objects mean (the planners).
 
 mod kubeconfig;
@@ -41,6 +42,8 @@ const PROBE_SILENT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(3);
 /// Failed probes in a row that make the peer silent.
 const FAILURES: u32 = 2;
+/// How long the watch of a kind may fail while the peer answers otherwise, as one does that took a right away.
+const STALE: Duration = Duration::from_secs(10);
 /// For how long a peer that went away may still count as answering.
 pub const SILENCE: Duration = Duration::from_secs(16);
 
@@ -157,17 +160,30 @@ impl View {
             && self.failovers.sync.is_complete()
     }
 
-    /// Why it does not become complete.
-    fn trouble(&self) -> Option<String> {
-        let failing = [
+    fn failing(&self) -> impl Iterator<Item = (Duration, String)> {
+        [
             self.pair.sync.failing(),
             self.volumes.sync.failing(),
             self.groups.sync.failing(),
             self.legs.sync.failing(),
             self.attachments.sync.failing(),
             self.failovers.sync.failing(),
-        ];
-        failing.into_iter().flatten().map(|(_, why)| why).next()
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Why it does not become complete.
+    fn trouble(&self) -> Option<String> {
+        self.failing().map(|(_, why)| why).next()
+    }
+
+    /// Why a part of it is not what the peer has now.
+    fn stale(&self) -> Option<String> {
+        let mut failing = self.failing();
+        failing
+            .find(|(since, _)| *since >= STALE)
+            .map(|(_, why)| why)
     }
 
     fn stop(&self) {
@@ -312,6 +328,8 @@ async fn follow(client: Client, pair: String, inner: Arc<Mutex<Inner>>, tell: Te
                 locked(&inner).link.last = Some(Timestamp::now());
                 if !locked(&inner).link.answers {
                     gather(&mut gathering, &client, &pair, &inner, &tell).await;
+                } else if let Some(why) = stale(&inner) {
+                    silence(&inner, why, &pair, &tell);
                 }
             }
             Err(why) => {
@@ -331,6 +349,11 @@ async fn follow(client: Client, pair: String, inner: Arc<Mutex<Inner>>, tell: Te
         })
         .await;
     }
+}
+
+fn stale(inner: &Mutex<Inner>) -> Option<String> {
+    let shown = locked(inner).shown.clone();
+    shown?.stale()
 }
 
 /// Waits for a while until all copies are complete; if they are, they are shown.
@@ -388,3 +411,6 @@ fn silence(inner: &Mutex<Inner>, why: String, pair: &str, tell: &Tell) {
         tell(Told::Pair);
     }
 }
+
+#[cfg(test)]
+mod tests;

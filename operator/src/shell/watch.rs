@@ -152,7 +152,9 @@ where
     let task = tokio::spawn(reflector(writer, stream).for_each(move |event| {
         match event {
             Ok(event) => {
-                let recovered = told.with(|state| state.failing.take());
+                // The first event of a new try comes before its first answer.
+                let is_answer = !matches!(event, Event::Init);
+                let recovered = told.with(|state| is_answer.then(|| state.failing.take()).flatten());
                 if let Some((since, _)) = recovered {
                     tracing::info!(kind = %K::kind(&()), seconds = since.elapsed().as_secs(), "the API server answers again");
                 }

@@ -212,11 +212,12 @@ impl Bridge {
 
     /// Takes what a watch has told; says whether files may follow from it.
     fn hear(&mut self, heard: Heard) -> bool {
+        let recovered = heard.is_answer() && self.troubles.remove(&heard.source).is_some();
+        if recovered && self.troubles.is_empty() {
+            tracing::info!("the API server answers again");
+        }
         match heard.what {
             Ok(event) => {
-                if self.troubles.remove(&heard.source).is_some() && self.troubles.is_empty() {
-                    tracing::info!("the API server answers again");
-                }
                 match called_silent(&heard.source, &event) {
                     Some((label, true)) => drop(self.called_silent.insert(label)),
                     Some((label, false)) => drop(self.called_silent.remove(&label)),

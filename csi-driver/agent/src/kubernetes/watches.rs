@@ -32,6 +32,13 @@ pub(crate) struct Heard {
     pub(crate) what: Result<Event<DynamicObject>, String>,
 }
 
+impl Heard {
+    /// The API server has said something: a new list begins before its first answer.
+    pub(crate) const fn is_answer(&self) -> bool {
+        !matches!(self.what, Err(_) | Ok(Event::Init))
+    }
+}
+
 /// The watches of a node.
 pub(crate) struct Watches {
     client: Client,
@@ -156,6 +163,18 @@ impl Backoff for Doubling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_that_only_begins_is_no_answer() {
+        for (what, is_answer) in [
+            (Err("refused".to_owned()), false),
+            (Ok(Event::Init), false),
+            (Ok(Event::InitDone), true),
+        ] {
+            let source = Source::All(Kind::Leg);
+            assert_eq!(Heard { source, what }.is_answer(), is_answer);
+        }
+    }
 
     #[test]
     fn waits_grow_to_their_bound_and_never_end() {

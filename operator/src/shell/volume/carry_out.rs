@@ -103,11 +103,12 @@ async fn step(
             delete(Api::<PersistentVolume>::all(client()), name, uid).await
         }
         Action::ApplyClaim(claim) => {
-            apply(
-                Api::<PersistentVolumeClaim>::namespaced(client(), namespace),
-                &**claim,
-            )
-            .await
+            let api = Api::<PersistentVolumeClaim>::namespaced(client(), namespace);
+            match observed.claim {
+                Some(_) => apply(api, &**claim).await,
+                // An apply would take over the one that somebody else has just made.
+                None => create(api, claim).await,
+            }
         }
         Action::DeleteClaim { name, uid } => {
             delete(

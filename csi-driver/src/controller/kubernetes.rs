@@ -4,7 +4,12 @@
 //! decided on them must not be old. Making an Attachment is a plain create: its fixed name is the mutual exclusion. Every request has a
 //! limit: its volume is held meanwhile.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::storage::v1::CSINode;
@@ -61,7 +66,7 @@ pub struct Kubernetes {
 }
 
 impl Debug for Kubernetes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kubernetes").finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@
 //! from the membership that its grow made, and if there is none it is of no moment. Nor is a Target, or what never joined.
 //! Not here: copies that were put back to an older state; within one epoch the beat object tells ([`OneShot::moment_of`]).
 
-use twinsite_register::{Epoch, Gen, Leg, Register};
+use twinsite_register::{Class, Epoch, Gen, Leg, Register, classify};
 
 use super::{OneShot, Task};
 use crate::activation::{BeatView, SbView};
@@ -62,6 +62,15 @@ impl OneShot {
         }
     }
 
+    /// Of a register that is below what is known nothing is taken, and of one that is to be replaced neither: a superblock that has
+    /// the new one's id already is compared with others that do not have it yet.
+    fn believed(&self, sb: &Superblock) -> Option<&Register> {
+        let replaced = matches!(self.order.task, Task::Reseed(_));
+        let register = self.seen().filter(|_| !replaced)?;
+        let class = classify(Some(register), &self.order.marks, &[sb.mark()]);
+        (!matches!(class, Class::Below(_))).then_some(register)
+    }
+
     /// As it was read last; none if the leg was put back to an earlier state within the epoch.
     pub(super) fn moment_of(&self, leg: Leg) -> Option<Moment> {
         let (head, _) = self.head(leg)?;
@@ -71,7 +80,7 @@ impl OneShot {
         if beat == BeatView::Behind {
             return None;
         }
-        moment(self.seen(), &body.superblock)
+        moment(self.believed(&body.superblock), &body.superblock)
     }
 }
 

@@ -8,7 +8,7 @@ CARGO ?= cargo
 export CARGO_TERM_COLOR ?= never
 
 .PHONY: help demo kills test history sim model faults mutants conformance csi-sanity bench bench-iscsi interop ublk fuzz \
-	kubernetes-programs demo-kubernetes test-clusters clusters quick-start lint crds setup setup-kubernetes
+	kubernetes-programs demo-kubernetes test-clusters clusters quick-start image lint crds setup setup-kubernetes
 
 # What there is to make, and the options of each.
 help:
@@ -126,6 +126,12 @@ quick-start: setup-kubernetes
 	$(CARGO) build --bin twinsite-agent --bin twinsite-csi --bin twinsite-operator --bin kubectl-twinsite --bin records --bin clusters
 	$(CARGO) run --quiet --package twinsite-kubernetes --bin programs >/dev/null
 	tests/kubernetes/quick-start.sh
+
+# The Dockerfile, built without a container engine, and a look at what came out (docs/image.md). DEBIAN=folder of a Debian trixie that is
+# there already. Not part of `test`.
+image:
+	-@tests/setup.sh buildah debootstrap
+	tests/image/run.sh
 
 # Clippy over everything, the benchmarks too; a warning is an error.
 lint:

@@ -96,3 +96,21 @@ fn nothing_in_the_tree_names_the_machine_it_was_made_on() {
         }
     }
 }
+
+#[test]
+fn nothing_of_the_tree_is_kept_from_the_image() {
+    let list = fs::read_to_string(root().join(".dockerignore")).expect(".dockerignore");
+    let patterns: Vec<&str> = list
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    for pattern in &patterns {
+        // `**/target` would take csi-driver/iscsi/src/session/target with it.
+        assert!(!pattern.contains('*'), "{pattern}: say it from the root");
+    }
+    for path in tracked() {
+        let path = path.strip_prefix(root()).expect("a path below the root");
+        let kept_out = patterns.iter().find(|pattern| path.starts_with(pattern));
+        assert!(kept_out.is_none(), "{kept_out:?} keeps {}", path.display());
+    }
+}

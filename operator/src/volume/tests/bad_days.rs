@@ -290,6 +290,37 @@ fn the_operator_killed_between_any_two_actions_loses_nothing() {
     }
 }
 
+#[test]
+fn the_operator_killed_between_any_two_actions_of_a_loss_and_a_return_loses_nothing() {
+    for place in 0..2 {
+        for after in 0..8 {
+            let mut world = World::running();
+            let is_at = |world: &World, site: usize, day: &str| {
+                assert!(
+                    world.serves(site),
+                    "{day}; died at {place} after {after}: {}",
+                    world.transcript()
+                );
+            };
+            world.dies_after = Some((place, after));
+            world.kill(0);
+            world.settle();
+            is_at(&world, 1, "lost");
+            world.dies_after = Some((place, after));
+            world.revive(0);
+            world.settle();
+            is_at(&world, 1, "back");
+            let register = world.register.as_ref().unwrap();
+            assert_eq!(register.members, Members::BOTH, "{}", world.transcript());
+            world.dies_after = Some((place, after));
+            let order = "to: medical, mode: Planned, volumes: {namespace: rv, names: [records]}";
+            world.order(0, order);
+            world.settle();
+            is_at(&world, 0, "moved back");
+        }
+    }
+}
+
 fn claim(text: &str) -> PersistentVolumeClaim {
     serde_yaml::from_str(text).unwrap()
 }

@@ -95,6 +95,29 @@ fn what_is_left_of_an_earlier_time_there_is_not_taken_for_a_pod_that_waits() {
 }
 
 #[test]
+fn a_site_that_is_lost_in_the_middle_of_a_move_leaves_the_volume_at_the_other() {
+    for lost in 0..2 {
+        for rounds in 0..12 {
+            let mut world = World::running();
+            world.kubelet_lag = 5;
+            edit_active(&mut world, "research");
+            world.rounds(rounds);
+            world.kill(lost);
+            world.settle();
+            assert!(
+                world.serves(1 - lost),
+                "lost {lost} after {rounds}: {}",
+                world.transcript()
+            );
+            world.revive(lost);
+            world.settle();
+            assert!(world.serves(0) != world.serves(1), "{}", world.transcript());
+            assert_eq!(world.register.as_ref().unwrap().members, Members::BOTH);
+        }
+    }
+}
+
+#[test]
 fn a_site_whose_operator_never_takes_the_move_up_stops_nothing() {
     let mut world = World::running();
     world.clusters[1].operator_up = false;

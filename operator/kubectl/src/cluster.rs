@@ -1,7 +1,7 @@
 //! The clusters that the plugin talks to, by the contexts of the kubeconfig.
 //!
 //! Without a word on the command line it takes the current context, and the other site's cluster where the kubeconfig has
-//! a context that is called as the site.
+//! a context that is called as the site; of a move also that of the site to move to, since the current one may be down.
 //!
 //! Invariants: every request has a time limit; a cluster that does not answer becomes a sentence, never an end.
 
@@ -34,8 +34,8 @@ pub(crate) struct Access {
     pub(crate) authority: Option<String>,
 }
 
-/// The clusters that `--contexts` names, or those that go without saying.
-pub(crate) async fn clusters(named: &[String]) -> Result<Vec<Access>> {
+/// The clusters that `--contexts` names, or those that go without saying; `to` is the site that something moves to.
+pub(crate) async fn clusters(named: &[String], to: Option<&str>) -> Result<Vec<Access>> {
     let kubeconfig = Kubeconfig::read().context("no kubeconfig can be read: set KUBECONFIG")?;
     if !named.is_empty() {
         let mut all = Vec::new();
@@ -53,14 +53,19 @@ pub(crate) async fn clusters(named: &[String]) -> Result<Vec<Access>> {
     let pairs: Vec<SitePair> = list(&Api::all(own.client.clone()))
         .await
         .unwrap_or_default();
+    let mut sites: Vec<&str> = Vec::new();
     for pair in &pairs {
         let own_site = pair.status.as_ref().and_then(|status| status.site.clone());
-        for site in &pair.spec.sites {
-            let known = kubeconfig.contexts.iter().any(|one| one.name == site.name);
-            let new = all.iter().all(|one| one.context != site.name);
-            if known && new && own_site.as_deref() != Some(site.name.as_str()) {
-                all.push(access(&kubeconfig, &site.name).await?);
-            }
+        let names = pair.spec.sites.iter().map(|site| site.name.as_str());
+        sites.extend(names.filter(|name| own_site.as_deref() != Some(name)));
+    }
+    if pairs.is_empty() {
+        sites.extend(to);
+    }
+    for site in sites {
+        let known = kubeconfig.contexts.iter().any(|one| one.name == site);
+        if known && all.iter().all(|one| one.context != site) {
+            all.push(access(&kubeconfig, site).await?);
         }
     }
     Ok(all)

@@ -30,7 +30,7 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
             output,
             check,
         } => {
-            let all = cluster::clusters(&place.contexts()).await?;
+            let all = cluster::clusters(&place.contexts(), None).await?;
             let report = status::report(&cluster::read_all(&all).await, namespace.as_deref());
             match output {
                 Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -47,7 +47,7 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
             node,
             output,
         } => {
-            let all = cluster::clusters(&place.contexts()).await?;
+            let all = cluster::clusters(&place.contexts(), Some(&to)).await?;
             let plan = make_plan(&all, &volume, &namespace, &to, node).await?;
             match output {
                 Output::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
@@ -61,7 +61,7 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
             namespace,
             request,
         } => {
-            let all = cluster::clusters(&place.contexts()).await?;
+            let all = cluster::clusters(&place.contexts(), None).await?;
             let read = cluster::read_all(&all).await;
             let request = request.unwrap_or_else(|| Timestamp::now().to_string());
             let volume_of = (namespace.as_str(), volume.as_str());
@@ -75,7 +75,7 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
             namespace,
             output,
         } => {
-            let all = cluster::clusters(&place.contexts()).await?;
+            let all = cluster::clusters(&place.contexts(), None).await?;
             let read = cluster::read_all(&all).await;
             let mut facts = Vec::new();
             for (access, cluster) in all.iter().zip(read) {
@@ -94,7 +94,7 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
             namespace,
             name,
         }) => {
-            let all = cluster::clusters(&place.contexts()).await?;
+            let all = cluster::clusters(&place.contexts(), None).await?;
             for line in peer::share_key(&all, &namespace, &name).await? {
                 println!("{line}");
             }
@@ -110,7 +110,7 @@ pub(crate) async fn run(command: Command) -> Result<bool> {
                 "{} is there already: give another --folder",
                 folder.display()
             );
-            for access in cluster::clusters(&place.contexts()).await? {
+            for access in cluster::clusters(&place.contexts(), None).await? {
                 let place = bundle::write(&access, &namespace, &folder).await?;
                 println!("{}: {}", access.context, place.display());
             }
@@ -145,6 +145,17 @@ fn at_site<'a>(
     }
     let contexts = contexts_of(all);
     let Some(pair) = there else {
+        let silent = all
+            .iter()
+            .zip(read)
+            .find(|(_, cluster)| cluster.answer().is_none());
+        if let Some((silent, _)) = silent {
+            bail!(
+                "{} does not answer, and no other cluster of {contexts} has a volume or group {namespace}/{name}: give the context of site {to} \
+                 with --contexts",
+                silent.context
+            )
+        }
         bail!(
             "there is no volume or group {namespace}/{name} in {contexts}: `kubectl twinsite status` lists those that are"
         )
@@ -212,7 +223,7 @@ async fn order_failover(args: FailoverArgs) -> Result<bool> {
     };
     // What can be refused without a cluster is.
     failover::object(&wanted, args.mode.into())?;
-    let all = cluster::clusters(&args.place.contexts()).await?;
+    let all = cluster::clusters(&args.place.contexts(), Some(&args.to)).await?;
     let read = cluster::read_all(&all).await;
     let (access, pair) = target(&all, &read, &args.to, args.pair.as_deref())?;
     wanted.pair = pair;

@@ -422,8 +422,13 @@ impl<'a> Facts<'a> {
             None => {}
         }
         if let Some(holder) = &register.holder {
+            let held = if self.group.is_some() {
+                "group"
+            } else {
+                "volume"
+            };
             what.push(format!(
-                "the volume is still held (key {holder}): a writer that is alive loses what it writes from now on"
+                "the {held} is still held (key {holder}): a writer that is alive loses what it writes from now on"
             ));
         }
         Verdict::Loses { what }

@@ -35,7 +35,13 @@ pub(crate) fn render(report: &Report, detail: Detail) -> String {
     }
     separate(&mut text);
     if report.volumes.is_empty() {
-        text.push_str("No MirroredVolume.\n");
+        text.push_str(
+            if report.pairs.is_empty() && !report.unreachable.is_empty() {
+                "No cluster that answers has a pair of sites: name the contexts of both with --contexts ONE,OTHER, or in TWINSITE_CONTEXTS.\n"
+            } else {
+                "No MirroredVolume.\n"
+            },
+        );
         return text;
     }
     text.push_str(&volumes(&report.volumes, detail));

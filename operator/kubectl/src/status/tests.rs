@@ -224,6 +224,20 @@ fn without_any_object_it_says_what_is_missing() {
     );
 }
 
+/// The current context is that of the site that is down.
+#[test]
+fn where_nobody_answers_it_says_how_to_name_the_other_cluster() {
+    let text = render(
+        &report(&[silent("medical", "connection refused")], None),
+        Detail::Screen,
+    );
+    assert!(
+        text.contains("medical does not answer") && text.contains("--contexts ONE,OTHER"),
+        "{text}"
+    );
+    assert!(!text.contains("No MirroredVolume"), "{text}");
+}
+
 #[test]
 fn volumes_of_a_group_are_shown_as_one() {
     let grouped = |name: &str, status: &str| {

@@ -383,6 +383,10 @@ fn forced(order: &Failover, view: &VolumeView, is_there: bool, told: &mut Failov
         && register.note.iter().any(|note| ours(&note))
     {
         told.state = FailoverState::Done;
+        told.message = (!register.unconfirmed.is_empty()).then(|| {
+            "the copy that was given up stays as it is until a person lets it be overwritten: see the condition SplitBrain"
+                .to_owned()
+        });
     } else if register.epoch.0 != accepted.expect_epoch || token(register) != accepted.token {
         told.state = FailoverState::Failed;
         told.message = Some(format!(

@@ -68,7 +68,6 @@ use crate::{ChapRef, GroupId, LegIndex, Quantity, VolumeId};
     validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("group is immutable").field_path(".group"),
     validation = Rule::new("has(self.group) != has(self.activeSite)").message("activeSite stands here, or in the group: exactly one of group and activeSite"),
     validation = Rule::new("!has(self.group) || (!has(self.workloads) && !has(self.failback) && !has(self.onNoQuorum))").message("failback, onNoQuorum and workloads of a volume in a group stand in the MirrorGroup"),
-    validation = Rule::new("!has(self.group) || self.deletionPolicy == 'Retain'").message("deletionPolicy Delete is not offered for a volume of a group: its copies stay, remove them from the pools by hand").field_path(".deletionPolicy"),
     validation = Rule::new("self.volumeMode != 'Block' || !has(self.fsType)").message("a Block volume has no fsType").field_path(".fsType"),
     validation = Rule::new("!has(self.activeSite) || self.legs.exists(l, l.site == self.activeSite)").message("a leg must stand at activeSite").field_path(".legs"),
 )]

@@ -425,14 +425,12 @@ fn the_list_of_a_group_is_fixed_and_its_volumes_leave_to_it_what_it_says() {
     spec.insert("group".to_owned(), json!("ledger"));
     let accepted = |volume: &Value| rules(&MirroredVolume::crd(), volume, None);
     assert_eq!(accepted(&volume), Vec::<String>::new());
+    let mut goes = volume.clone();
+    goes["spec"]["deletionPolicy"] = json!("Delete");
+    assert_eq!(accepted(&goes), Vec::<String>::new());
     for (field, value, expected) in [
         ("failback", json!("Manual"), "stand in the MirrorGroup"),
         ("workloads", json!([]), "stand in the MirrorGroup"),
-        (
-            "deletionPolicy",
-            json!("Delete"),
-            "deletionPolicy Delete is not offered",
-        ),
         (
             "activeSite",
             json!("medical"),

@@ -79,7 +79,7 @@ pub(super) fn failure(attachment: &Attachment) -> Option<&str> {
 }
 
 /// The node that has such an order of another volume of the group.
-fn begun<'a>(situation: &Situation<'a>, mode: AttachmentMode) -> Option<&'a str> {
+pub(super) fn begun<'a>(situation: &Situation<'a>, mode: AttachmentMode) -> Option<&'a str> {
     let mut nodes = situation.of_mode(mode).map(|one| one.spec.node.as_str());
     nodes.find(|node| !situation.is_lost(node))
 }
@@ -184,11 +184,15 @@ fn fences(situation: &Situation<'_>) -> bool {
 
 /// Attachments, pods and VolumeAttachments of nodes that are lost.
 pub(super) fn lost_nodes(situation: &Situation<'_>, plan: &mut Plan) {
+    // What is left of each volume of a group is dealt with by itself.
+    let is_own = |attachment: &Attachment| {
+        situation.desired.left_of.is_none() || attachment.spec.volume == situation.id
+    };
     let lost: Vec<&Arc<Attachment>> = situation
         .seen
         .attachments
         .iter()
-        .filter(|attachment| is_given_up(situation, attachment))
+        .filter(|attachment| is_own(attachment) && is_given_up(situation, attachment))
         .collect();
     let is_forgotten = situation.desired.is_going() && !group::stays(situation);
     let mut let_go_of: Vec<&str> = Vec::new();
@@ -394,7 +398,7 @@ fn caretaker(
 }
 
 /// A caretaker of another volume of the group is being removed.
-fn another_goes(situation: &Situation<'_>) -> bool {
+pub(super) fn another_goes(situation: &Situation<'_>) -> bool {
     situation
         .of_mode(AttachmentMode::Caretaker)
         .filter(|one| one.spec.volume != situation.id)

@@ -16,7 +16,7 @@ use twinsite_register::Class;
 use super::situation::{self, Situation};
 use super::{Action, Plan, attachments, deletion, reseed, twins};
 
-pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
+pub(super) fn plan(situation: &Situation<'_>, first: bool, plan: &mut Plan) {
     match situation.class {
         None => plan.wait(
             reason::WITNESS_NEEDED,
@@ -53,7 +53,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
                 reason::DELETED,
                 "a volume of this name was deleted and its copies are not all wiped yet; when they are, this one is born",
             );
-            deletion::remains(situation, plan);
+            deletion::remains(situation, first, plan);
         }
     }
 }

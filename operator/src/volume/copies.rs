@@ -191,6 +191,10 @@ fn leg_with(situation: &Situation<'_>, spec: LegSpec) -> Leg {
         names::DELETION_ANNOTATION.to_owned(),
         format!("{:?}", situation.spec().deletion_policy),
     );
+    if let Some(group) = &situation.desired.group {
+        let ids: Vec<String> = group.volume_ids().iter().map(ToString::to_string).collect();
+        annotations.insert(names::GROUP_VOLUMES_ANNOTATION.to_owned(), ids.join(","));
+    }
     leg.metadata.annotations = Some(annotations);
     leg.metadata.finalizers = Some(vec![names::AGENT_FINALIZER.to_owned()]);
     leg

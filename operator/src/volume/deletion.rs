@@ -4,14 +4,24 @@
 //! and is served as long as the other cluster keeps the volume (`orphan`). Copies are destroyed only with `deletionPolicy:
 //! Delete`, the object gone or going in both clusters, nothing attached, and a tombstone in the register; every cluster
 //! wipes its own copy, so that none needs the other.
+//!
+//! Volumes of a group are destroyed together or not at all: by one tombstone, once every one of them says so and is gone or going in both
+//! clusters, and this site's copies by one set of orders. `first`: of the volumes that share a register, the one that changes it.
 
-use twinsite_api::{AttachmentMode, AttachmentState, DeletionPolicy, LegIndex, reason};
+use std::time::Duration;
+
+use twinsite_api::{
+    AttachmentMode, AttachmentState, DeletionPolicy, LegIndex, OnNoQuorum, VolumeId, reason,
+};
 use twinsite_register::Class;
 
 use super::situation::{self, Situation, leg_of};
-use super::{Action, Plan, RegisterChange, Why, attachments, binding, copies, edits, names};
+use super::{Action, Plan, RegisterChange, Why, attachments, binding, copies, edits};
 
-pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
+/// How soon the wipes of the other volumes of a group are looked at.
+const SOON: Duration = Duration::from_secs(2);
+
+pub(super) fn plan(situation: &Situation<'_>, first: bool, plan: &mut Plan) {
     if let Some(claim) = situation.seen.claim.as_deref() {
         let is_ours = situation.spec().claim.create && binding::is_ours(situation, claim);
         if is_ours && claim.metadata.deletion_timestamp.is_none() {
@@ -22,13 +32,10 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         }
     }
     binding::remove_volume(situation, plan);
-    let destroys = situation.spec().deletion_policy == DeletionPolicy::Delete
-        // A wipe of one volume's copies would speak for all of its group; the definition refuses the policy there.
-        && situation.desired.group.is_none();
-    let stays = match (destroys, twin_is_gone(situation)) {
+    let stays = match (destroys(situation), twin_is_gone(situation)) {
         (true, Some(true)) => match situation.seen.not_understood() {
             Some(why) => Some(why),
-            None => destroy(situation, plan),
+            None => destroy(situation, first, plan),
         },
         _ => None,
     };
@@ -51,14 +58,27 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     }
 }
 
-/// Whether the peer has let the object go; `None`: it does not answer.
+/// Whether the volume, and every other one that shares its register, says that its copies go with it. One of which nothing is known
+/// here any more says nothing.
+pub(super) fn destroys(situation: &Situation<'_>) -> bool {
+    let says = |policy: DeletionPolicy| policy == DeletionPolicy::Delete;
+    let company = &situation.seen.company;
+    let is_whole =
+        situation.desired.group.is_none() || company.len() == situation.desired.together().len();
+    says(situation.spec().deletion_policy)
+        && is_whole
+        && company.iter().all(|one| says(one.spec.deletion_policy))
+}
+
+/// Whether the peer has let the object go, and all that share its register; `None`: it does not answer.
 pub(super) fn twin_is_gone(situation: &Situation<'_>) -> Option<bool> {
     let peer = &situation.seen.peer;
-    peer.reach.answers().then(|| situation.twin().is_none())
+    let is_gone = || situation.twin().is_none() && peer.keeps.is_empty();
+    peer.reach.answers().then(is_gone)
 }
 
 /// What the destruction of this site's copy waits for; `None`: done, or nothing to destroy.
-pub(super) fn destroy(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why> {
+pub(super) fn destroy(situation: &Situation<'_>, first: bool, plan: &mut Plan) -> Option<Why> {
     match situation.class {
         None => Some(Why::new(
             reason::WITNESS_NEEDED,
@@ -82,10 +102,12 @@ pub(super) fn destroy(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why>
                     Some(why)
                 }
                 None => {
-                    plan.act(Action::ChangeRegister {
-                        expect: register.txid,
-                        change: RegisterChange::Tombstone,
-                    });
+                    if first {
+                        plan.act(Action::ChangeRegister {
+                            expect: register.txid,
+                            change: RegisterChange::Tombstone,
+                        });
+                    }
                     Some(Why::new(
                         reason::DELETED,
                         "the register is marked as deleted",
@@ -94,7 +116,7 @@ pub(super) fn destroy(situation: &Situation<'_>, plan: &mut Plan) -> Option<Why>
             }
         }
         Some(Class::Tombstone) => {
-            remains(situation, plan);
+            remains(situation, first, plan);
             let register = situation.tombstone()?;
             if register.landed.contains(situation.own_leg()) {
                 return leg_goes(situation, plan);
@@ -118,7 +140,7 @@ pub(super) fn in_use(situation: &Situation<'_>) -> Option<Why> {
     if let Some(pod) = situation.seen.pods.first() {
         return why(format!("pod {} still uses the volume", pod.name));
     }
-    if situation.attachment(AttachmentMode::Writer).is_some()
+    if situation.of_mode(AttachmentMode::Writer).next().is_some()
         || !situation.seen.volume_attachments.is_empty()
     {
         return why("the volume is still attached to a node".to_owned());
@@ -156,12 +178,15 @@ fn free_holder(situation: &Situation<'_>, plan: &mut Plan) {
         return;
     };
     let there = situation.attachment(AttachmentMode::Caretaker);
-    let quiet =
-        situation.seen.pods.is_empty() && situation.attachment(AttachmentMode::Writer).is_none();
+    // A new one beside those that go would have to go with them.
+    let quiet = situation.seen.pods.is_empty()
+        && situation.of_mode(AttachmentMode::Writer).next().is_none()
+        && !attachments::another_goes(situation);
     match there {
         Some(caretaker) if situation::is_open(caretaker) => attachments::delete(caretaker, plan),
         None if quiet && beat_is_still(situation) && register.holder.is_some() => {
-            let Some(node) = situation.working_node(None) else {
+            let begun = attachments::begun(situation, AttachmentMode::Caretaker);
+            let Some(node) = begun.or_else(|| situation.working_node(None)) else {
                 return;
             };
             if let Ok(object) = attachments::order(situation, node, AttachmentMode::Caretaker, None)
@@ -174,13 +199,18 @@ fn free_holder(situation: &Situation<'_>, plan: &mut Plan) {
 }
 
 /// Under a tombstone: wipe the own copy, tell the register, and take it away when both are gone.
-pub(super) fn remains(situation: &Situation<'_>, plan: &mut Plan) {
+pub(super) fn remains(situation: &Situation<'_>, first: bool, plan: &mut Plan) {
     let Some(register) = situation.tombstone() else {
         return;
     };
     let wipe = situation.attachment(AttachmentMode::Wipe);
     let own = situation.own_leg();
-    let is_wiped = wipe.is_some_and(|wipe| situation::state(wipe) == AttachmentState::Done);
+    // What is said of this site's copy in the register is said of those of all volumes.
+    let is_done = |volume: VolumeId| {
+        let mut all = situation.of_mode(AttachmentMode::Wipe);
+        all.any(|one| one.spec.volume == volume && situation::state(one) == AttachmentState::Done)
+    };
+    let is_wiped = situation.desired.together().into_iter().all(is_done);
     let change = if register.is_buried() {
         Some(RegisterChange::Bury)
     } else if is_wiped && !register.landed.contains(own) {
@@ -188,7 +218,7 @@ pub(super) fn remains(situation: &Situation<'_>, plan: &mut Plan) {
     } else {
         given_up(situation)
     };
-    if let Some(change) = change {
+    if let Some(change) = change.filter(|_| first) {
         plan.act(Action::ChangeRegister {
             expect: register.txid,
             change,
@@ -199,6 +229,10 @@ pub(super) fn remains(situation: &Situation<'_>, plan: &mut Plan) {
             attachments::delete(wipe, plan);
         }
         return;
+    }
+    if situation.desired.is_grouped() {
+        // What is done about the others is no news about this one.
+        plan.again(SOON);
     }
     match wipe {
         None => order_wipe(situation, plan),
@@ -220,17 +254,13 @@ pub(super) fn remains(situation: &Situation<'_>, plan: &mut Plan) {
 /// A person gave up a copy that never returns.
 fn given_up(situation: &Situation<'_>) -> Option<RegisterChange> {
     let register = situation.tombstone()?;
-    let annotations = situation.desired.volume.metadata.annotations.as_ref()?;
-    let (leg, naa) = edits::retire(annotations.get(names::RETIRE_ANNOTATION)?)?;
-    let who = format!(
-        "annotation on MirroredVolume {}",
-        situation.desired.reference()
-    );
+    let (leg, naa, who) = edits::given_up(situation)?;
     (!register.landed.contains(leg_of(leg))).then_some(RegisterChange::Retire { leg, naa, who })
 }
 
 fn order_wipe(situation: &Situation<'_>, plan: &mut Plan) {
-    let Some(node) = situation.working_node(None) else {
+    let begun = attachments::begun(situation, AttachmentMode::Wipe);
+    let Some(node) = begun.or_else(|| situation.working_node(None)) else {
         return plan.wait(
             reason::DELETED,
             format!(
@@ -243,6 +273,8 @@ fn order_wipe(situation: &Situation<'_>, plan: &mut Plan) {
         Ok(mut object) => {
             let own: LegIndex = situation.own;
             object.spec.legs.retain(|leg| leg.leg == own);
+            // Alike for all volumes of a group, whatever is still known of it.
+            object.spec.on_no_quorum = OnNoQuorum::default();
             if object.spec.legs.is_empty() {
                 plan.wait(
                     reason::DELETED,

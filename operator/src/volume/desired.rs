@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use twinsite_api::{GroupId, LegIndex, MirrorGroup, MirroredVolume, SitePair, VolumeId};
+use twinsite_api::{
+    GroupId, LegIndex, MirrorGroup, MirroredVolume, SitePair, VolumeGroup, VolumeId,
+};
 
 use super::names;
 
@@ -13,6 +15,8 @@ pub struct Desired {
     pub volume: Arc<MirroredVolume>,
     /// The MirrorGroup that it is in, if that names it.
     pub group: Option<Arc<MirrorGroup>>,
+    /// The group of which it is left, if its own objects are gone here.
+    pub left_of: Option<VolumeGroup>,
     /// The SitePair of this cluster that it names, if there is one.
     pub pair: Option<Arc<SitePair>>,
     /// The site that this cluster is.
@@ -50,18 +54,25 @@ impl Desired {
 
     /// Whose register decides.
     pub fn register_id(&self) -> GroupId {
-        match &self.group {
-            Some(group) => group.id(),
-            None => GroupId::Volume(self.id()),
+        match (&self.group, &self.left_of) {
+            (Some(group), _) => group.id(),
+            (None, Some(left)) => left.id,
+            (None, None) => GroupId::Volume(self.id()),
         }
     }
 
     /// The volumes that share the register, in the order in which they are dealt with.
     pub fn together(&self) -> Vec<VolumeId> {
-        match &self.group {
-            Some(group) => group.volume_ids(),
-            None => vec![self.id()],
+        match (&self.group, &self.left_of) {
+            (Some(group), _) => group.volume_ids(),
+            (None, Some(left)) => left.volumes.clone(),
+            (None, None) => vec![self.id()],
         }
+    }
+
+    /// Whether it shares its register with other volumes.
+    pub fn is_grouped(&self) -> bool {
+        self.group.is_some() || self.left_of.is_some()
     }
 
     /// The other site of the pair.

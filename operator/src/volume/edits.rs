@@ -107,6 +107,17 @@ fn confirmed(
     None
 }
 
+/// A LUN that a person gave up, on the volume or on any volume of its group.
+pub(super) fn given_up(situation: &Situation<'_>) -> Option<(LegIndex, Naa, String)> {
+    let own = std::iter::once(&situation.desired.volume);
+    let mut company = own.chain(&situation.seen.company);
+    company.find_map(|volume| {
+        let (text, who) = said(volume, names::RETIRE_ANNOTATION)?;
+        let (leg, naa) = retire(text)?;
+        Some((leg, naa, who))
+    })
+}
+
 fn retired(
     situation: &Situation<'_>,
     volume: &MirroredVolume,
@@ -195,7 +206,7 @@ fn confirm(text: &str) -> Option<(LegIndex, u64)> {
     Some((index(leg)?, epoch.parse().ok()?))
 }
 
-pub(super) fn retire(text: &str) -> Option<(LegIndex, Naa)> {
+fn retire(text: &str) -> Option<(LegIndex, Naa)> {
     let (leg, naa) = text.split_once('=')?;
     Some((index(leg)?, Naa(parse_naa(naa)?)))
 }

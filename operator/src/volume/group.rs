@@ -26,6 +26,7 @@ use super::situation::Situation;
 use super::{Action, Decided, Desired, Lead, Observed, Plan, Why, plan_with};
 use crate::shell::odd;
 
+pub(crate) use join::join_left;
 pub use status::status;
 
 /// Word for a register that is of other volumes than the group's list.
@@ -240,7 +241,9 @@ fn stranger(group: &Group) -> Plan {
 
 /// With whom a volume is opened, for the orders to agents.
 pub(super) fn company(desired: &Desired) -> Option<VolumeGroup> {
-    let group = desired.group.as_ref()?;
+    let Some(group) = &desired.group else {
+        return desired.left_of.clone();
+    };
     Some(VolumeGroup {
         id: group.id(),
         volumes: group.volume_ids(),

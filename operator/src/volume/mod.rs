@@ -119,7 +119,7 @@ fn plan_with(
         if is_first {
             attachments::lost_nodes(&situation, &mut plan);
         }
-        deletion::plan(&situation, &mut plan);
+        deletion::plan(&situation, is_first, &mut plan);
         return (plan, decided);
     }
     // An API server takes no finalizer for what is being deleted.
@@ -167,7 +167,7 @@ fn plan_with(
         reseed::plan(&situation, &mut plan);
     }
     copies::plan(&situation, &mut plan);
-    birth::plan(&situation, &mut plan);
+    birth::plan(&situation, is_first, &mut plan);
     binding::plan(&situation, &mut plan);
     tell_of_the_twin(&situation, &mut plan);
     group::tell_of_those_that_go(&situation, &mut plan);

@@ -19,6 +19,8 @@ pub const NAMESPACE_LABEL: &str = "twinsite.io/namespace";
 pub const NAME_LABEL: &str = "twinsite.io/name";
 /// Annotation of a Leg: what becomes of the data once the MirroredVolume is gone here.
 pub const DELETION_ANNOTATION: &str = "twinsite.io/deletion-policy";
+/// Annotation of a Leg of a group: the ids of its volumes, for what is left when the MirrorGroup is gone here.
+pub const GROUP_VOLUMES_ANNOTATION: &str = "twinsite.io/group-volumes";
 /// Label of a MirroredVolume that the CSI driver made: the provisioner of that site makes the PersistentVolume.
 pub const PROVISIONER_LABEL: &str = "twinsite.io/provisioner";
 /// Value of [`PROVISIONER_LABEL`].

@@ -190,6 +190,8 @@ pub struct Peer {
     pub attachments: Vec<Arc<Attachment>>,
     /// What its cluster lacks of the group; nothing is agreed with it before it has that.
     pub lacks: Option<String>,
+    /// The volumes of the group that its cluster keeps, or of which nobody can say that it does not.
+    pub keeps: Vec<String>,
 }
 
 /// Signs of life, aged by the observer's own clock while the witness answered.

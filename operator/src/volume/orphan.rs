@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Attachment, AttachmentMode, Claim, DeletionPolicy, Leg, LegIndex, MirroredVolume,
-    MirroredVolumeSpec, MirroredVolumeStatus, Quantity, SitePair, VolumeId, VolumeLeg,
+    Attachment, AttachmentMode, Claim, DeletionPolicy, GroupId, Leg, LegIndex, MirroredVolume,
+    MirroredVolumeSpec, MirroredVolumeStatus, OnNoQuorum, Quantity, SitePair, VolumeGroup,
+    VolumeId, VolumeLeg,
 };
 use twinsite_register::Class;
 
@@ -33,6 +34,8 @@ pub struct Orphan {
     pub pair: Option<Arc<SitePair>>,
     pub site: String,
     pub index: Option<LegIndex>,
+    /// The Legs of its group that are left here, its own included, if it is of one.
+    pub company: Vec<Arc<Leg>>,
 }
 
 impl Orphan {
@@ -45,16 +48,35 @@ impl Orphan {
         claim.name.as_deref().filter(|_| is_here)
     }
 
+    /// The group that its Leg is of; one that does not say with which volumes is none, and its copy stays as it is.
+    pub fn group(&self) -> Option<VolumeGroup> {
+        let leg = self.leg.as_ref()?;
+        let volumes = annotation(leg, names::GROUP_VOLUMES_ANNOTATION)?;
+        let volumes = volumes.split(',').map(|id| id.parse().ok());
+        Some(VolumeGroup {
+            id: leg.spec.group?,
+            volumes: volumes.collect::<Option<_>>()?,
+            on_no_quorum: OnNoQuorum::default(),
+        })
+    }
+
+    /// Of the volumes that share its register, the first of which something is left changes it.
+    fn is_first(&self) -> bool {
+        let first = self.company.iter().map(|leg| leg.spec.volume).min();
+        first.is_none_or(|first| first == self.id)
+    }
+
     /// The volume as if it were being deleted now. Without a claim its name is empty, and no pod is seen to use it.
     pub(crate) fn desired(&self) -> Desired {
-        let annotation = self.leg.as_ref().and_then(|leg| {
-            leg.metadata
-                .annotations
-                .as_ref()?
-                .get(names::DELETION_ANNOTATION)
-        });
-        let destroys =
-            annotation.is_some_and(|policy| *policy == format!("{:?}", DeletionPolicy::Delete));
+        let left_of = self.group();
+        let is_grouped = |leg: &Arc<Leg>| matches!(leg.spec.group, Some(GroupId::Group(_)));
+        let is_known = left_of.is_some() || !self.leg.as_ref().is_some_and(is_grouped);
+        // All of a group say so, or none is destroyed; one that is gone says nothing.
+        let is_whole = left_of
+            .as_ref()
+            .is_none_or(|group| group.volumes.len() == self.company.len());
+        let mut legs = self.leg.iter().chain(&self.company);
+        let destroys = self.leg.is_some() && is_known && is_whole && legs.all(|leg| destroys(leg));
         let pair = self
             .pair
             .as_ref()
@@ -75,7 +97,7 @@ impl Orphan {
                 failback: None,
                 on_no_quorum: None,
                 workloads: None,
-                group: None,
+                group: left_of.as_ref().map(|group| group.id.to_string()),
                 capacity: size,
                 volume_mode: Default::default(),
                 fs_type: None,
@@ -106,11 +128,21 @@ impl Orphan {
         Desired {
             volume: Arc::new(volume),
             group: None,
+            left_of,
             pair: self.pair.clone(),
             site: self.site.clone(),
             index: self.index,
         }
     }
+}
+
+fn annotation<'a>(leg: &'a Leg, key: &str) -> Option<&'a String> {
+    leg.metadata.annotations.as_ref()?.get(key)
+}
+
+fn destroys(leg: &Leg) -> bool {
+    annotation(leg, names::DELETION_ANNOTATION)
+        .is_some_and(|policy| *policy == format!("{:?}", DeletionPolicy::Delete))
 }
 
 /// What to do with the remains. `seen` is as of a volume: the peer's object of the same name, the register, what is
@@ -153,7 +185,7 @@ pub fn plan(orphan: &Orphan, seen: &Observed, now: Timestamp) -> Plan {
     if claim_is_gone(seen) {
         binding::remove_volume(&situation, &mut plan);
     }
-    copy(&situation, &mut plan);
+    copy(&situation, orphan.is_first(), &mut plan);
     plan
 }
 
@@ -176,8 +208,7 @@ fn claim_is_gone(seen: &Observed) -> bool {
 
 /// Both clusters have let go, and the policy destroys.
 fn is_destroyed(situation: &Situation<'_>) -> bool {
-    situation.spec().deletion_policy == DeletionPolicy::Delete
-        && deletion::twin_is_gone(situation) == Some(true)
+    deletion::destroys(situation) && deletion::twin_is_gone(situation) == Some(true)
 }
 
 /// The caretaker by which a dead holder is cleared before the copy is destroyed, until it has attached.
@@ -198,7 +229,7 @@ fn is_needed(situation: &Situation<'_>) -> Option<Why> {
 }
 
 /// Whether what becomes of the remains depends on how long the beat has stood still, so that it is worth reading often: the holder may be
-/// dead, or its node lost. Of a volume of a group the register is not known here, so that its Attachments alone say so.
+/// dead, or its node lost.
 pub fn wants_beat(seen: &Observed) -> bool {
     let twin = seen.peer.volume.as_ref();
     let is_let_go = twin.is_none_or(|twin| twin.metadata.deletion_timestamp.is_some());
@@ -208,7 +239,7 @@ pub fn wants_beat(seen: &Observed) -> bool {
     (is_let_go && is_held) || attachments.any(|one| !one.spec.mode.is_one_shot())
 }
 
-fn copy(situation: &Situation<'_>, plan: &mut Plan) {
+fn copy(situation: &Situation<'_>, first: bool, plan: &mut Plan) {
     if situation.leg_object().is_none() {
         return;
     }
@@ -216,12 +247,12 @@ fn copy(situation: &Situation<'_>, plan: &mut Plan) {
     let twin_is_gone = deletion::twin_is_gone(situation) == Some(true);
     match situation.class {
         Some(Class::Tombstone) => {
-            if let Some(why) = deletion::destroy(situation, plan) {
+            if let Some(why) = deletion::destroy(situation, first, plan) {
                 plan.wait(why.word, why.message);
             }
         }
         Some(Class::Creating | Class::Live | Class::Absent) if is_destroyed => {
-            if let Some(why) = deletion::destroy(situation, plan) {
+            if let Some(why) = deletion::destroy(situation, first, plan) {
                 plan.wait(why.word, why.message);
             }
         }
@@ -261,6 +292,7 @@ mod tests {
             pair: None,
             site: "medical".to_owned(),
             index: None,
+            company: Vec::new(),
         }
     }
 

@@ -83,7 +83,7 @@ impl<'a> Situation<'a> {
         let own = desired
             .index
             .ok_or_else(|| unclaimed(desired, pair, seen))?;
-        if let (Some(group), None) = (&spec.group, &desired.group) {
+        if let (Some(group), false) = (&spec.group, desired.is_grouped()) {
             return Err(invalid(format!(
                 "MirrorGroup {group} is not there, or does not name the volume: no volume of a group is dealt with alone"
             )));
@@ -102,7 +102,7 @@ impl<'a> Situation<'a> {
             return Err(invalid(text));
         }
         if let Some(register) = seen.witness.current()
-            && desired.group.is_some()
+            && desired.is_grouped()
             && !is_of(register, &desired.together())
         {
             return Err(Why::new(
@@ -288,7 +288,7 @@ impl<'a> Situation<'a> {
     /// The order of a group is made by all its Attachments together. If some of them are gone or were made anew, whose order it was is
     /// told by its number, or by its being that of another set of Attachments.
     pub(crate) fn is_another(&self, register: &Register, attachment: &Attachment) -> bool {
-        if self.desired.group.is_none() {
+        if !self.desired.is_grouped() {
             let uid = attachment.metadata.uid.as_deref().unwrap_or_default();
             return register.order.uid.0 != attachment_uid(uid);
         }

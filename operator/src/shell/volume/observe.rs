@@ -51,6 +51,7 @@ pub(super) fn desired(
     Desired {
         volume,
         group,
+        left_of: None,
         pair,
         site: operator.options.site.clone(),
         index,
@@ -412,6 +413,7 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
             .filter_map(|mode| view.attachment(&names::attachment_name(id, *mode)))
             .collect(),
         lacks: None,
+        keeps: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{carry_out, follow, is_busy, observe};
 use crate::{
     shell::{operator::Operator, queue::Outcome},
     volume::{
-        names,
+        group, names,
         orphan::{self, Orphan},
     },
 };
@@ -21,14 +21,24 @@ const AT_LEAST: Duration = Duration::from_secs(60);
 
 /// One round of what is left of a volume.
 pub async fn reconcile(operator: &Operator, id: VolumeId) -> Outcome {
-    let Some(orphan) = seen(operator, id) else {
+    let Some(mut orphan) = seen(operator, id) else {
         if operator.own.volume_of(id).is_none() {
             operator.links.forget(GroupId(id.bytes()));
         }
         return Outcome::Settled;
     };
+    let others = company(operator, &mut orphan);
     let desired = orphan.desired();
-    let observed = observe::observe(operator, &desired).await;
+    let mut observed = observe::observe(operator, &desired).await;
+    if !orphan.company.is_empty() {
+        let mut left = vec![(orphan.name.clone(), observed)];
+        for other in others {
+            let seen = observe::observe(operator, &other.desired()).await;
+            left.push((other.name, seen));
+        }
+        group::join_left(&mut left);
+        observed = left.swap_remove(0).1;
+    }
     let plan = orphan::plan(&orphan, &observed, Timestamp::now());
     if !plan.is_empty() {
         tracing::info!(volume = %desired.reference(), "plan for what is left:\n{plan}");
@@ -42,6 +52,21 @@ pub async fn reconcile(operator: &Operator, id: VolumeId) -> Outcome {
             Outcome::Failed
         }
     }
+}
+
+/// What else is left here of its group.
+fn company(operator: &Operator, orphan: &mut Orphan) -> Vec<Orphan> {
+    let Some(group) = orphan.group() else {
+        return Vec::new();
+    };
+    let others = group.volumes.into_iter().filter(|one| *one != orphan.id);
+    let others: Vec<Orphan> = others
+        .filter_map(|volume| seen(operator, volume))
+        .filter(|other| other.leg.is_some())
+        .collect();
+    let legs = others.iter().chain([&*orphan]);
+    orphan.company = legs.filter_map(|one| one.leg.clone()).collect();
+    others
 }
 
 fn seen(operator: &Operator, id: VolumeId) -> Option<Orphan> {
@@ -80,6 +105,7 @@ fn seen(operator: &Operator, id: VolumeId) -> Option<Orphan> {
         pair,
         site: operator.options.site.clone(),
         index,
+        company: Vec::new(),
     })
 }
 

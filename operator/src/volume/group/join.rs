@@ -12,6 +12,7 @@ impl Group {
     /// Joins what was seen of the volumes that the group names.
     pub fn join(&mut self) {
         let lacks = self.lacks();
+        let keeps = keeps(self.listed().map(|one| (one.desired.name(), &one.seen)));
         let joint = joint(self.listed().map(|one| &one.seen));
         let kept_by = self.kept_by();
         let company: Vec<_> = self
@@ -24,17 +25,11 @@ impl Group {
                 continue;
             }
             let seen = &mut member.seen;
-            seen.legs.clone_from(&joint.legs);
-            seen.attachments.clone_from(&joint.attachments);
-            seen.pods.clone_from(&joint.pods);
-            seen.volume_attachments
-                .clone_from(&joint.volume_attachments);
-            seen.nodes.clone_from(&joint.nodes);
+            shown(seen, &joint);
             seen.failovers.clone_from(&joint.failovers);
             seen.unknown.clone_from(&joint.unknown);
-            seen.evidence = joint.evidence;
-            seen.peer.attachments.clone_from(&joint.peer.attachments);
             seen.peer.lacks.clone_from(&lacks);
+            seen.peer.keeps.clone_from(&keeps);
             seen.kept_by.clone_from(&kept_by);
             seen.company.clone_from(&company);
         }
@@ -89,6 +84,40 @@ impl Group {
             )
         })
     }
+}
+
+/// What is seen of what is left of some volumes of a group becomes what is seen of all of them.
+pub(crate) fn join_left(left: &mut [(String, Observed)]) {
+    let joint = joint(left.iter().map(|(_, seen)| seen));
+    let keeps = keeps(left.iter().map(|(name, seen)| (name.as_str(), seen)));
+    for (_, seen) in left {
+        shown(seen, &joint);
+        seen.peer.keeps.clone_from(&keeps);
+    }
+}
+
+/// The volumes that the peer's cluster keeps, or of which nobody can say that it does not.
+fn keeps<'a>(all: impl Iterator<Item = (&'a str, &'a Observed)>) -> Vec<String> {
+    let is_kept = |(_, seen): &(&str, &Observed)| {
+        let theirs = seen.peer.volume.as_ref();
+        let stays = theirs.is_some_and(|one| one.metadata.deletion_timestamp.is_none());
+        stays || !seen.peer.reach.answers()
+    };
+    all.filter(is_kept)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// What concerns the register, the site or the pods.
+fn shown(seen: &mut Observed, joint: &Observed) {
+    seen.legs.clone_from(&joint.legs);
+    seen.attachments.clone_from(&joint.attachments);
+    seen.pods.clone_from(&joint.pods);
+    seen.volume_attachments
+        .clone_from(&joint.volume_attachments);
+    seen.nodes.clone_from(&joint.nodes);
+    seen.evidence = joint.evidence;
+    seen.peer.attachments.clone_from(&joint.peer.attachments);
 }
 
 fn joint<'a>(all: impl Iterator<Item = &'a Observed>) -> Observed {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Attachment, AttachmentMode, GroupId, LegState, MirrorGroup, VolumeId, attachment_uid, group_uid,
+    Attachment, AttachmentMode, AttachmentState, GroupId, Leg, LegState, MirrorGroup, VolumeId,
+    attachment_uid, group_uid,
 };
 use twinsite_register::Mark;
 
@@ -270,11 +271,36 @@ impl GroupWorld {
 
     /// What is left of volumes whose objects are gone.
     fn sweep(&mut self, place: usize, now: Timestamp) {
-        for part in &mut self.parts {
-            if part.clusters[place].volume.is_none() {
-                let (_, seen) = part.observe(place);
-                part.sweep(place, &seen, now);
+        let is_left = |part: &World| {
+            let cluster = &part.clusters[place];
+            cluster.volume.is_none() && !cluster.legs.is_empty()
+        };
+        let company: Vec<Arc<Leg>> = (self.parts.iter())
+            .filter(|part| is_left(part))
+            .flat_map(|part| part.clusters[place].legs.iter().cloned())
+            .map(Arc::new)
+            .collect();
+        for at in 0..self.parts.len() {
+            if self.parts[at].clusters[place].volume.is_some() {
+                continue;
             }
+            let (_, seen) = self.parts[at].observe(place);
+            let mut orphan = self.parts[at].orphan(place, &seen);
+            let mut left = vec![(self.parts[at].name.to_owned(), seen)];
+            if orphan.group().is_some() {
+                orphan.company.clone_from(&company);
+                for (other, part) in self.parts.iter().enumerate() {
+                    if other != at && is_left(part) {
+                        left.push((part.name.to_owned(), part.observe(place).1));
+                    }
+                }
+                group::join_left(&mut left);
+            }
+            let part = &mut self.parts[at];
+            part.tidy(place, &orphan, &left[0].1, now);
+            let register = part.register.clone();
+            self.parts[0].register = register;
+            self.share();
         }
     }
 
@@ -390,6 +416,7 @@ impl GroupWorld {
             AttachmentMode::Writer,
             AttachmentMode::Caretaker,
             AttachmentMode::Force,
+            AttachmentMode::Wipe,
         ] {
             self.work(place, mode);
         }
@@ -465,6 +492,9 @@ impl GroupWorld {
         order.metadata.uid = Some(uid);
         match mode {
             AttachmentMode::Birth => self.parts[0].birth(place, &mut order),
+            AttachmentMode::Wipe => {
+                order.status.get_or_insert_default().state = AttachmentState::Done;
+            }
             AttachmentMode::Force => self.parts[0].force(place, &all, &mut order),
             _ => self.parts[0].mirror(place, &mut order),
         }

@@ -245,9 +245,20 @@ pub(super) fn check(desired: &Desired, seen: &Observed, plan: &Plan) {
                         .as_ref()
                         .is_none_or(|volume| volume.metadata.deletion_timestamp.is_some());
                     assert!(
-                        peer.reach.answers() && gone,
+                        peer.reach.answers() && gone && peer.keeps.is_empty(),
                         "{}",
                         why("destroyed while the peer keeps it")
+                    );
+                    let all = seen
+                        .company
+                        .iter()
+                        .all(|one| one.spec.deletion_policy == DeletionPolicy::Delete);
+                    let is_whole =
+                        desired.group.is_none() || seen.company.len() == desired.together().len();
+                    assert!(
+                        all && is_whole,
+                        "{}",
+                        why("destroyed although a volume of the group is to stay")
                     );
                 }
                 let after = &plan.actions[at + 1..];

@@ -7,6 +7,7 @@ mod agents;
 mod argo;
 mod bad_days;
 mod group;
+mod group_deleted;
 mod group_force;
 mod group_world;
 mod kubernetes;

@@ -58,6 +58,7 @@ spec:
   fsType: ext4
   accessModes: [ReadWriteOncePod]
   claim: {{name: {name}, create: true}}
+  deletionPolicy: Delete
   legs:
     - {{site: medical, poolClass: ssd}}
     - {{site: research, poolClass: ssd}}
@@ -222,7 +223,18 @@ fn confirmed(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn remove(stage: &Stage) -> Result<()> {
+/// Deleted in both clusters: all copies of the group are wiped, and its name is free again.
+fn remove(stage: &mut Stage) -> Result<()> {
+    let mut ids = Vec::new();
+    for volume in VOLUMES {
+        let what = ["-n", "rv", "mirroredvolume", volume];
+        ids.push(field(stage.site(RESEARCH), &what, "{.status.volumeId}")?);
+    }
+    let id = field(stage.site(RESEARCH), GROUP, "{.status.group}")?;
+    let register = format!("ctrc.0.registers.0.{}", id.trim_start_matches("tg-"));
+    let register = ["-n", install::NAMESPACE, "configmap", &register];
+    let there = field(&stage.clusters.witness, &register, "{.metadata.name}")?;
+    ensure!(there.contains("registers"), "the register is {there:?}");
     for name in [MEDICAL, RESEARCH] {
         let site = stage.site(name);
         let delete = |what: &[&str]| {
@@ -237,5 +249,16 @@ fn remove(stage: &Stage) -> Result<()> {
     for name in [MEDICAL, RESEARCH] {
         until_gone(stage.site(name), SHORT, GROUP)?;
     }
+    // What one cluster forgot while the other one kept it is looked at once a minute.
+    until_gone(&stage.clusters.witness, LONG, &register)?;
+    for name in [MEDICAL, RESEARCH] {
+        let site = stage.site(name);
+        until(SHORT, "nothing to be left of the group", || {
+            let left = site.kubectl(&["get", "attachments,legs,pv", "-o", "wide"]);
+            left.is_ok_and(|text| !ids.iter().any(|id| text.contains(id)))
+        })
+        .with_context(|| whole(site, &["pv"]))?;
+    }
+    stage.timeline.event("the group is wiped");
     Ok(())
 }

@@ -419,12 +419,23 @@ impl World {
             pair: Some(Arc::new(cluster.pair.clone())),
             site: cluster.site.to_owned(),
             index: Some(cluster.index),
+            company: Vec::new(),
         }
     }
 
     pub(super) fn sweep(&mut self, place: usize, observed: &Observed, now: Timestamp) {
         let orphan = self.orphan(place, observed);
-        let planned = orphan::plan(&orphan, observed, now);
+        self.tidy(place, &orphan, observed, now);
+    }
+
+    pub(super) fn tidy(
+        &mut self,
+        place: usize,
+        orphan: &orphan::Orphan,
+        observed: &Observed,
+        now: Timestamp,
+    ) {
+        let planned = orphan::plan(orphan, observed, now);
         for action in &planned.actions {
             self.take(place, action);
         }

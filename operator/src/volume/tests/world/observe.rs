@@ -99,6 +99,7 @@ impl World {
         let desired = cluster.volume.clone().map(|volume| Desired {
             volume: Arc::new(volume),
             group: None,
+            left_of: None,
             pair: Some(Arc::new(cluster.pair.clone())),
             site: cluster.site.to_owned(),
             index: Some(cluster.index),

@@ -121,6 +121,9 @@ pub struct ReseedToken {
     /// Token that the plan printed: it stands for exactly these copies.
     #[schemars(length(min = 1, max = 128))]
     pub token: String,
+    /// Accept copies of a group that are not of one moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inconsistent: bool,
 }
 
 /// How far the order is.

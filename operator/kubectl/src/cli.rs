@@ -151,7 +151,7 @@ pub(crate) struct FailoverArgs {
     /// With reseed: the copies that the plan named.
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = leg)]
     pub(crate) legs: Vec<LegIndex>,
-    /// With force: take a copy that was never completed, or copies of a group that are not of one moment.
+    /// With force: take a copy that was never completed. With force or reseed: take copies of a group that are not of one moment.
     #[arg(long)]
     pub(crate) inconsistent: bool,
     /// Print the object and send nothing.

@@ -34,7 +34,7 @@ pub(crate) struct Wanted {
 pub(crate) fn object(wanted: &Wanted, mode: FailoverMode) -> Result<Failover> {
     let reseed = reseed(wanted, mode)?;
     let force = match (mode, wanted.expect_epoch, &wanted.token) {
-        (FailoverMode::Reseed, None, _) if !wanted.inconsistent => None,
+        (FailoverMode::Reseed, None, _) => None,
         (FailoverMode::Force, Some(expect_epoch), Some(token)) => Some(ForceToken {
             expect_epoch,
             token: token.clone(),
@@ -47,7 +47,7 @@ pub(crate) fn object(wanted: &Wanted, mode: FailoverMode) -> Result<Failover> {
         ),
         (_, None, None) if !wanted.inconsistent => None,
         _ => bail!(
-            "--expect-epoch, --token and --inconsistent stand only with --mode force, --token also with reseed"
+            "--expect-epoch, --token and --inconsistent stand only with --mode force, --token and --inconsistent also with reseed"
         ),
     };
     let volumes = selection(wanted)?;
@@ -77,6 +77,7 @@ fn reseed(wanted: &Wanted, mode: FailoverMode) -> Result<Option<ReseedToken>> {
         (FailoverMode::Reseed, Some(token), [_, ..]) => Ok(Some(ReseedToken {
             legs: wanted.legs.clone(),
             token: token.clone(),
+            inconsistent: wanted.inconsistent,
         })),
         (FailoverMode::Reseed, ..) => bail!(
             "a reseed needs --legs and --token, as `kubectl twinsite plan NAMESPACE/NAME --to {}` prints them",

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use twinsite_api::{
-    Condition, Failover, FailoverMode, FailoverState, FailoverStatus, FailoverVolume, LegIndex,
-    MirroredVolume, MirroredVolumeStatus, VolumeId, condition, condition_type, reason,
+    Condition, Failover, FailoverMode, FailoverState, FailoverStatus, FailoverVolume, GroupId,
+    LegIndex, MirroredVolume, MirroredVolumeStatus, VolumeId, condition, condition_type, reason,
     set_condition,
 };
 use twinsite_register::Register;
@@ -257,15 +257,7 @@ fn told_of(order: &Failover, old: &FailoverStatus, view: &VolumeView) -> Failove
                 .is_some_and(|at| since.is_none_or(|since| at.0 >= since))
     };
     told.timeline = last.filter(this);
-    let mode = order.spec.mode;
-    if let Some(group) = &volume.spec.group
-        && mode == FailoverMode::Reseed
-    {
-        told.state = FailoverState::Failed;
-        told.message = Some(format!(
-            "{mode:?} is not offered for a volume of a group, since it would speak for the others of MirrorGroup {group}: bring the other copies or the witness back, or restore the group from a backup under another name"
-        ));
-    } else if order.spec.mode == FailoverMode::Reseed {
+    if order.spec.mode == FailoverMode::Reseed {
         reseeded(order, view, &mut told);
     } else if order.spec.mode == FailoverMode::Force {
         forced(order, view, is_there, &mut told);
@@ -329,8 +321,12 @@ fn arrived(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
 fn reseeded(order: &Failover, view: &VolumeView, told: &mut FailoverVolume) {
     let namespace = view.volume.metadata.namespace.as_deref().unwrap_or("");
     let name = view.volume.metadata.name.as_deref().unwrap_or("");
-    let id = VolumeId::of(&view.volume.spec.site_pair, namespace, name);
-    let wanted = crate::volume::reseed::register_id(order, id);
+    let pair = &view.volume.spec.site_pair;
+    let of = match &view.volume.spec.group {
+        Some(group) => GroupId::of_group(pair, namespace, group),
+        None => VolumeId::of(pair, namespace, name).into(),
+    };
+    let wanted = crate::volume::reseed::register_id(order, of);
     let is_ours =
         |register: &Register| register.register_id == wanted || register.former.contains(&wanted);
     let status = view.volume.status.as_ref();

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use twinsite_api::{
     Attachment, AttachmentLeg, Leaving, Leg, LegIndex, MoveOrder, MoveRecord, Quantity, Workload,
 };
-use twinsite_register::{Members, Naa, Reseed, SeedMembers, TxId};
+use twinsite_register::{Members, Naa, Reseed, SeedMembers, TxId, VolumeId};
 
 /// What to do for one volume, and what is to be said about it.
 #[derive(Clone, Debug, Default)]
@@ -135,10 +135,11 @@ pub enum Action {
         change: RegisterChange,
     },
     /// Make a register in place of one that is lost (`None`), or compare-and-swap over the one with this txid, which is below
-    /// what was seen. Generation and txid are the shell's.
+    /// what was seen. Generation and txid are the shell's. `seen`: of each of its volumes.
     SeedRegister {
         replaced: Option<TxId>,
         seed: Box<Reseed>,
+        seen: Vec<(VolumeId, SeedMembers)>,
     },
 }
 
@@ -316,7 +317,7 @@ impl fmt::Display for Action {
                 write!(f, "clear volumesInUse of {node}: {volume}")
             }
             Self::ChangeRegister { change, .. } => write!(f, "register: {change}"),
-            Self::SeedRegister { replaced, seed } => {
+            Self::SeedRegister { replaced, seed, .. } => {
                 let over = if replaced.is_some() {
                     "over"
                 } else {

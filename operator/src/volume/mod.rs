@@ -163,9 +163,7 @@ fn plan_with(
         edits::plan(&situation, wish.as_ref(), &mut plan);
     }
     force::plan(&situation, &mut plan);
-    if desired.group.is_none() {
-        reseed::plan(&situation, &mut plan);
-    }
+    reseed::plan(&situation, is_first, &mut plan);
     copies::plan(&situation, &mut plan);
     birth::plan(&situation, is_first, &mut plan);
     binding::plan(&situation, &mut plan);

@@ -192,6 +192,8 @@ pub struct Peer {
     pub lacks: Option<String>,
     /// The volumes of the group that its cluster keeps, or of which nobody can say that it does not.
     pub keeps: Vec<String>,
+    /// The volumes of the group there, as last seen; empty: it is in none.
+    pub company: Vec<Arc<MirroredVolume>>,
 }
 
 /// Signs of life, aged by the observer's own clock while the witness answered.

@@ -5,21 +5,24 @@
 //! about, so that a wrong order stops nothing; everything that has the volume open goes, at both sites; an agent writes the
 //! id of the new register to the chosen copies; the register is made, above everything that is known anywhere. Without a
 //! register that is believed no history can change in between. The id follows from the order, so that no step makes a
-//! second one. Nothing here judges whether it is wise.
+//! second one. Of a group every volume is inspected and has its order, on one node, and one of them makes the register of all. Nothing
+//! here judges whether it is wise.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use twinsite_api::{
-    AttachmentMode, AttachmentState, ExpectedLeg, FailoverMode, InspectReport, InspectedLeg,
-    LegIndex, ReseedOrder, ReseedToken, VolumeId, attachment_uid, reason,
+    Attachment, AttachmentMode, AttachmentSpec, AttachmentState, ExpectedLeg, FailoverMode,
+    FoundCopy, InspectReport, InspectedLeg, LegIndex, MirroredVolumeStatus, ReseedOrder,
+    ReseedToken, Unfit, VolumeId, attachment_uid, judge_copies, reason,
 };
 use twinsite_register::{
     Class, Epoch, Gen, GroupId, LegSeed, Register, RegisterId, Reseed, SeedMembers, TxId,
     VolumeId as RegisterVolume,
 };
 
-use super::situation::{Situation, leg_of, site_of};
+use super::situation::{self, Situation, leg_of, site_of};
 use super::{Action, FailoverOrder, Plan, attachments};
 
 /// How far above the highest known order the first attachment is: nobody knows them all.
@@ -32,27 +35,53 @@ pub(super) fn wants_beat(site: &str, orders: &[FailoverOrder]) -> bool {
     })
 }
 
+/// What was found of each volume that shares the register, in their order.
+type Found<'a> = Vec<(&'a AttachmentSpec, &'a InspectReport)>;
+
 /// A reseed of this volume is ordered and found to be about what is there: nobody may have the volume open now.
 pub(super) fn takes_down(situation: &Situation<'_>) -> bool {
     let Some((_, accepted)) = order(situation).filter(|_| is_possible(situation)) else {
         return false;
     };
-    let mut both = (situation.seen.attachments.iter()).chain(&situation.seen.peer.attachments);
-    both.any(|attachment| match attachment.spec.mode {
-        AttachmentMode::Reseed => true,
-        AttachmentMode::Inspect => {
-            let status = attachment.status.as_ref();
-            status
-                .and_then(|status| status.inspect.as_ref())
-                .is_some_and(|report| is_planned(accepted, report))
-        }
-        _ => false,
-    })
+    let (own, theirs) = (
+        &situation.seen.attachments,
+        &situation.seen.peer.attachments,
+    );
+    let begun = |one: &Arc<Attachment>| one.spec.mode == AttachmentMode::Reseed;
+    let is_planned = |all: &[Arc<Attachment>]| {
+        let found = found(situation, all, AttachmentMode::Inspect);
+        found.is_some_and(|found| is_planned(accepted, &found))
+    };
+    own.iter().chain(theirs).any(begun) || is_planned(own) || is_planned(theirs)
+}
+
+/// What the orders of this mode found, if there is one of every volume and each has told.
+fn found<'a>(
+    situation: &Situation<'_>,
+    all: &'a [Arc<Attachment>],
+    mode: AttachmentMode,
+) -> Option<Found<'a>> {
+    let of_volume = |volume: VolumeId| {
+        let mut all = all.iter();
+        let one = all.find(|one| one.spec.mode == mode && one.spec.volume == volume)?;
+        Some((&one.spec, one.status.as_ref()?.inspect.as_ref()?))
+    };
+    situation
+        .desired
+        .together()
+        .into_iter()
+        .map(of_volume)
+        .collect()
+}
+
+fn token(found: &Found<'_>) -> String {
+    let reports: Vec<&InspectReport> = found.iter().map(|(_, report)| *report).collect();
+    InspectReport::reseed_token_of(&reports)
 }
 
 /// The copies are those of the plan, and can be made members.
-fn is_planned(accepted: &ReseedToken, report: &InspectReport) -> bool {
-    report.reseed_token() == accepted.token && chosen(accepted, report).is_ok()
+fn is_planned(accepted: &ReseedToken, found: &Found<'_>) -> bool {
+    token(found) == accepted.token && chosen(accepted, found).is_ok()
 }
 
 fn order<'a>(situation: &Situation<'a>) -> Option<(&'a FailoverOrder, &'a ReseedToken)> {
@@ -66,13 +95,14 @@ fn is_possible(situation: &Situation<'_>) -> bool {
     matches!(situation.class, Some(Class::Below(_) | Class::Absent))
 }
 
-/// The register that an order makes.
-pub fn register_id(order: &twinsite_api::Failover, volume: VolumeId) -> RegisterId {
+/// The register that an order makes in place of that of a volume or group.
+pub fn register_id(order: &twinsite_api::Failover, of: twinsite_api::GroupId) -> RegisterId {
     let uid = order.metadata.uid.as_deref().unwrap_or_default();
-    RegisterId(attachment_uid(&format!("reseed of {volume} by {uid}")))
+    RegisterId(attachment_uid(&format!("reseed of {of} by {uid}")))
 }
 
-pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
+/// `first`: of the volumes that share the register, the one that makes it.
+pub(super) fn plan(situation: &Situation<'_>, first: bool, plan: &mut Plan) {
     let under_way = situation.attachment(AttachmentMode::Reseed);
     let here = order(situation)
         .filter(|(order, _)| order.object.spec.to == situation.site && is_possible(situation));
@@ -87,41 +117,71 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         "Failover {}",
         order.object.metadata.name.as_deref().unwrap_or("")
     );
-    let id = register_id(&order.object, situation.id);
-    if let Some(under_way) = under_way {
-        let status = under_way.status.clone().unwrap_or_default();
-        let details = under_way.spec.reseed.as_ref();
-        match (status.state, status.inspect, details) {
-            (AttachmentState::Done, Some(report), Some(details)) => {
-                match seed(situation, id, details, &report, &named) {
-                    Ok(seed) => plan.act(Action::SeedRegister {
-                        replaced: situation.seen.witness.current().map(|old| old.txid),
-                        seed: Box::new(seed),
-                    }),
-                    Err(text) => plan.stall(reason::MEMBER_DAMAGED, format!("{named}: {text}")),
-                }
-            }
-            (AttachmentState::Failed, ..) => match attachments::failure(under_way) {
-                Some(told) => plan.stall(
-                    reason::MEMBER_DAMAGED,
-                    format!("{named}: {told}; the workloads stay down until a reseed succeeds"),
-                ),
-                None => plan.wait(
-                    reason::PENDING,
-                    format!("{named}: {}", status.message.unwrap_or_default()),
-                ),
-            },
-            _ => plan.wait(
-                reason::PENDING,
-                format!(
-                    "{named}: {} writes the new register's id to the copies",
-                    under_way.spec.node
-                ),
-            ),
-        }
-        return;
+    let id = register_id(&order.object, situation.desired.register_id());
+    match under_way {
+        Some(under_way) => written(situation, (under_way, first), id, &named, plan),
+        None => inspected(situation, accepted, id, &named, plan),
     }
-    inspected(situation, accepted, id, &named, plan);
+}
+
+/// The agent writes, or has written, the id of the new register to the copies of all volumes.
+fn written(
+    situation: &Situation<'_>,
+    (under_way, first): (&Attachment, bool),
+    id: RegisterId,
+    named: &str,
+    plan: &mut Plan,
+) {
+    let is_of = |one: &Attachment| {
+        let details = one.spec.reseed.as_ref();
+        details.is_some_and(|details| details.register_id == id.to_string())
+    };
+    if !is_of(under_way) {
+        // What is left of an earlier order.
+        attachments::delete(under_way, plan);
+        return plan.wait(
+            reason::PENDING,
+            format!("{named}: waits until an earlier order is gone"),
+        );
+    }
+    let orders = || situation.of_mode(AttachmentMode::Reseed);
+    let failed = orders().filter(|one| is_of(one));
+    let failed = failed.filter_map(|one| Some((one, attachments::failure(one)?)));
+    if let Some((one, told)) = failed.into_iter().next() {
+        let whose = one.spec.display_name();
+        return plan.stall(
+            reason::MEMBER_DAMAGED,
+            format!("{named}: {whose}: {told}; the workloads stay down until a reseed succeeds"),
+        );
+    }
+    let is_done = orders().all(|one| situation::state(one) == AttachmentState::Done && is_of(one));
+    let found = found(
+        situation,
+        &situation.seen.attachments,
+        AttachmentMode::Reseed,
+    );
+    let (Some(found), true, Some(details)) = (found, is_done, under_way.spec.reseed.as_ref())
+    else {
+        let status = under_way.status.as_ref();
+        let told = status.filter(|status| status.state == AttachmentState::Failed);
+        let told = told.and_then(|status| status.message.clone());
+        let text = told.unwrap_or_else(|| {
+            format!(
+                "{} writes the new register's id to the copies",
+                under_way.spec.node
+            )
+        });
+        return plan.wait(reason::PENDING, format!("{named}: {text}"));
+    };
+    match seed(situation, id, details, &found, named) {
+        Ok((seed, seen)) if first => plan.act(Action::SeedRegister {
+            replaced: situation.seen.witness.current().map(|old| old.txid),
+            seed: Box::new(seed),
+            seen,
+        }),
+        Ok(_) => {}
+        Err(text) => plan.stall(reason::MEMBER_DAMAGED, format!("{named}: {text}")),
+    }
 }
 
 /// Who still has the volume open.
@@ -129,8 +189,8 @@ fn open(situation: &Situation<'_>) -> Option<String> {
     let here = situation.has_pods()
         || situation.has_writer()
         || situation
-            .attachment(AttachmentMode::Caretaker)
-            .is_some_and(|one| !situation.is_lost(&one.spec.node));
+            .of_mode(AttachmentMode::Caretaker)
+            .any(|one| !situation.is_lost(&one.spec.node));
     if here {
         return Some(situation.site.to_owned());
     }
@@ -165,48 +225,84 @@ fn inspected(
     let Some(inspect) = situation.attachment(AttachmentMode::Inspect) else {
         return attachments::one_shot(situation, AttachmentMode::Inspect, named, plan, |_| {});
     };
-    let status = inspect.status.clone().unwrap_or_default();
-    match (status.state, status.inspect) {
-        (AttachmentState::Done, Some(report)) if report.reseed_token() == accepted.token => {
-            match (chosen(accepted, &report), open(situation)) {
-                (Ok(()), Some(who)) => plan.wait(
-                    reason::PENDING,
-                    format!("{named}: waits until {who} has let go of the volume"),
-                ),
-                (Ok(()), None) => {
-                    let details = details(situation, accepted, id, &report);
-                    let mode = AttachmentMode::Reseed;
-                    attachments::one_shot(situation, mode, named, plan, |spec| {
-                        // The other copy is fenced, if it answers: somebody whom nobody can see may run on it.
-                        spec.legs.retain(|leg| {
-                            let answers = report.leg(leg.leg).is_some_and(|leg| leg.reachable);
-                            answers || details.legs.contains(&leg.leg)
-                        });
-                        spec.reseed = Some(details);
-                    });
-                }
-                (Err(text), _) => {
-                    plan.stall(reason::INVALID_SPEC, format!("{named}: {text}"));
-                }
-            }
-        }
+    let told = inspect.status.as_ref();
+    let told = told.is_some_and(|status| status.inspect.is_some());
+    let state = situation::state(inspect);
+    if state == AttachmentState::Failed || (state == AttachmentState::Done && !told) {
+        return attachments::delete(inspect, plan);
+    }
+    let mut all = situation.of_mode(AttachmentMode::Inspect);
+    let is_done = all.all(|one| situation::state(one) == AttachmentState::Done);
+    let found = found(
+        situation,
+        &situation.seen.attachments,
+        AttachmentMode::Inspect,
+    );
+    let Some(found) = found.filter(|_| is_done) else {
+        return plan.wait(
+            reason::PENDING,
+            format!("{named}: {} reads the copies once more", inspect.spec.node),
+        );
+    };
+    if token(&found) != accepted.token {
         // It stays until the order has said so.
-        (AttachmentState::Done, Some(_)) => plan.stall(
+        return plan.stall(
             reason::INVALID_SPEC,
             format!(
                 "{named}: the copies are not those of its plan: read a new one with `kubectl twinsite plan`"
             ),
-        ),
-        (AttachmentState::Done | AttachmentState::Failed, _) => attachments::delete(inspect, plan),
-        _ => plan.wait(
+        );
+    }
+    let own = found.iter().find(|(spec, _)| spec.volume == situation.id);
+    match (chosen(accepted, &found), open(situation), own) {
+        (Err(text), ..) => plan.stall(reason::INVALID_SPEC, format!("{named}: {text}")),
+        (Ok(()), Some(who), _) => plan.wait(
             reason::PENDING,
-            format!("{named}: {} reads the copies once more", inspect.spec.node),
+            format!("{named}: waits until {who} has let go of the volume"),
         ),
+        (Ok(()), None, Some((_, report))) => {
+            let details = details(situation, accepted, id, &found, report);
+            let mode = AttachmentMode::Reseed;
+            attachments::one_shot(situation, mode, named, plan, |spec| {
+                // The other copy is fenced, if it answers: somebody whom nobody can see may run on it.
+                spec.legs.retain(|leg| {
+                    let answers = report.leg(leg.leg).is_some_and(|leg| leg.reachable);
+                    answers || details.legs.contains(&leg.leg)
+                });
+                spec.reseed = Some(details);
+            });
+        }
+        (Ok(()), None, None) => {}
     }
 }
 
-/// Whether the chosen copies can be members together.
-fn chosen(accepted: &ReseedToken, report: &InspectReport) -> Result<(), &'static str> {
+/// Whether the chosen copies of all volumes can be members together.
+fn chosen(accepted: &ReseedToken, found: &Found<'_>) -> Result<(), String> {
+    for (_, report) in found {
+        chosen_of_one(accepted, report)?;
+    }
+    let names: Vec<String> = found.iter().map(|(spec, _)| spec.display_name()).collect();
+    let copies: Vec<FoundCopy<'_>> = names
+        .iter()
+        .zip(found)
+        .map(|(name, (_, report))| FoundCopy {
+            name,
+            report: Some(report),
+        })
+        .collect();
+    for leg in &accepted.legs {
+        judge_copies(*leg, accepted.inconsistent, &copies).map_err(|unfit| match unfit {
+            Unfit::Mixed(each) => format!(
+                "leg {leg}: the copies of the group are not of one moment ({each}): only reseed.inconsistent makes a register of them"
+            ),
+            other => format!("leg {leg}: {other}"),
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether the chosen copies of one volume can be members together.
+fn chosen_of_one(accepted: &ReseedToken, report: &InspectReport) -> Result<(), &'static str> {
     let mut same = BTreeSet::new();
     for &leg in &accepted.legs {
         let leg = report
@@ -231,17 +327,38 @@ fn chosen(accepted: &ReseedToken, report: &InspectReport) -> Result<(), &'static
     }
 }
 
-/// What must not be forgotten between the order to the agent and the new register.
+/// What must not be forgotten between the order to the agent and the new register: alike for all volumes, but for what is expected of
+/// the own copies.
 fn details(
     situation: &Situation<'_>,
     accepted: &ReseedToken,
     id: RegisterId,
-    report: &InspectReport,
+    found: &Found<'_>,
+    own: &InspectReport,
 ) -> ReseedOrder {
+    let expect: Vec<ExpectedLeg> = accepted
+        .legs
+        .iter()
+        .filter_map(|&leg| expected(own.leg(leg)?))
+        .collect();
+    let mut orders = situation.of_mode(AttachmentMode::Reseed);
+    let begun = orders.find_map(|one| {
+        one.spec
+            .reseed
+            .as_ref()
+            .filter(|it| it.register_id == id.to_string())
+    });
+    if let Some(begun) = begun {
+        return ReseedOrder {
+            expect,
+            ..begun.clone()
+        };
+    }
     let register = situation.seen.witness.current();
     let marks = &situation.seen.marks;
+    let legs = || found.iter().flat_map(|(_, report)| &report.legs);
     let told = |leg: &InspectedLeg| leg.register_id.clone();
-    let mut former: BTreeSet<String> = report.legs.iter().filter_map(told).collect();
+    let mut former: BTreeSet<String> = legs().filter_map(told).collect();
     former.extend(marks.iter().map(|mark| mark.register_id.to_string()));
     former.extend(register.iter().flat_map(|register| {
         let own = std::iter::once(&register.register_id);
@@ -249,25 +366,32 @@ fn details(
     }));
     former.remove(&id.to_string());
     let theirs = situation.seen.peer.status();
-    let statuses = || situation.last().into_iter().chain(theirs);
+    let known = situation.last().into_iter().chain(theirs);
+    let company = situation
+        .seen
+        .company
+        .iter()
+        .chain(&situation.seen.peer.company);
+    let company = company.filter_map(|volume| volume.status.as_ref());
+    let statuses: Vec<&MirroredVolumeStatus> = known.chain(company).collect();
     let epochs = (marks.iter().map(|mark| mark.epoch.0))
-        .chain(report.legs.iter().filter_map(|leg| leg.epoch))
-        .chain(statuses().filter_map(|status| status.epoch));
+        .chain(legs().filter_map(|leg| leg.epoch))
+        .chain(statuses.iter().filter_map(|status| status.epoch));
     let seqs = (marks.iter().map(|mark| mark.seq))
-        .chain(report.legs.iter().filter_map(|leg| leg.seq))
-        .chain(statuses().filter_map(|status| Some(status.active_site.as_ref()?.seq)));
+        .chain(legs().filter_map(|leg| leg.seq))
+        .chain(
+            statuses
+                .iter()
+                .filter_map(|status| Some(status.active_site.as_ref()?.seq)),
+        );
     ReseedOrder {
         register_id: id.to_string(),
         legs: accepted.legs.clone(),
-        expect: accepted
-            .legs
-            .iter()
-            .filter_map(|&leg| expected(report.leg(leg)?))
-            .collect(),
+        expect,
         former: former.into_iter().collect(),
         highest_epoch: epochs.max().unwrap_or(0),
         highest_seq: seqs.max().unwrap_or(0),
-        inconsistent: false,
+        inconsistent: accepted.inconsistent,
     }
 }
 
@@ -280,15 +404,11 @@ fn expected(seen: &InspectedLeg) -> Option<ExpectedLeg> {
     })
 }
 
-/// The register that is to be; the random ids of the request are the shell's.
-fn seed(
-    situation: &Situation<'_>,
-    id: RegisterId,
-    details: &ReseedOrder,
-    report: &InspectReport,
-    who: &str,
-) -> Result<Reseed, &'static str> {
-    let members = match details.legs[..] {
+/// What a register is made of.
+type Seeds = Vec<(RegisterVolume, SeedMembers)>;
+
+fn seeds(details: &ReseedOrder, report: &InspectReport) -> Result<SeedMembers, &'static str> {
+    Ok(match details.legs[..] {
         [only] => SeedMembers::Alone {
             leg: leg_of(only),
             seen: seen(report, only)?,
@@ -297,7 +417,23 @@ fn seed(
             a: seen(report, LegIndex::A)?,
             b: seen(report, LegIndex::B)?,
         },
-    };
+    })
+}
+
+/// The register that is to be, and what was seen of each of its volumes; the random ids of the request are the shell's.
+fn seed(
+    situation: &Situation<'_>,
+    id: RegisterId,
+    details: &ReseedOrder,
+    found: &Found<'_>,
+    who: &str,
+) -> Result<(Reseed, Seeds), &'static str> {
+    let mut all: Seeds = Vec::new();
+    for (spec, report) in found {
+        let volume = RegisterVolume(spec.volume.bytes());
+        all.push((volume, seeds(details, report)?));
+    }
+    let members = all.first().ok_or("it is of no volume")?.1;
     let replaced = situation.seen.witness.current();
     let mut former: BTreeSet<RegisterId> = BTreeSet::new();
     for text in &details.former {
@@ -312,19 +448,18 @@ fn seed(
     former.remove(&id);
     let most =
         |known: u64, of: fn(&Register) -> u64| replaced.map_or(known, |old| known.max(of(old)));
-    let order = |attachment: &std::sync::Arc<twinsite_api::Attachment>| {
-        attachment.status.as_ref().and_then(|status| status.order)
-    };
+    let order =
+        |attachment: &Arc<Attachment>| attachment.status.as_ref().and_then(|status| status.order);
     let attached = situation.seen.attachments.iter();
     let orders = attached
         .chain(&situation.seen.peer.attachments)
         .filter_map(order);
     let order = most(orders.max().unwrap_or(0), |old| old.order.n);
-    Ok(Reseed {
+    let seed = Reseed {
         register_id: id,
         former: former.into_iter().collect(),
-        group: GroupId(situation.id.bytes()),
-        volumes: vec![RegisterVolume(situation.id.bytes())],
+        group: GroupId(situation.desired.register_id().bytes()),
+        volumes: all.iter().map(|(volume, _)| *volume).collect(),
         highest_epoch: Epoch(most(details.highest_epoch, |old| old.epoch.0)),
         highest_seq: most(details.highest_seq, |old| old.active.seq),
         highest_order: order.saturating_add(ORDERS_UNSEEN),
@@ -334,7 +469,8 @@ fn seed(
         txid: TxId([0; 16]),
         who: who.to_owned(),
         why: "ordered by a person after a plan".to_owned(),
-    })
+    };
+    Ok((seed, all))
 }
 
 fn seen(report: &InspectReport, leg: LegIndex) -> Result<LegSeed, &'static str> {
@@ -356,9 +492,6 @@ fn seen(report: &InspectReport, leg: LegIndex) -> Result<LegSeed, &'static str> 
 
 /// What a person can do about a register that is lost.
 pub(super) fn way_out(situation: &Situation<'_>) -> String {
-    if situation.desired.group.is_some() {
-        return "make the group anew under another name and restore it from a backup: a group has no reseed".to_owned();
-    }
     format!(
         "`kubectl twinsite plan {} --to {}` says what the copies have, and how a person makes a new register of them",
         situation.desired.reference(),

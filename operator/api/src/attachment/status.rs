@@ -309,6 +309,17 @@ impl InspectReport {
         crate::id::fingerprint(&parts.collect::<Vec<_>>())
     }
 
+    /// The same for reports of all volumes of a register, in their order.
+    pub fn reseed_token_of(reports: &[&Self]) -> String {
+        match reports {
+            [only] => only.reseed_token(),
+            all => {
+                let tokens: Vec<String> = all.iter().map(|one| one.reseed_token()).collect();
+                crate::id::fingerprint(&tokens)
+            }
+        }
+    }
+
     pub fn leg(&self, index: LegIndex) -> Option<&InspectedLeg> {
         self.legs.iter().find(|leg| leg.leg == Some(index))
     }

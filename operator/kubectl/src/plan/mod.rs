@@ -118,12 +118,11 @@ pub(crate) fn plan(all: &[Looked<'_>], name: &str, to: &str) -> Plan {
         unplanned: facts.unplanned(),
         force: facts.force(),
         token: facts.token().filter(|_| !called_for),
-        reseed: match all {
-            [only] if facts.group.is_none() => only
-                .report()
-                .and_then(|report| reseed::offer(only.volume, report)),
-            _ => None,
-        },
+        reseed: facts
+            .lacks()
+            .is_none()
+            .then(|| reseed::offer(all))
+            .flatten(),
     }
 }
 

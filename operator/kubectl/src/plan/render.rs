@@ -102,9 +102,14 @@ fn next(plan: &Plan) -> String {
         let legs: Vec<String> = reseed.legs.iter().map(ToString::to_string).collect();
         return format!(
             "Only if the witness cannot be brought back as it was. Whatever has the volume open is stopped first:\n  \
-             {order} --mode reseed --legs {} --token {}\n",
+             {order} --mode reseed --legs {} --token {}{}\n",
             legs.join(","),
-            reseed.token
+            reseed.token,
+            if reseed.inconsistent {
+                " --inconsistent"
+            } else {
+                ""
+            }
         );
     }
     if let Verdict::Safe { .. } = plan.planned {

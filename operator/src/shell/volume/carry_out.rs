@@ -164,12 +164,16 @@ async fn step(
             let group = GroupId(desired.register_id().bytes());
             Ok(register::change(&access, group, *expect, change).await?)
         }
-        Action::SeedRegister { replaced, seed } => {
+        Action::SeedRegister {
+            replaced,
+            seed,
+            seen,
+        } => {
             let access = operator
                 .links
                 .witness(&desired.volume.spec.site_pair)
                 .ok_or(StepError::NoWitness)?;
-            Ok(register::seed(&access, *replaced, seed).await?)
+            Ok(register::seed(&access, *replaced, seed, seen).await?)
         }
     }
 }

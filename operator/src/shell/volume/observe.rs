@@ -414,6 +414,7 @@ fn peer(parties: Option<&Parties>, desired: &Desired, id: VolumeId) -> Peer {
             .collect(),
         lacks: None,
         keeps: Vec::new(),
+        company: Vec::new(),
     }
 }
 

@@ -4,7 +4,9 @@
 //! sent again, since a plan orders it only while the register does not show it.
 
 use twinsite_api::LegIndex;
-use twinsite_register::{Gen, GroupId, Leg, Refusal, Register, Reseed, TxId};
+use twinsite_register::{
+    Gen, GroupId, Leg, Refusal, Register, Reseed, SeedMembers, TxId, VolumeId,
+};
 use twinsite_witness::Swap;
 
 use crate::{
@@ -49,6 +51,7 @@ pub(super) async fn seed(
     access: &Access,
     replaced: Option<TxId>,
     seed: &Reseed,
+    seen: &[(VolumeId, SeedMembers)],
 ) -> Result<(), ChangeError> {
     let seed = Reseed {
         generation: Gen(random()),
@@ -58,10 +61,14 @@ pub(super) async fn seed(
     let reading = access.reading(seed.group).map(|reading| reading.content);
     let swap = match (reading, replaced) {
         (Some(Content::Register(old)), Some(txid)) if old.txid == txid => {
-            let new = Register::reseed(&seed, Some(&old))?;
+            let new = Register::reseed_all(&seed, seen, Some(&old))?;
             access.swap(&old, &new).await
         }
-        (Some(Content::Absent), None) => access.create(&Register::reseed(&seed, None)?).await,
+        (Some(Content::Absent), None) => {
+            access
+                .create(&Register::reseed_all(&seed, seen, None)?)
+                .await
+        }
         _ => return Err(ChangeError::Changed),
     };
     outcome(swap)

@@ -19,6 +19,10 @@ impl Group {
             .listed()
             .map(|one| Arc::clone(&one.desired.volume))
             .collect();
+        let theirs: Vec<_> = self
+            .listed()
+            .filter_map(|one| one.seen.peer.volume.clone())
+            .collect();
         let names: Vec<bool> = self.volumes.iter().map(|one| self.names(one)).collect();
         for (member, is_named) in self.volumes.iter_mut().zip(names) {
             if !is_named {
@@ -30,6 +34,7 @@ impl Group {
             seen.unknown.clone_from(&joint.unknown);
             seen.peer.lacks.clone_from(&lacks);
             seen.peer.keeps.clone_from(&keeps);
+            seen.peer.company.clone_from(&theirs);
             seen.kept_by.clone_from(&kept_by);
             seen.company.clone_from(&company);
         }

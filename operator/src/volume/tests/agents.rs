@@ -244,7 +244,7 @@ impl World {
         status.inspect = Some(report);
     }
 
-    fn reseed(&mut self, attachment: &mut Attachment) {
+    pub(super) fn reseed(&mut self, attachment: &mut Attachment) {
         let order = attachment.spec.reseed.clone().unwrap();
         let mut report = self.report();
         report

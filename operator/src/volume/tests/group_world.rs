@@ -374,7 +374,8 @@ impl GroupWorld {
             Action::Scale { .. }
             | Action::DeletePod { .. }
             | Action::RestartPod { .. }
-            | Action::ChangeRegister { .. } => Some(0),
+            | Action::ChangeRegister { .. }
+            | Action::SeedRegister { .. } => Some(0),
             _ => None,
         };
         found.unwrap_or_else(|| self.part_of(name))
@@ -417,6 +418,7 @@ impl GroupWorld {
             AttachmentMode::Caretaker,
             AttachmentMode::Force,
             AttachmentMode::Wipe,
+            AttachmentMode::Reseed,
         ] {
             self.work(place, mode);
         }
@@ -492,6 +494,15 @@ impl GroupWorld {
         order.metadata.uid = Some(uid);
         match mode {
             AttachmentMode::Birth => self.parts[0].birth(place, &mut order),
+            AttachmentMode::Reseed => {
+                let alike = |one: &Attachment| {
+                    let mut details = one.spec.reseed.clone().unwrap();
+                    details.expect.clear();
+                    details
+                };
+                assert!(all.iter().all(|one| alike(one) == alike(first)));
+                self.parts[0].reseed(&mut order);
+            }
             AttachmentMode::Wipe => {
                 order.status.get_or_insert_default().state = AttachmentState::Done;
             }

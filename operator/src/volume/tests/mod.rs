@@ -9,6 +9,7 @@ mod bad_days;
 mod group;
 mod group_deleted;
 mod group_force;
+mod group_reseed;
 mod group_world;
 mod kubernetes;
 mod linter;

@@ -22,7 +22,12 @@ impl World {
             assert_eq!(register.txid, *expect, "the plan is about another value");
             return self.change(&register, change);
         }
-        if let Action::SeedRegister { replaced, seed } = action {
+        if let Action::SeedRegister {
+            replaced,
+            seed,
+            seen,
+        } = action
+        {
             let old = self.register.clone();
             assert_eq!(old.as_ref().map(|old| old.txid), *replaced);
             let seed = Reseed {
@@ -30,7 +35,7 @@ impl World {
                 txid: TxId([0x5e; 16]),
                 ..(**seed).clone()
             };
-            self.register = Some(Register::reseed(&seed, old.as_ref()).unwrap());
+            self.register = Some(Register::reseed_all(&seed, seen, old.as_ref()).unwrap());
             return;
         }
         let now = self.time();

@@ -328,3 +328,51 @@ fn a_volume_of_a_group_moves_with_the_others() {
         "{text}"
     );
 }
+
+/// The witness shows a register that is not believed.
+fn group_without_a_register(data: &str, journal: &str) -> Plan {
+    let mut volumes = of_group(
+        "[A, B]",
+        [("state: Member", data), ("state: Member", journal)],
+    );
+    let stalled = "{type: Stalled, status: \"True\", reason: WitnessRolledBack, message: x, lastTransitionTime: 2026-11-28T06:00:00Z}";
+    for (volume, _) in &mut volumes {
+        let conditions = &mut volume.status.as_mut().unwrap().conditions;
+        conditions.push(serde_yaml::from_str(stalled).unwrap());
+    }
+    plan_of_group(&volumes)
+}
+
+#[test]
+fn a_reseed_of_a_group_is_offered_for_copies_that_every_volume_has() {
+    let plan = group_without_a_register(MEMBER, MEMBER);
+    let reseed = plan.reseed.as_ref().unwrap();
+    // Nobody answers at the other site.
+    assert_eq!(reseed.legs, [twinsite_api::LegIndex::B]);
+    assert!(!reseed.whole && !reseed.inconsistent);
+    assert!(
+        reseed
+            .what
+            .iter()
+            .any(|line| line == "journal: leg B runs alone, as it was at epoch 17")
+    );
+    let text = render(&plan);
+    assert!(
+        text.contains("failover rv/ledger --to research --mode reseed --legs B --token "),
+        "{text}"
+    );
+    assert!(!text.contains("--inconsistent"), "{text}");
+    let later = MEMBER.replace("17", "16");
+    let plan = group_without_a_register(MEMBER, &later);
+    assert!(plan.reseed.as_ref().unwrap().inconsistent);
+    let text = render(&plan);
+    assert!(
+        text.contains("NOT OF ONE MOMENT") && text.contains(" --inconsistent"),
+        "{text}"
+    );
+    assert!(
+        group_without_a_register(MEMBER, UNFINISHED)
+            .reseed
+            .is_none()
+    );
+}

@@ -230,7 +230,7 @@ impl Operator {
             site_pair::Told::Witness(_, witness::Told::Group(group)) => {
                 match self.own.group_with(twinsite_api::GroupId::Group(group.0)) {
                     Some(group) => self.queue.add(Key::Group(own::group_key(&group))),
-                    None => self.add_of(VolumeId::from_bytes(group.0)),
+                    None => self.add_left(group),
                 }
             }
             site_pair::Told::Witness(pair, witness::Told::Evidence) => self.suspect(&pair),
@@ -296,6 +296,21 @@ impl Operator {
             Some(key) => self.add_key(key),
             None => self.queue.add(Key::Orphan(id)),
         }
+    }
+
+    /// The volume that has this register for itself, or what is left of a group. Once nothing is, the register is forgotten with the
+    /// volume that its id would be of.
+    fn add_left(&self, register: GroupId) {
+        let id = VolumeId::from_bytes(register.0);
+        if self.own.volume_of(id).is_none() {
+            let of_group = Some(twinsite_api::GroupId::Group(register.0));
+            let mut legs = self.own.legs.store.state();
+            legs.retain(|leg| leg.spec.group == of_group);
+            if !legs.is_empty() {
+                return legs.iter().for_each(|leg| self.add_of(leg.spec.volume));
+            }
+        }
+        self.add_of(id);
     }
 
     /// Legs and PersistentVolumes of volumes whose object is gone.

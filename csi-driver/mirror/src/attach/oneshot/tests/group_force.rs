@@ -110,7 +110,8 @@ fn a_group_is_forced_as_a_whole_by_one_change_behind_all_fences() {
 
 #[test]
 fn what_speaks_against_one_volume_of_a_group_leaves_all_as_they_are_and_fences_nobody() {
-    let edits: [(fn(&mut Superblock), Failure); 3] = [
+    type Edit = fn(&mut Superblock);
+    let edits: [(Edit, Failure); 3] = [
         (
             |sb| sb.volume = VolumeId([9; 16]),
             Failure::ForeignData(Leg::B),

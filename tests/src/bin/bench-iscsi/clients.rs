@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::loads::{Client, Kind, Load};
+use crate::place;
 
 /// A header of a PDU, which goes with every message.
 const HEADER: u32 = 48;
@@ -50,8 +51,8 @@ impl Clients {
             Client::Libiscsi => &self.libiscsi,
             Client::Ours | Client::Four | Client::PingPong | Client::Disk => &self.ours,
         };
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(program).arg(url).arg(load.verb());
+        let mut command = place::client(load.place);
+        command.arg(program).arg(url).arg(load.verb());
         command.args([
             load.bytes.to_string(),
             load.depth.to_string(),
@@ -69,8 +70,8 @@ impl Clients {
             Kind::Read => (HEADER, HEADER + load.bytes),
             Kind::Write => (HEADER + load.bytes, HEADER),
         };
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(&self.ours).arg("pingpong");
+        let mut command = place::client(load.place);
+        command.arg(&self.ours).arg("pingpong");
         command.args([request, response, load.depth].map(|number| number.to_string()));
         command.arg(seconds.to_string());
         sample(&mut command)
@@ -78,8 +79,8 @@ impl Clients {
 
     /// The stable writes of a load without anything around them.
     pub(crate) fn disk(&self, load: &Load, file: &Path, seconds: f64) -> Result<Sample> {
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(&self.ours).arg("disk").arg(file);
+        let mut command = place::client(load.place);
+        command.arg(&self.ours).arg("disk").arg(file);
         command.args([load.bytes, load.depth].map(|number| number.to_string()));
         command.arg(seconds.to_string());
         sample(&mut command)

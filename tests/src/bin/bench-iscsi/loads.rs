@@ -40,6 +40,15 @@ pub(crate) enum Kind {
     Write,
 }
 
+/// On which processors both ends run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Where the scheduler puts them: now on one, now on two.
+    Free,
+    /// All on one, so that no run is lucky. An exchange is then the work of both ends and two switches between them.
+    One,
+}
+
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) name: &'static str,
@@ -50,6 +59,7 @@ pub(crate) struct Load {
     /// Of the opponent's operations per second.
     pub(crate) mark: f64,
     pub(crate) opponent: Server,
+    pub(crate) place: Place,
 }
 
 impl Load {
@@ -66,7 +76,7 @@ impl Load {
         let servers = [Server::Ours, Server::Tgt, Server::Tuned, Server::Floor];
         let mut runs = pairs(&clients, &servers);
         runs.push((Client::PingPong, Server::None));
-        if self.bytes == 4096 {
+        if self.counts_sessions() {
             runs.push((Client::Ours, Server::OursTwo));
             runs.push((Client::Four, Server::OursTwo));
         }
@@ -80,6 +90,11 @@ impl Load {
             (Server::TgtStable, _) => None,
             _ => Some(Server::Floor),
         }
+    }
+
+    /// Are four sessions compared with one?
+    pub(crate) fn counts_sessions(&self) -> bool {
+        self.bytes == 4096 && self.place == Place::Free
     }
 
     pub(crate) fn verb(&self) -> &'static str {
@@ -118,6 +133,14 @@ const fn load(
         depth,
         mark,
         opponent,
+        place: Place::Free,
+    }
+}
+
+const fn on_one(load: Load) -> Load {
+    Load {
+        place: Place::One,
+        ..load
     }
 }
 
@@ -125,6 +148,22 @@ const fn load(
 pub(crate) const FAST: &[Load] = &[
     load("4k read QD1", Kind::Read, 4096, 1, 1.5, Server::Tgt),
     load("4k write QD1", Kind::Write, 4096, 1, 1.5, Server::Tgt),
+    on_one(load(
+        "4k read QD1, one processor",
+        Kind::Read,
+        4096,
+        1,
+        1.5,
+        Server::Tgt,
+    )),
+    on_one(load(
+        "4k write QD1, one processor",
+        Kind::Write,
+        4096,
+        1,
+        1.5,
+        Server::Tgt,
+    )),
     load("4k read QD32", Kind::Read, 4096, 32, 2.0, Server::Tgt),
     load("4k write QD32", Kind::Write, 4096, 32, 2.0, Server::Tgt),
     load(

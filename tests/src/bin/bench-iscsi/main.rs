@@ -6,6 +6,7 @@
 
 mod clients;
 mod loads;
+mod place;
 mod report;
 mod servers;
 
@@ -125,6 +126,7 @@ fn measure(
 ) -> Result<()> {
     let runs = load.runs();
     let seconds = args.slice_ms as f64 / 1000.0;
+    bench.place(load.place)?;
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         let mut samples: Vec<((Client, Server), Sample)> = Vec::new();

@@ -237,7 +237,7 @@ impl Report {
             Bound::AtMost,
             INITIATOR_CPU,
         ));
-        if load.bytes == 4096 {
+        if load.counts_sessions() {
             let values = rate(
                 (Client::Four, Server::OursTwo),
                 (Client::Ours, Server::OursTwo),

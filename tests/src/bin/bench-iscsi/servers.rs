@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use twinsite_tests::process::{Group, Signal};
 
-use crate::loads::{Client, Server};
+use crate::loads::{Client, Place, Server};
+use crate::place;
 
 const IQN: &str = "iqn.2026-01.io.twinsite:bench";
 const UNIT_BYTES: usize = 256 << 20;
@@ -91,6 +92,12 @@ impl Bench {
             _ => IQN.to_owned(),
         };
         format!("iscsi://{}/{name}/1", self.running(server).portal)
+    }
+
+    /// Puts all servers where a load has them.
+    pub(crate) fn place(&self, place: Place) -> Result<()> {
+        let mut servers = self.servers.iter();
+        servers.try_for_each(|running| place::server(place, running.process.id()))
     }
 
     pub(crate) fn disk(&self) -> &Path {

@@ -128,7 +128,7 @@ quick-start: setup-kubernetes
 	tests/kubernetes/quick-start.sh
 
 # The Dockerfile, built without a container engine, and a look at what came out (docs/image.md). DEBIAN=folder of a Debian trixie that is
-# there already. Not part of `test`.
+# there already; PROGRAMS=target/debug: without the compiler's work. Not part of `test`.
 image:
 	-@tests/setup.sh buildah debootstrap
 	tests/image/run.sh

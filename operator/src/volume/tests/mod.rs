@@ -17,6 +17,7 @@ mod lost_nodes;
 mod moving;
 mod newer;
 mod ordinary;
+mod reseed;
 mod verify;
 mod world;
 

@@ -241,6 +241,10 @@ impl Register {
         if self.volumes.is_empty() || self.volumes.len() > MAX_VOLUMES {
             return Err("no volume, or too many");
         }
+        let twice = |(at, volume): (usize, &VolumeId)| self.volumes[..at].contains(volume);
+        if self.volumes.iter().enumerate().any(twice) {
+            return Err("a volume twice");
+        }
         self.check_granted()?;
         if self.former.len() > MAX_FORMER || self.former.contains(&self.register_id) {
             return Err("former registers out of bounds");
@@ -279,6 +283,12 @@ impl Register {
             return Err("a grant for some volumes only");
         }
         Ok(())
+    }
+
+    /// Would a land of these legs change anything: does one of them still run by a grant, or is it not known to carry this epoch?
+    pub fn lacks_land_of(&self, legs: Members) -> bool {
+        let of_one = |granted: &Granted| legs.contains(granted.leg);
+        !self.landed.includes(legs) || self.granted.iter().any(of_one)
     }
 
     /// The grant for this leg of this volume, if a human gave one.

@@ -180,9 +180,9 @@ impl Serve {
     /// Superblocks of the membership are in both slots of its legs, and the register does not say so yet.
     pub(crate) fn may_land(&self) -> bool {
         let settled = matches!(self.state, State::Synced | State::Solo) && !self.slots_due;
-        let needed = self.register.as_ref().is_some_and(|register| {
-            !register.landed.includes(self.running.members) || !register.granted.is_empty()
-        });
+        let members = self.running.members;
+        let needed = |register: &Register| register.lacks_land_of(members);
+        let needed = self.register.as_ref().is_some_and(needed);
         // A request that did not go through is no reason for the next one before the register was read.
         settled && needed && self.stamped && self.requests.is_idle()
     }

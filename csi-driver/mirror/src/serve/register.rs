@@ -421,10 +421,9 @@ impl Serve {
 
     /// `landed` is set, and `granted` cleared (R44), lazily, and never beside another request (2.3 rule 4).
     pub(super) fn land(&mut self) {
-        let landed = self.running.members;
-        let needed = self.register.as_ref().is_some_and(|register| {
-            !register.landed.includes(landed) || !register.granted.is_empty()
-        });
+        let members = self.running.members;
+        let needed = |register: &Register| register.lacks_land_of(members);
+        let needed = self.register.as_ref().is_some_and(needed);
         // A group finds by itself when all its volumes have their superblocks.
         if needed && self.stamped && self.requests.open.is_empty() && self.joint.is_none() {
             self.want(Ask::Land);

@@ -342,6 +342,8 @@ impl Register {
         self.generation = generation;
         self.members = members;
         self.landed = Members::NONE;
+        // A leg that left is rebuilt, whatever a person said of it.
+        self.granted.retain(|granted| members.contains(granted.leg));
         Ok(())
     }
 

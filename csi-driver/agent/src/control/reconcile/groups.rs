@@ -236,6 +236,16 @@ pub(super) fn begin(
     }
 }
 
+/// A wipe waits for no volume of the group: what hinders one does not keep the others from being tried again.
+fn is_wiped_on(observed: &Observed, members: &[(&str, &str, &AttachmentSpec)]) -> bool {
+    let goes_on = |(name, _, spec): &(&str, &str, &AttachmentSpec)| {
+        let phase = observed.volumes.get(*name).map(|seen| &seen.phase);
+        let again = matches!(phase, Some(Phase::Over { how, .. }) if is_retried(*how));
+        spec.mode == AttachmentMode::Wipe && again
+    };
+    members.iter().any(goes_on)
+}
+
 /// All of them are new, or have ended and may be tried again.
 fn start(
     observed: &Observed,
@@ -255,7 +265,7 @@ fn start(
         };
         match seen.phase {
             Phase::Over { how, at } if seen.uid == *uid => {
-                if !is_retried(how) {
+                if !is_retried(how) && !(how == Over::Never && is_wiped_on(observed, members)) {
                     // A one-shot order that is done, for all of them; else one of them never comes again.
                     if !matches!(how, Over::Done) {
                         say(

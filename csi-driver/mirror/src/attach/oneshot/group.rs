@@ -241,7 +241,9 @@ fn are_alike(orders: &[OneShotOrder]) -> Result<(), Failure> {
             }
             _ => false,
         };
-        task && order.site == first.site && (order.legs == first.legs || order.task == Task::Wipe)
+        // A leg that answers of some volumes only is wiped there, or fenced there while another one is named.
+        let each_its_own = matches!(order.task, Task::Wipe | Task::Reseed(_));
+        task && order.site == first.site && (order.legs == first.legs || each_its_own)
     };
     let of = |volume| orders.iter().filter(|order| order.volume == volume).count();
     let alike = orders

@@ -8,7 +8,7 @@
 //! from the membership that its grow made, and if there is none it is of no moment. Nor is a Target, or what never joined.
 //! Not here: copies that were put back to an older state; within one epoch the beat object tells ([`OneShot::moment_of`]).
 
-use twinsite_register::{Class, Epoch, Gen, Leg, Register, classify};
+use twinsite_register::{Class, Epoch, Gen, Granted, Leg, Register, classify};
 
 use super::{OneShot, Task};
 use crate::activation::{BeatView, SbView};
@@ -20,8 +20,9 @@ pub(super) type Moment = (Epoch, Gen);
 pub(super) fn moment(register: Option<&Register>, sb: &Superblock) -> Option<Moment> {
     let own = (sb.epoch, sb.generation);
     let known = register.filter(|register| register.register_id == sb.register_id);
-    let granted =
-        register.filter(|register| SbView::of(sb, Some(register), BeatView::Fresh).granted);
+    let granted = register.filter(|register| {
+        SbView::of(sb, Some(register), BeatView::Fresh).granted || is_marked_again(register, sb)
+    });
     if let Some(register) = granted.filter(|register| register.members.contains(sb.leg)) {
         // A person named it: it is what the leg has at this epoch.
         return Some((register.epoch, register.generation));
@@ -50,6 +51,16 @@ pub(super) fn moment(register: Option<&Register>, sb: &Superblock) -> Option<Mom
     let run = run.take_while(|(.., members)| members.contains(sb.leg));
     run.last()
         .map(|(epoch, generation, _)| (*epoch, *generation))
+}
+
+/// A later force has begun to mark what an earlier one granted: an attach would have taken the mark away.
+fn is_marked_again(register: &Register, sb: &Superblock) -> bool {
+    let of_grant = |granted: &Granted| {
+        (granted.sb_epoch, granted.sb_gen) == (sb.epoch, sb.generation)
+            && granted.sb_seq <= sb.sb_seq
+    };
+    let granted = register.granted_to(sb.leg, sb.volume);
+    sb.awaits_register && granted.is_some_and(of_grant)
 }
 
 impl OneShot {
@@ -168,7 +179,7 @@ mod tests {
             ..sb
         };
         assert_eq!(moment(Some(&register), &old).unwrap().0, Epoch(1));
-        register.granted = vec![twinsite_register::Granted {
+        register.granted = vec![Granted {
             leg: Leg::B,
             sb_epoch: old.epoch,
             sb_gen: old.generation,
@@ -176,5 +187,17 @@ mod tests {
             volume: None,
         }];
         assert_eq!(moment(Some(&register), &old).unwrap().0, Epoch(3));
+        // A second force, cut short, had marked this volume already.
+        let marked = Superblock {
+            sb_seq: old.sb_seq + 2,
+            awaits_register: true,
+            ..old.clone()
+        };
+        assert_eq!(moment(Some(&register), &marked).unwrap().0, Epoch(3));
+        let attached = Superblock {
+            awaits_register: false,
+            ..marked
+        };
+        assert_eq!(moment(Some(&register), &attached).unwrap().0, Epoch(1));
     }
 }

@@ -258,6 +258,22 @@ fn a_reseed_of_a_group_grants_the_same_legs_of_every_volume() {
         Register::reseed(&of_two, None).is_err(),
         "of one volume only"
     );
+    // A leg that leaves before it was landed takes its grants with it: nobody would ever land it.
+    let held = next
+        .attach(&attach(Site::A, 61, Membership::Keep), tx(61))
+        .unwrap();
+    let running = Running::of(&held, key(Site::A, 61));
+    let alone = held
+        .shrink(&running, Leg::A, generation(62), tx(62))
+        .unwrap();
+    assert!(alone.granted.iter().all(|granted| granted.leg == Leg::A));
+    assert!(alone.lacks_land_of(A));
+    let running = Running::of(&alone, key(Site::A, 61));
+    let landed = alone.land(&running, A, tx(63)).unwrap();
+    assert!(!landed.lacks_land_of(A));
+    let mut twice = landed;
+    twice.volumes = vec![own, own];
+    assert_eq!(twice.check(), Err("a volume twice"));
 }
 
 #[test]

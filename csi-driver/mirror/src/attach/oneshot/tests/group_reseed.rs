@@ -180,3 +180,12 @@ fn r44_after_a_reseed_no_volume_of_the_group_runs_before_its_register_is_there()
         crate::status::Refusal::WitnessNeeded
     );
 }
+
+#[test]
+fn a_copy_that_answers_of_one_volume_only_hinders_no_reseed_of_the_others() {
+    let mut worlds = lost();
+    let mut orders = reseeds(&worlds, only(Leg::A), false);
+    orders[1].legs = only(Leg::A);
+    let ends = Joint::new(&worlds, orders, 9).end(&mut worlds);
+    assert_eq!(ends, seeds(&worlds, only(Leg::A)));
+}

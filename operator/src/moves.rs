@@ -445,6 +445,8 @@ fn takeover(
     if by_hand && !register.members.is_empty() {
         // Nothing is moved, but a person is told what is seen.
         case.policy = FailoverPolicy::Observe;
+        // What keeps a machine from deciding does not keep a person from being told.
+        case.has_array = false;
     }
     match policy::judge(&case) {
         Verdict::Quiet => None,

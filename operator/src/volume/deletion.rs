@@ -11,9 +11,10 @@
 use std::time::Duration;
 
 use twinsite_api::{
-    AttachmentMode, AttachmentState, DeletionPolicy, LegIndex, OnNoQuorum, VolumeId, reason,
+    AttachmentMode, AttachmentState, DeletionPolicy, LegIndex, LegState, OnNoQuorum, VolumeId,
+    parse_naa, reason,
 };
-use twinsite_register::Class;
+use twinsite_register::{Class, Naa};
 
 use super::situation::{self, Situation, leg_of};
 use super::{Action, Plan, RegisterChange, Why, attachments, binding, copies, edits};
@@ -255,7 +256,31 @@ pub(super) fn remains(situation: &Situation<'_>, first: bool, plan: &mut Plan) {
 fn given_up(situation: &Situation<'_>) -> Option<RegisterChange> {
     let register = situation.tombstone()?;
     let (leg, naa, who) = edits::given_up(situation)?;
-    (!register.landed.contains(leg_of(leg))).then_some(RegisterChange::Retire { leg, naa, who })
+    let open = !register.landed.contains(leg_of(leg)) && !is_succeeded(situation, leg, naa);
+    open.then_some(RegisterChange::Retire { leg, naa, who })
+}
+
+/// Another copy of that leg, a later one or of another volume of the group, is served and not wiped yet: the word was not about
+/// it, and would leave its data behind.
+fn is_succeeded(situation: &Situation<'_>, leg: LegIndex, naa: Naa) -> bool {
+    let (seen, peer) = (situation.seen, &situation.seen.peer);
+    // Each cluster has the Legs of its own site, and the orders to wipe them.
+    let (legs, orders) = if leg == situation.own {
+        (&seen.legs, &seen.attachments)
+    } else {
+        (&peer.legs, &peer.attachments)
+    };
+    let is_wiped = |volume: VolumeId| {
+        orders.iter().any(|one| {
+            (one.spec.volume, one.spec.mode) == (volume, AttachmentMode::Wipe)
+                && situation::state(one) == AttachmentState::Done
+        })
+    };
+    legs.iter().any(|one| {
+        let state = one.status.as_ref().map(|status| status.state);
+        let another = parse_naa(&one.spec.naa_text()).map(Naa) != Some(naa);
+        another && state == Some(LegState::Serving) && !is_wiped(one.spec.volume)
+    })
 }
 
 fn order_wipe(situation: &Situation<'_>, plan: &mut Plan) {

@@ -126,6 +126,8 @@ fn retired(
     let register = situation.live()?;
     let (text, who) = said(volume, names::RETIRE_ANNOTATION)?;
     match retire(text) {
+        // Done: what serves that leg now is another LUN.
+        Some((leg, naa)) if register.is_retired(leg_of(leg), naa) => None,
         Some((leg, naa)) if register.members.contains(leg_of(leg)) => {
             let site = situation.site_name(site_of(leg));
             let text = format!(
@@ -135,8 +137,7 @@ fn retired(
             plan.refuse(reason::STILL_MEMBER, text);
             None
         }
-        Some((leg, naa)) => (!register.is_retired(leg_of(leg), naa))
-            .then_some(RegisterChange::Retire { leg, naa, who }),
+        Some((leg, naa)) => Some(RegisterChange::Retire { leg, naa, who }),
         None => {
             let key = names::RETIRE_ANNOTATION;
             plan.refuse(

@@ -229,11 +229,10 @@ pub(super) fn remove(situation: &Situation<'_>, leg: &Leg, plan: &mut Plan) {
     }
     let node = situation.seen.node(&leg.spec.node);
     match node {
-        Some(node) if node.gone && node.agent_silent => {
-            if is_held(leg) {
-                plan.act(Action::ReleaseLeg { name, uid });
-            }
+        Some(node) if node.gone && node.agent_silent && is_held(leg) => {
+            plan.act(Action::ReleaseLeg { name, uid });
         }
+        Some(node) if node.gone && node.agent_silent => {}
         Some(node) if node.agent_silent => plan.wait(
             reason::AGENT_SILENT,
             format!(

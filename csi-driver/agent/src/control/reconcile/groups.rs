@@ -265,7 +265,7 @@ fn start(
         };
         match seen.phase {
             Phase::Over { how, at } if seen.uid == *uid => {
-                if !is_retried(how) && !(how == Over::Never && is_wiped_on(observed, members)) {
+                if !is_retried(how) && (how != Over::Never || !is_wiped_on(observed, members)) {
                     // A one-shot order that is done, for all of them; else one of them never comes again.
                     if !matches!(how, Over::Done) {
                         say(
